@@ -1,0 +1,1 @@
+"""The way of the data: AMASS files to 6D rotations, pictures and CLIP vectors in one Zarr store."""

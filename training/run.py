@@ -1,0 +1,171 @@
+"""The run folder: config.json, metrics.jsonl, and checkpoints that appear by rename.
+
+RUN/config.json                       model, training options, encoder, data, versions
+RUN/metrics.jsonl, RUN/tensorboard/   what was measured on the way
+RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, state.json
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mclip.pipeline.encoder import Encoder, load_encoder
+from mclip.pipeline.store import version
+from mclip.training.model import ModelConfig, MotionClip
+
+KEEP = 2  # checkpoints that stay: the last, and the one before it
+
+
+class RunError(ValueError):
+    """A run folder that is missing, damaged, or was made with other options."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with everything that is needed to use it."""
+
+    folder: Path
+    config: dict[str, Any]
+    model: MotionClip
+    step: int
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the motions it was trained on."""
+        return float(self.config["data"]["fps"])
+
+    @property
+    def crop(self) -> int:
+        """Frames of a training crop."""
+        return int(self.config["data"]["crop"])
+
+    def load_encoder(self) -> Encoder:
+        """The CLIP encoder the run was trained with; RunError when today's weights are others."""
+        described = self.config["encoder"]
+        encoder = load_encoder(described["clip"], described["pretrained"])
+        if encoder.fingerprint != described["weights_sha256"]:
+            raise RunError(
+                f"{self.folder}: trained with weights {described['weights_sha256'][:12]} of {described['clip']}, found "
+                f"{encoder.fingerprint[:12]}: install the version it was trained with, or embed and train again"
+            )
+        return encoder
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def start_run(folder: Path, config: dict[str, Any]) -> None:
+    """Make the folder with its config.json, or continue one of equal config; RunError for any other."""
+    file = folder / "config.json"
+    config = json.loads(json.dumps(config))
+    if file.exists():
+        made_with = read_config(folder)
+        differ = {key: (made_with.get(key), config[key]) for key in config if made_with.get(key) != config[key]}
+        differ = {key: changed(*pair) for key, pair in differ.items()}
+        if differ:
+            raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
+
+
+def changed(was: Any, now: Any) -> Any:
+    """What differs between two config values: the pair, or by key in two dicts."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return f"{was} -> {now}"
+    return {key: f"{was.get(key)} -> {now.get(key)}" for key in was | now if was.get(key) != now.get(key)}
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this runs from; None outside a checkout."""
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a run; RunError naming `mclip train` when there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder}: no run here (no config.json); `mclip train STORE {folder}` makes one") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{folder / 'config.json'}: damaged ({error})") from error
+    assert isinstance(config, dict)
+    return config
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    return sorted(path for path in (folder / "checkpoints").glob("[0-9]*") if (path / "state.json").exists())
+
+
+def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
+    """The run's last checkpoint, in evaluation mode. RunError when there is none or it does not fit its config."""
+    config = read_config(folder)
+    found = checkpoints(folder)
+    if not found:
+        raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
+    model = MotionClip(ModelConfig(**config["model"]))
+    load_model(model, found[-1])
+    step = json.loads((found[-1] / "state.json").read_text())["step"]
+    return Run(folder, config, model.eval().requires_grad_(False).to(device), step)
+
+
+def load_model(model: MotionClip, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into a model; RunError listing the first keys or shapes that do not fit."""
+    file = checkpoint / "model.safetensors"
+    try:
+        model.load_state_dict(load_file(file))
+    except Exception as error:  # safetensors raises a type of its own that it does not export
+        first = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        raise RunError(f"{file}: does not fit the model of config.json: {first}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Inverse of `optimizer_tensors`."""
+    whole = optimizer.state_dict()
+    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+        index, name = key.split(".")
+        whole["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(whole)
+
+
+def save_checkpoint(folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+    """Write a checkpoint aside, rename it, then drop the oldest. A kill or a full disk leaves the last one whole."""
+    final = folder / "checkpoints" / f"{state['step']:08d}"
+    if final.exists():
+        return final
+    aside = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, aside / "model.safetensors")
+    save_file(optimizer_tensors(optimizer), aside / "optimizer.safetensors")
+    (aside / "state.json").write_text(json.dumps(state))
+    os.replace(aside, final)
+    for old in checkpoints(folder)[:-KEEP]:
+        shutil.rmtree(old)
+    return final
