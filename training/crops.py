@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from mclip.pipeline.embed import window_vectors
 from mclip.pipeline.store import SPLITS, Store, StoreError
 
-TARGETS = ("joined", "label", "category")
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -34,7 +32,7 @@ class Crops:
     """Windows of one split, and everything that a crop of them needs, as tensors on one device."""
 
     crop: int
-    target: str  # which text of a crop's label set is its target, one of TARGETS
+    target: str  # which text of a crop's label set is its target, as TrainConfig.target
     rot6d: Float[Tensor, "F 24 6"]
     trans: Float[Tensor, "F 3"]
     window: Int64[Tensor, " W"]  # number of the window in the store
@@ -86,7 +84,7 @@ class Crops:
         )  # fmt: skip
 
 
-def load_crops(store: Store, *, split: str, encoder: str, crop: int, target: str, device: torch.device) -> Crops:
+def load_crops(store: Store, *, split: str, encoder: str, target: str, device: torch.device) -> Crops:
     """The crops of a split. StoreError when the split is empty or the encoder's vectors are missing."""
     in_split = store.read("windows/split") == SPLITS.index(split)
     if not in_split.any():
@@ -108,12 +106,7 @@ def load_crops(store: Store, *, split: str, encoder: str, crop: int, target: str
         "image": image[in_split],
         "has_image": has_image[in_split],
     }
-    window, made_for = store.attributes("prepare")["options"]["window"], arrays["labelset"].shape[1]
-    if made_for != window - crop + 1:
-        raise StoreError(
-            f"{store.url}: prepared for crops of {window - made_for + 1} frames, this run asks for {crop}: "
-            "pass --crop to prepare and train alike"
-        )
+    crop = store.attributes("prepare")["options"]["crop"]
     return Crops(crop, target, **{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})
 
 

@@ -2,6 +2,7 @@
 
 # W windows, T frames, J joints, C CLIP width, Q queries
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from mclip.training.metrics import (
     recall,
 )
 from mclip.training.model import MotionClip
-from mclip.training.run import Run
+from mclip.training.run import Run, write_aside
 
 BATCH = 64
 
@@ -85,6 +86,26 @@ def reconstruct(model: MotionClip, crops: Crops) -> Reconstruction:
     model.train(was_training)
     stacked = [torch.cat(column).float().cpu().numpy() for column in zip(*columns, strict=True)]
     return Reconstruction(*stacked, moved=float(moved[0] / moved[1].clamp_min(1e-9)))
+
+
+@torch.inference_mode()
+def reconstructed(model: MotionClip, crops: Crops, item: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The middle crop of one window and its reconstruction, both (T, 25, 6) without padding."""
+    batch = crops.middle(torch.tensor([item]))
+    decoded = model.decode(model.encode(batch.motion_BTRD, batch.mask_BT), crops.crop, batch.mask_BT)
+    return batch.motion_BTRD[0][batch.mask_BT[0]], decoded[0][batch.mask_BT[0]]
+
+
+@torch.inference_mode()
+def z_length(model: MotionClip, crops: Crops, most: int = 512) -> float:
+    """Mean length of z over the middle crops of up to `most` windows, evenly chosen."""
+    was_training = model.training
+    model.eval()
+    items = torch.linspace(0, len(crops) - 1, min(most, len(crops)), device=crops.row.device).long()
+    batches = (crops.middle(item_B) for item_B in items.split(BATCH))
+    length = torch.cat([model.encode(batch.motion_BTRD, batch.mask_BT).norm(dim=-1) for batch in batches])
+    model.train(was_training)
+    return float(length.mean())
 
 
 def rotmats(motion: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -186,7 +207,7 @@ def evaluate(
     split = split or default_split(store)
     options = run.config["train"]
     crops = load_crops(
-        store, split=split, encoder=run.config["encoder"]["name"], crop=run.crop, target=options["target"],
+        store, split=split, encoder=run.config["encoder"]["name"], target=options["target"],
         device=next(run.model.parameters()).device,
     )  # fmt: skip
     result = reconstruct(run.model, crops)
@@ -205,6 +226,24 @@ def evaluate(
             "decoded_back": hit_rate(gallery, decoded_back(run.model, query, run.crop), expected),
         }
     return figures
+
+
+def evaluate_once(
+    run: Run, store: Store, *, split: str | None, queries: Path | None, replace: bool
+) -> tuple[dict[str, Any], str]:
+    """`evaluate` into RUN/evaluation.json, or what lies there already for this run, store and queries; and a line."""
+    file = run.folder / "evaluation.json"
+    asked = queries.read_text(encoding="utf-8") if queries else None
+    identity = json.dumps([run.fingerprint, store.fingerprint(), split, asked])
+    made_of = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if file.exists() and not replace:
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        if figures["made_of"] == made_of:
+            return figures, f"evaluate: nothing to do, {file} is there"
+    encoder = run.load_encoder() if queries else None
+    figures = evaluate(run, store, split=split, queries=queries, encoder=encoder) | {"made_of": made_of}
+    write_aside(file, json.dumps(figures, indent=2) + "\n")
+    return figures, f"evaluate: {figures['windows']} windows of split {figures['split']} done, in {file}"
 
 
 def default_split(store: Store) -> str:

@@ -6,31 +6,15 @@ single vector, so its cross-attention is a softmax over one element and equals o
 
 # B batch, T frames, R rows (24 joints and the root's displacement), D rotation numbers (6), C latent width
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mclip.training.config import ModelConfig
+
 ROWS, NUMBERS = 25, 6
 LONGEST = 5000  # frames that the position code covers, as in the release
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of the auto-encoder; the defaults are the paper's."""
-
-    latent: int = 512
-    layers: int = 8
-    heads: int = 4
-    feed_forward: int = 1024
-    dropout: float = 0.1
-    unit_latent: bool = False  # decode from z / |z|: text vectors of any length then mean one thing
-
-    def __post_init__(self) -> None:
-        if self.latent % self.heads:
-            raise ValueError(f"latent width {self.latent} does not divide by {self.heads} heads: change --heads")
 
 
 def position_code(width: int) -> Float[Tensor, "T C"]:

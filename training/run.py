@@ -5,6 +5,7 @@ RUN/metrics.jsonl, RUN/tensorboard/   what was measured on the way
 RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, state.json
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from mclip.pipeline.encoder import Encoder, load_encoder
 from mclip.pipeline.store import version
-from mclip.training.model import ModelConfig, MotionClip
+from mclip.training.config import ModelConfig
+from mclip.training.model import MotionClip
 
 KEEP = 2  # checkpoints that stay: the last, and the one before it
 
@@ -35,7 +37,25 @@ class Run:
     folder: Path
     config: dict[str, Any]
     model: MotionClip
-    step: int
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps it was trained for."""
+        return int(self.state["step"])
+
+    @property
+    def z_length(self) -> float | None:
+        """Mean length of z over the windows it was last validated on; None when nobody measured it."""
+        return self.state.get("z_length")
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the weights."""
+        digest = hashlib.sha256()
+        for _, tensor in sorted(self.model.state_dict().items()):
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def fps(self) -> float:
@@ -90,6 +110,13 @@ def changed(was: Any, now: Any) -> Any:
     return {key: f"{was.get(key)} -> {now.get(key)}" for key in was | now if was.get(key) != now.get(key)}
 
 
+def delete_run(folder: Path) -> None:
+    """Delete a run folder; RunError for a folder that is none."""
+    if folder.exists() and not (folder / "config.json").exists():
+        raise RunError(f"{folder}: is no run folder (no config.json in it), so --replace leaves it alone")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def git_commit() -> str | None:
     """Commit of the source tree this runs from; None outside a checkout."""
     here = Path(__file__).parents[1]
@@ -125,8 +152,8 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
         raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
     model = MotionClip(ModelConfig(**config["model"]))
     load_model(model, found[-1])
-    step = json.loads((found[-1] / "state.json").read_text())["step"]
-    return Run(folder, config, model.eval().requires_grad_(False).to(device), step)
+    state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+    return Run(folder, config, model.eval().requires_grad_(False).to(device), state)
 
 
 def load_model(model: MotionClip, checkpoint: Path) -> None:

@@ -5,7 +5,7 @@
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from mclip.pipeline.body import load_body
 from mclip.pipeline.stage import progress_bar
 from mclip.pipeline.store import Store, StoreError
 from mclip.training import losses
-from mclip.training.crops import TARGETS, Batch, Crops, load_crops
-from mclip.training.evaluate import default_split, reconstruct
-from mclip.training.model import ModelConfig, MotionClip
+from mclip.training.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.crops import Batch, Crops, load_crops
+from mclip.training.evaluate import default_split, reconstruct, z_length
+from mclip.training.model import MotionClip
 from mclip.training.run import (
     RunError,
     checkpoints,
@@ -27,56 +28,6 @@ from mclip.training.run import (
     save_checkpoint,
     start_run,
 )
-
-TERMS = ("rot6d", "vertices", "velocity", "text", "image")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the defaults are the paper's."""
-
-    encoder: str = "ViT-B-32_openai"  # group of the store's vectors
-    crop: int = 60  # frames
-    batch: int = 20  # crops a step
-    epochs: float = 100  # times that every window is seen
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    schedule: str = "constant"  # or "cosine": down to a hundredth at the end
-    warmup: int = 0  # steps of linear rise
-    clip_gradient: float = 0.0  # largest gradient norm; 0: no limit
-    target: str = "joined"  # text of a crop: all labels joined, one "label" at random, or one "category"
-    latent_noise: float = 0.0  # noise on z before decoding, as a share of its length; not in the paper
-    text_decoding: float = 0.0  # share of a batch decoded from its text's vector; not in the paper
-    rot6d: float = 1.0  # weights of the five terms
-    vertices: float = 1.0
-    velocity: float = 1.0
-    text: float = 0.01
-    image: float = 0.01
-    precision: str = "float32"  # or "bfloat16" (autocast, float32 weights)
-    seed: int = 10
-    log_every: int = 50  # steps
-    validate_every: int = 500
-    save_every: int = 500
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("target", TARGETS),
-            ("schedule", ("constant", "cosine")),
-            ("precision", ("float32", "bfloat16")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"--{name} is {getattr(self, name)}: expected one of {', '.join(choices)}")
-        for name in ("batch", "epochs", "log_every", "validate_every", "save_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}: expected more than 0")
-
-    def learning_rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of a step of `steps`."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        fall = 1.0
-        if self.schedule == "cosine":
-            fall = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
-        return self.learning_rate * rise * fall
 
 
 class Order:
@@ -157,31 +108,49 @@ def pick_device(name: str) -> torch.device:
 
 def load_data(store: Store, config: TrainConfig, device: torch.device) -> tuple[Crops, Crops, str]:
     """Training crops, crops to validate on, and their split."""
-    made = {"encoder": config.encoder, "crop": config.crop, "target": config.target, "device": device}
+    made = {"encoder": config.encoder, "target": config.target, "device": device}
     split = default_split(store)
     crops = load_crops(store, split="train", **made)
     return crops, crops if split == "train" else load_crops(store, split=split, **made), split
 
 
-def run_config(store: Store, config: TrainConfig, model: ModelConfig) -> dict[str, Any]:
-    """What config.json holds: everything needed to continue and to use the run, without the store."""
+def settle(
+    store: Store, config: TrainConfig, sizes: ModelConfig, device: torch.device
+) -> tuple[TrainConfig, ModelConfig]:
+    """The options with what depends on store and machine filled in; StoreError when they do not fit the store."""
     encoders = store.attributes("embed").get("encoders", {})
-    if config.encoder not in encoders:
+    name = config.encoder or (next(iter(encoders)) if len(encoders) == 1 else "")
+    if name not in encoders:
+        told = f"no vectors of encoder {name}" if name else "no --encoder named"
         raise StoreError(
-            f"{store.url}: no vectors of encoder {config.encoder}, only of {sorted(encoders)}: "
-            f"run `mclip embed {store.url} --clip ...`, or pass --encoder"
+            f"{store.url}: {told}; the store has those of {sorted(encoders)}: pass --encoder with one of them, "
+            f"or run `mclip embed {store.url} --clip ...`"
         )
-    if encoders[config.encoder]["width"] != model.latent:
-        raise StoreError(
-            f"encoder {config.encoder} is {encoders[config.encoder]['width']} wide, the latent {model.latent}: "
-            f"pass --latent {encoders[config.encoder]['width']}"
-        )
+    width = encoders[name]["width"]
+    if sizes.latent not in (0, width):
+        raise StoreError(f"encoder {name} is {width} wide, --latent is {sizes.latent}: leave --latent out")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
+    return replace(config, encoder=name, precision=precision), replace(sizes, latent=width)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16: CUDA from Ampere on, a CPU with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capable = torch.backends.cpu.get_cpu_capability()
+    return capable.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+
+
+def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[str, Any]:
+    """What config.json holds: everything needed to continue and to use the run, without the store."""
     prepared = store.attributes("prepare")["options"]
     return {
-        "model": asdict(model),
+        "model": asdict(sizes),
         "train": asdict(config),
-        "encoder": {"name": config.encoder} | encoders[config.encoder],
-        "data": {"fps": prepared["fps"], "crop": config.crop, "store": store.fingerprint()},
+        "encoder": {"name": config.encoder} | store.attributes("embed")["encoders"][config.encoder],
+        "data": {"fps": prepared["fps"], "crop": prepared["crop"], "store": store.fingerprint()},
     }
 
 
@@ -211,6 +180,7 @@ def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *
     Every random number of step n comes from (seed, n), so a killed run continues to the same weights, bit for bit.
     """
     started = time.perf_counter()
+    config, sizes = settle(store, config, sizes, device)
     start_run(folder, run_config(store, config, sizes))
     crops, validation, split = load_data(store, config, device)
     steps = math.ceil(config.epochs * len(crops) / config.batch)
@@ -256,7 +226,8 @@ def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *
                 found = reconstruct(model, validation).summary()
                 metrics.write(step, **{f"{split}/{name}": value for name, value in found.items()})
             if step % config.save_every == 0 or step == steps:
-                save_checkpoint(folder, model, optimizer, {"step": step, "steps": steps})
+                state = {"step": step, "steps": steps, "z_length": z_length(model, crops)}
+                save_checkpoint(folder, model, optimizer, state)
             bar.update(task, completed=step)
     metrics.board.close()
     seconds = time.perf_counter() - started

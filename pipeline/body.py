@@ -1,0 +1,307 @@
+"""A body mesh and its joints, posed by linear blend skinning (LBS): the embedded CC0 body or an SMPL file."""
+
+# B batch, V vertices, J joints (24), F faces, K strongest joints of a vertex, S betas, P pose numbers (9 x 23)
+
+import hashlib
+import zipfile
+import zlib
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mclip.pipeline.compiled import compiled, run_parts
+from mclip.pipeline.skeleton import JOINTS, PARENTS, forward_kinematics
+
+EMBEDDED = {"default": "body.npz", "low": "body_low.npz"}
+OWN_KEYS = ("v_template", "faces", "joints", "weights", "parents")
+SMPL_KEYS = ("v_template", "f", "J_regressor", "weights", "kintree_table")
+SMPL_OPTIONAL = ("shapedirs", "posedirs")
+MOST_VERTICES = 1_000_000
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A mesh that follows SMPL's 24 joints. Rest pose as SMPL: metres, T-pose, y up, facing +z, x to the body's left.
+
+    name: where it came from.
+    v_template_V3: rest vertices.
+    joints_J3: rest joints, in the same axes.
+    weights_VJ: skinning weights, each row sums to one.
+    faces_F3: vertex numbers of triangles, anticlockwise seen from outside.
+    shapedirs_V3S: vertex offsets for each beta, or None.
+    posedirs_V3P: pose-corrective vertex offsets for each number of the 23 local rotation matrices, or None.
+    J_regressor_JV: joints from rest vertices, or None.
+    """
+
+    name: str
+    v_template_V3: Float[Tensor, "vertices 3"]
+    joints_J3: Float[Tensor, "joints 3"]
+    weights_VJ: Float[Tensor, "vertices joints"]
+    faces_F3: Int[Tensor, "faces 3"]
+    shapedirs_V3S: Float[Tensor, "vertices 3 shapes"] | None = None
+    posedirs_V3P: Float[Tensor, "vertices 3 pose"] | None = None
+    J_regressor_JV: Float[Tensor, "joints vertices"] | None = None
+
+    def to(self, device: torch.device | str) -> "Body":
+        """This body on a device."""
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
+        return replace(self, **moved)
+
+    def shaped(self, betas_S: Float[Tensor, " shapes"]) -> "Body":
+        """The body of other proportions: rest vertices and joints under `betas_S`, the first of its shape numbers."""
+        if self.shapedirs_V3S is None or self.J_regressor_JV is None:
+            raise ValueError(f"body {self.name} has no shape directions: found betas, expected none for this body")
+        dirs_V3S = self.shapedirs_V3S[..., : len(betas_S)]
+        if dirs_V3S.shape[-1] < len(betas_S):
+            raise ValueError(f"body {self.name}: found {len(betas_S)} betas, expected at most {dirs_V3S.shape[-1]}")
+        rest_V3 = self.v_template_V3 + dirs_V3S @ betas_S
+        return replace(self, v_template_V3=rest_V3, joints_J3=self.J_regressor_JV @ rest_V3)
+
+    def pose(
+        self,
+        rotmat_BJ33: Float[Tensor, "batch joints 3 3"],
+        *,
+        trans_B3: Float[Tensor, "batch 3"] | None = None,
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Vertices (B, V, 3) float32 in metres, in the frame of the pelvis's rotation (world z up for AMASS).
+
+        `rotmat_BJ33` are local rotations, the pelvis's first; `trans_B3` is added to the posed body, as in SMPL.
+        Differentiable wherever an input asks for gradients; otherwise a CPU takes the compiled way, equal to 1e-5 m.
+        """
+        rotmat_BJ33 = rotmat_BJ33.float()
+        trans_B3 = rotmat_BJ33.new_zeros(len(rotmat_BJ33), 3) if trans_B3 is None else trans_B3.float()
+        rest_BV3 = self._corrected(rotmat_BJ33)
+        affine_BJ34 = self._affine(rotmat_BJ33)
+        inputs = (rest_BV3, affine_BJ34, trans_B3)
+        if affine_BJ34.is_cuda or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)):
+            return skin(rest_BV3, self.weights_VJ, affine_BJ34) + trans_B3[:, None]
+        return skin_sparse(rest_BV3, *self._strongest, affine_BJ34, trans_B3)
+
+    def pose_joints(
+        self,
+        rotmat_BJ33: Float[Tensor, "batch joints 3 3"],
+        *,
+        trans_B3: Float[Tensor, "batch 3"] | None = None,
+    ) -> Float[Tensor, "batch joints 3"]:
+        """Joints (B, J, 3) float32 of `pose`."""
+        trans_B3 = None if trans_B3 is None else trans_B3.float()
+        return forward_kinematics(rotmat_BJ33.float(), self.joints_J3, root_B3=trans_B3)[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over names, types, shapes and bytes of the arrays."""
+        digest = hashlib.sha256()
+        for name, tensor in self._tensors():
+            array = tensor.cpu().contiguous().numpy()
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        pairs = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [(name, value) for name, value in pairs if isinstance(value, Tensor)]
+
+    @cached_property
+    def _strongest(self) -> tuple[Tensor, Tensor]:
+        """Joints (V, K) int32 and their weights (V, K), K the most that any vertex has: nothing is left out."""
+        most = int((self.weights_VJ > 0).sum(1).max())
+        weights_VK, joints_VK = self.weights_VJ.sort(dim=1, descending=True, stable=True)
+        return joints_VK[:, :most].int().contiguous(), weights_VK[:, :most].contiguous()
+
+    def _corrected(self, rotmat_BJ33: Tensor) -> Tensor:
+        """Rest vertices (B or 1, V, 3) with the pose-corrective offsets (SMPL, Loper et al. 2015, eq. 9)."""
+        if self.posedirs_V3P is None:
+            return self.v_template_V3[None]
+        eye = torch.eye(3, device=rotmat_BJ33.device)
+        change_BP = (rotmat_BJ33[:, 1:] - eye).flatten(1)
+        flat = change_BP @ self.posedirs_V3P.flatten(0, 1).T
+        return self.v_template_V3 + flat.view(len(flat), -1, 3)
+
+    def _affine(self, rotmat_BJ33: Tensor) -> Tensor:
+        """Motion (B, J, 3, 4) of each joint from rest to pose: [R | p - R j]."""
+        world_BJ33, position_BJ3 = forward_kinematics(rotmat_BJ33, self.joints_J3)
+        shift_BJ3 = position_BJ3 - (world_BJ33 * self.joints_J3[:, None]).sum(-1)
+        return torch.cat((world_BJ33, shift_BJ3[..., None]), dim=-1)
+
+
+def skin(
+    rest_BV3: Float[Tensor, "#batch vertices 3"],
+    weights_VJ: Float[Tensor, "vertices joints"],
+    affine_BJ34: Float[Tensor, "batch joints 3 4"],
+) -> Float[Tensor, "batch vertices 3"]:
+    """Vertices (B, V, 3) by LBS over all joints, in torch: differentiable, on any device."""
+    blended_BV34 = torch.einsum("vj,bjrc->bvrc", weights_VJ, affine_BJ34)
+    return (blended_BV34[..., :3] * rest_BV3[:, :, None]).sum(-1) + blended_BV34[..., 3]
+
+
+def skin_sparse(
+    rest_BV3: Float[Tensor, "#batch vertices 3"],
+    joints_VK: Int[Tensor, "vertices most"],
+    weights_VK: Float[Tensor, "vertices most"],
+    affine_BJ34: Float[Tensor, "batch joints 3 4"],
+    trans_B3: Float[Tensor, "batch 3"],
+) -> Float[Tensor, "batch vertices 3"]:
+    """`skin` plus translation on the CPU, over each vertex's own joints only, without gradients."""
+    rest, affine = rest_BV3.detach().contiguous().numpy(), affine_BJ34.detach().contiguous().numpy()
+    joints, weights = joints_VK.numpy(), weights_VK.numpy()
+    trans = trans_B3.detach().contiguous().numpy()
+    out = np.empty((len(affine), rest.shape[1], 3), np.float32)
+
+    def work(part: slice) -> None:
+        own_rest = rest if len(rest) == 1 else rest[part]
+        _skin(own_rest, joints, weights, affine[part], trans[part], out[part])
+
+    run_parts(work, items=len(affine))
+    return torch.from_numpy(out)
+
+
+@compiled
+def _skin(rest_BV3, joints_VK, weights_VK, affine_BJ34, trans_B3, out_BV3):  # type: ignore[no-untyped-def]
+    blended = np.empty((3, 4), np.float32)
+    for item in range(affine_BJ34.shape[0]):
+        rest_V3 = rest_BV3[item % rest_BV3.shape[0]]
+        for v in range(rest_V3.shape[0]):
+            blended[:] = 0
+            for k in range(joints_VK.shape[1]):
+                weight = weights_VK[v, k]
+                if weight == 0:  # sorted: nothing follows
+                    break
+                motion = affine_BJ34[item, joints_VK[v, k]]
+                for r in range(3):
+                    for c in range(4):
+                        blended[r, c] += weight * motion[r, c]
+            x, y, z = rest_V3[v, 0], rest_V3[v, 1], rest_V3[v, 2]
+            for r in range(3):
+                turned = blended[r, 0] * x + blended[r, 1] * y + blended[r, 2] * z + blended[r, 3]
+                out_BV3[item, v, r] = turned + trans_B3[item, r]
+
+
+def load_body(body: str | Path = "default") -> Body:
+    """The embedded body ("default", or "low" with a tenth of its vertices), or one from an .npz file.
+
+    The file holds our keys (v_template, faces, joints, weights, parents) or those of SMPL's official
+    .npz. A file that is neither, or whose arrays do not fit together, is refused with a ValueError that
+    names it; .pkl files are not read.
+    """
+    if str(body) in EMBEDDED:
+        with as_file(files("mclip.pipeline") / "data" / EMBEDDED[str(body)]) as path:
+            return _read_body(path, name=str(body))
+    return _read_body(Path(body), name=Path(body).name)
+
+
+def _read_body(path: Path, *, name: str) -> Body:
+    arrays = _read_arrays(path)
+    if "joints" not in arrays:
+        arrays = _smpl_arrays(arrays)
+    _check_arrays(arrays, path=path)
+    weights = arrays["weights"].astype(np.float32)
+    optional = {
+        "shapedirs_V3S": arrays.get("shapedirs"),
+        "posedirs_V3P": arrays.get("posedirs"),
+        "J_regressor_JV": arrays.get("J_regressor"),
+    }
+    return Body(
+        name=name,
+        v_template_V3=_float32(arrays["v_template"]),
+        joints_J3=_float32(arrays["joints"]),
+        weights_VJ=torch.from_numpy(weights / weights.sum(1, keepdims=True)),
+        faces_F3=torch.from_numpy(arrays["faces"].astype(np.int64)),
+        **{key: _float32(array) for key, array in optional.items() if array is not None},
+    )
+
+
+def _read_arrays(path: Path) -> Arrays:
+    """The arrays of a body file under the names they have there; nothing is unpickled."""
+    if path.suffix.lower() == ".pkl":
+        raise ValueError(
+            f"body file {path}: found a pickle, which can run any code when it is read; expected an "
+            ".npz: save the model's arrays v_template, shapedirs, posedirs, J_regressor, weights, f and "
+            "kintree_table with numpy.savez, and give that file"
+        )
+    if not path.is_file():
+        known = ", ".join(f'"{key}"' for key in EMBEDDED)
+        raise FileNotFoundError(f"body {path}: no such file; expected {known} or the path of an .npz")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            wanted = OWN_KEYS if "joints" in archive.files else (*SMPL_KEYS, *SMPL_OPTIONAL)
+            found = [key for key in wanted if key in archive.files]
+            missing = sorted({*wanted} - {*found} - {*SMPL_OPTIONAL})
+            if missing:
+                raise ValueError(
+                    f"found {', '.join(archive.files) or 'nothing'}; without {', '.join(missing)} it is neither "
+                    f"a body of ours ({', '.join(OWN_KEYS)}) nor an SMPL model ({', '.join(SMPL_KEYS)})"
+                )
+            return {key: archive[key] for key in found}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"body file {path}: {error}") from error
+
+
+def _smpl_arrays(arrays: Arrays) -> Arrays:
+    """Our names for the arrays of an SMPL model; its joints are regressed from the mean shape."""
+    # The root's parent is stored as 2**32 - 1.
+    parents = arrays["kintree_table"][0].astype(np.int64).copy()
+    parents[:1] = -1
+    ours = {"faces": arrays["f"], "parents": parents}
+    ours |= {key: arrays[key] for key in arrays if key not in ("f", "kintree_table")}
+    regressor, rest = ours["J_regressor"], ours["v_template"]
+    # Shapes that do not fit are reported by the checks, with the joint count as found.
+    fits = regressor.ndim == 2 and rest.ndim == 2 and regressor.shape[1] == len(rest)
+    return ours | {"joints": regressor @ rest if fits else regressor}
+
+
+def _check_arrays(arrays: Arrays, *, path: Path) -> None:
+    """Refuse arrays of other shapes, not finite, or numbers out of range: found and expected, by name."""
+    vertices, joints = len(np.atleast_1d(arrays["v_template"])), len(JOINTS)
+    if len(np.atleast_1d(arrays["parents"])) != joints:
+        raise ValueError(
+            f"body file {path}: found {np.size(arrays['parents'])} joints, expected SMPL's {joints} "
+            "(SMPL+H and SMPL-X have 52 and 55): give the SMPL model"
+        )
+    expected: dict[str, tuple[int | None, ...]] = {
+        "v_template": (None, 3), "faces": (None, 3), "joints": (joints, 3), "weights": (vertices, joints),
+        "parents": (joints,), "shapedirs": (vertices, 3, None), "posedirs": (vertices, 3, 9 * (joints - 1)),
+        "J_regressor": (joints, vertices),
+    }  # fmt: skip
+    for key, array in arrays.items():
+        _check_array(key, array, shape=expected[key], path=path)
+    if tuple(arrays["parents"].tolist()) != PARENTS:
+        raise ValueError(
+            f"body file {path}: found parents {arrays['parents'].tolist()}, expected SMPL's {list(PARENTS)}"
+        )
+    low, high = int(arrays["faces"].min()), int(arrays["faces"].max())
+    if low < 0 or high >= vertices:
+        raise ValueError(f"body file {path}: faces name vertices {low} to {high}, expected 0 to {vertices - 1}")
+    sums = arrays["weights"].astype(np.float32).sum(1)
+    if arrays["weights"].min() < 0 or np.abs(sums - 1).max() > 0.01:
+        raise ValueError(
+            f"body file {path}: found weights from {arrays['weights'].min():g} with sums {sums.min():g} to "
+            f"{sums.max():g} a vertex, expected none below 0 and sums of 1"
+        )
+
+
+def _check_array(key: str, array: np.ndarray[Any, Any], *, shape: tuple[int | None, ...], path: Path) -> None:
+    fits = len(array.shape) == len(shape) and all(
+        want in (None, have) for have, want in zip(array.shape, shape, strict=True)
+    )
+    if not fits or 0 in array.shape or max(array.shape) > MOST_VERTICES:
+        wanted = " x ".join("any" if want is None else str(want) for want in shape)
+        raise ValueError(f"body file {path}: found {key} of shape {array.shape}, expected {wanted}")
+    kinds = "iu" if key in ("faces", "parents") else "f"
+    if array.dtype.kind not in kinds:
+        name = "whole numbers" if kinds == "iu" else "floating point numbers"
+        raise ValueError(f"body file {path}: found {key} of type {array.dtype}, expected {name}")
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise ValueError(f"body file {path}: found {bad} values of {key} that are NaN or infinite, expected none")
+
+
+def _float32(array: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

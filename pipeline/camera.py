@@ -1,0 +1,181 @@
+"""Where the camera stands: in front of the body, slightly above, with the whole body inside the picture.
+
+PyTorch3D's convention: x_view = x_world @ R + T, view axes +x left, +y up, +z forward; world z is up (AMASS).
+"""
+
+# B batch, P points, T frames
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+FOV = math.radians(30)
+ELEVATION = math.radians(12)  # slightly from above, as in the paper's figures
+# Height of the picture at the middle of the body. A fixed height keeps the scale of adults the same in every picture:
+# a standing one fills three quarters of it. Only poses that would not fit are seen from further away.
+FRAME_METRES = 2.3
+BORDER = 0.05  # share of half the picture that stays free on each side
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """Perspective cameras, one a picture.
+
+    R_B33: columns are the camera's left, up and forward axes in the world.
+    T_B3: metres, so that x_view = x_world @ R + T.
+    focal: focal length in units of half the picture (NDC), 1 / tan(field of view / 2).
+    """
+
+    R_B33: Float[Tensor, "batch 3 3"]
+    T_B3: Float[Tensor, "batch 3"]
+    focal: float = 1 / math.tan(FOV / 2)
+
+    def __len__(self) -> int:
+        return len(self.R_B33)
+
+    def __getitem__(self, item: slice | Tensor) -> "Camera":
+        """The cameras of a slice or an index tensor."""
+        return Camera(self.R_B33[item], self.T_B3[item], focal=self.focal)
+
+    def view(self, points_BP3: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 3"]:
+        """Points (B, P, 3) in view axes, metres, of points in the world.
+
+        Products are summed one by one and not by a matmul: TF32 or bfloat16 matmuls (a setting of the process)
+        would move vertices by millimetres, and the CPU rasteriser repeats this very order to agree to the bit.
+        """
+        return rotate(points_BP3, self.R_B33) + self.T_B3[:, None]
+
+
+def rotate(
+    points_BP3: Float[Tensor, "batch points 3"], R_B33: Float[Tensor, "batch 3 3"]
+) -> Float[Tensor, "batch points 3"]:
+    """points @ R (B, P, 3), summed in a fixed order."""
+    x, y, z = points_BP3.unbind(-1)
+    rows = R_B33[:, :, None]
+    return x[..., None] * rows[:, 0] + y[..., None] * rows[:, 1] + z[..., None] * rows[:, 2]
+
+
+def facing(root_rotmat_B33: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 2"]:
+    """Direction (*, 2) on the ground, not normalised, in which a body shows its front; world z up.
+
+    The pelvis's front (its +z axis) projected on the ground. The nearer that is to the vertical (bowing, lying), the
+    more the pelvis's left side takes its place, so a lying body is seen whole from its side. It turns through any
+    forward or backward roll without a jump. No continuous choice is free of a jump everywhere; ours lies where a body
+    on the ground is rolled about 45 degrees to one side.
+    """
+    left, front = root_rotmat_B33[..., 0], root_rotmat_B33[..., 2]
+    return front[..., :2] + front[..., 2:].abs() ** 6 * left[..., :2]
+
+
+def front_camera(
+    root_rotmat_B33: Float[Tensor, "batch 3 3"],
+    points_BP3: Float[Tensor, "batch points 3"],
+    *,
+    yaw_offset: float | Float[Tensor, " batch"] = 0.0,
+    elevation: float = ELEVATION,
+    fov: float = FOV,
+    margin: float = 0.0,
+) -> Camera:
+    """A camera for each body, in front of it, looking at the middle of `points_BP3` (its vertices, or its joints).
+
+    `root_rotmat_B33` is the pelvis's world rotation, metres and radians. `yaw_offset` walks the camera around the body,
+    anticlockwise seen from above (`orbit(n)` gives n views). `margin` is what lies around the points, for joints about
+    0.2 m. Every point is inside the border; the distance grows where FRAME_METRES is too little.
+    """
+    R_B33 = look_from(facing(root_rotmat_B33), yaw_offset=yaw_offset, elevation=elevation)
+    # Relative to one of the body's own points, so that a far translation costs no digits.
+    anchor_B13 = points_BP3[:, :1]
+    seen_BP3 = rotate(points_BP3 - anchor_B13, R_B33)
+    middle_B13 = midrange(seen_BP3)
+    focal = 1 / math.tan(fov / 2)
+    distance_B = fitting_distance(seen_BP3 - middle_B13, focal=focal, margin=margin)
+    target_B3 = (rotate(anchor_B13, R_B33) + middle_B13)[:, 0]
+    forward = torch.nn.functional.pad(distance_B[:, None], (2, 0))
+    return Camera(R_B33, forward - target_B3, focal=focal)
+
+
+def follow_camera(
+    root_rotmat_T33: Float[Tensor, "frames 3 3"],
+    points_TP3: Float[Tensor, "frames points 3"],
+    *,
+    fps: float,
+    seconds: float = 0.5,
+    yaw_offset: float = 0.0,
+    elevation: float = ELEVATION,
+    fov: float = FOV,
+    margin: float = 0.0,
+) -> Camera:
+    """Cameras (one a frame) for a video: one direction and one distance, gliding along with the body.
+
+    The direction is that of the body's mean front (of its first frame where it turns round and the mean vanishes). The
+    target follows the middle of the points smoothed by a Gaussian of `seconds`, so steps and jumps stay visible.
+    Every point of every frame is inside the border. Arguments as `front_camera`.
+    """
+    fronts_T2 = torch.nn.functional.normalize(facing(root_rotmat_T33), dim=-1)
+    mean_2 = fronts_T2.mean(0)
+    front_2 = mean_2 if mean_2.norm() > 0.1 else fronts_T2[0]
+    R_T33 = look_from(front_2[None], yaw_offset=yaw_offset, elevation=elevation).expand(len(fronts_T2), 3, 3)
+    anchor_13 = points_TP3[0, :1]
+    seen_TP3 = rotate(points_TP3 - anchor_13, R_T33)
+    middle_T13 = smooth(midrange(seen_TP3)[:, 0], frames=seconds * fps)[:, None]
+    focal = 1 / math.tan(fov / 2)
+    distance = fitting_distance(seen_TP3 - middle_T13, focal=focal, margin=margin).max()
+    target_T3 = (rotate(anchor_13[None], R_T33[:1]) + middle_T13)[:, 0]
+    forward = torch.nn.functional.pad(distance[None], (2, 0))
+    return Camera(R_T33, forward - target_T3, focal=focal)
+
+
+def orbit(views: int) -> list[float]:
+    """Yaw offsets in radians of `views` cameras evenly around the body, the front one first."""
+    return [2 * math.pi * view / views for view in range(views)]
+
+
+def look_from(
+    front_B2: Float[Tensor, "batch 2"], *, yaw_offset: float | Float[Tensor, " batch"], elevation: float
+) -> Float[Tensor, "batch 3 3"]:
+    """Camera rotations (B, 3, 3) that look at a body from the side of `front_B2`, from above by `elevation` radians.
+
+    A zero front, which has no direction, is taken for the world's +x.
+    """
+    yaw_B = torch.atan2(front_B2[:, 1], front_B2[:, 0]) + yaw_offset
+    sin, cos = yaw_B.sin(), yaw_B.cos()
+    rise, level = torch.full_like(sin, math.sin(elevation)), math.cos(elevation)
+    forward = torch.stack((-cos * level, -sin * level, -rise), dim=-1)
+    up = torch.stack((-cos * rise, -sin * rise, torch.full_like(sin, level)), dim=-1)
+    left = torch.stack((sin, -cos, torch.zeros_like(sin)), dim=-1)
+    return torch.stack((left, up, forward), dim=-1)
+
+
+def midrange(points_BP3: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch 1 3"]:
+    """Middle (B, 1, 3) between the smallest and the largest coordinates."""
+    low, high = torch.aminmax(points_BP3, dim=1, keepdim=True)
+    return (low + high) / 2
+
+
+def fitting_distance(
+    points_BP3: Float[Tensor, "batch points 3"], *, focal: float, margin: float
+) -> Float[Tensor, " batch"]:
+    """Distance (B) in metres from which all points, in view axes about the target, are inside the border."""
+    aside_BP = points_BP3[..., :2].abs().amax(-1) + margin
+    needed_B = (aside_BP * (focal / (1 - BORDER)) - points_BP3[..., 2]).amax(-1) + margin
+    return needed_B.clamp_min(FRAME_METRES / 2 * focal)
+
+
+def smooth(track_T3: Float[Tensor, "frames 3"], *, frames: float) -> Float[Tensor, "frames 3"]:
+    """A track (T, 3) under a Gaussian of standard deviation `frames`; its ends are continued in a straight line."""
+    reach = min(math.ceil(3 * frames), len(track_T3) - 1)
+    if reach < 1:
+        return track_T3
+    # float64: a convolution in TF32, CUDA's default, would shake the camera by millimetres.
+    track = track_T3.double()
+    offsets = torch.arange(-reach, reach + 1, dtype=track.dtype, device=track.device)
+    weights = torch.exp(-(offsets**2) / (2 * frames**2))
+    # Point reflection at the ends: a body at constant speed is followed without lag or lead.
+    before = 2 * track[:1] - track[1 : reach + 1].flip(0)
+    after = 2 * track[-1:] - track[-reach - 1 : -1].flip(0)
+    padded = torch.cat((before, track, after)).T[:, None]
+    smoothed = torch.nn.functional.conv1d(padded, (weights / weights.sum())[None, None])[:, 0].T
+    return smoothed.to(track_T3.dtype)

@@ -1,0 +1,37 @@
+"""Functions compiled by numba, and plain threads that run them."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled on first use, free of the interpreter's lock, cached on disk where that can be written."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # numba: "no locator available", a read-only install without a writable home
+        return njit(nogil=True)(function)
+
+
+def run_parts(work: Callable[[slice], None], *, items: int, threads: int | None = None) -> None:
+    """Call `work` on slices that cover `items`, a slice a thread; the first exception of any is raised.
+
+    Plain threads and not numba's pools: those must not be entered from two threads at once (they end the process), nor
+    after a fork, and dask does both.
+    """
+    threads = max(1, min(items, threads or usable_cores()))
+    edges = np.linspace(0, items, threads + 1).round().astype(int).tolist()
+    parts = [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    if threads == 1:
+        return work(parts[0])
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, parts))
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
