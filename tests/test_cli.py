@@ -1,0 +1,89 @@
+"""Every command has its help, and mistakes get one clear line and exit code 1 or 2."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from mclip.cli import cli
+from mclip.pipeline.store import Store
+from mclip.training.run import Run
+
+
+def mclip(*words: object) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("name", list(cli.commands))
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    told = mclip(name, "-h")
+    assert told.exit_code == 0
+    assert f"mclip {name}" in told.output.split("Example:")[1]
+
+
+def test_every_option_says_what_it_does() -> None:
+    silent = [
+        f"{name} {option.opts[0]}"
+        for name, command in cli.commands.items()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert silent == []
+
+
+def test_help_needs_neither_torch_nor_open_clip() -> None:
+    code = "import sys; from mclip.cli import cli; cli(['-h'], standalone_mode=False); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.splitlines()[-1] == "False"
+
+
+def test_a_folder_without_motions_is_named(tmp_path: Path) -> None:
+    told = mclip("prepare", tmp_path, tmp_path / "s.zarr")
+    assert told.exit_code == 1
+    assert f"{tmp_path}: no .npz file below this folder" in told.output
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_missing_store_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    told = mclip("render", tmp_path / "s.zarr")
+    assert told.exit_code == 1
+    assert "no store here; `mclip prepare SOURCE" in told.output
+
+
+def test_an_unknown_encoder_offers_the_near_ones(store: Store) -> None:
+    told = mclip("embed", store.url, "--clip", "ViT-B-3")
+    assert told.exit_code == 1
+    assert "ViT-B-32" in told.output
+    assert "offline" in told.output
+
+
+def test_a_run_folder_with_other_contents_is_left_alone(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    for words in ((), ("--replace",)):
+        told = mclip("train", store.url, tmp_path, *words)
+        assert told.exit_code == 1
+        assert "no config.json in it" in told.output
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_run_made_with_other_options_is_refused_by_their_names(store: Store, run: Run) -> None:
+    told = mclip("train", store.url, run.folder, "--learning-rate", 7e-4, "--layers", 1, "--feed-forward", 64)
+    assert told.exit_code == 1
+    assert re.search(r"learning_rate': '0\.0001 -> 0\.0007'.*pass --replace", told.output, re.DOTALL)
+
+
+def test_generating_nothing_is_a_usage_error(run: Run) -> None:
+    told = mclip("generate", run.folder)
+    assert told.exit_code == 2
+    assert "name at least one text" in told.output
+
+
+def test_status_draws_the_chain_with_counts(store: Store) -> None:
+    told = mclip("status", store.url)
+    assert told.exit_code == 0
+    for line in (r"prepare .* 3 of 3 sequences, 0 pending, 0 failed", r"render .* 3 of 3 pictures", r"embed offline .* 3 of 3 images"):
+        assert re.search(line, told.output), told.output

@@ -1,0 +1,34 @@
+"""Hold a finished quickstart against what it promises: `python workflows/check_quickstart.py FOLDER SECOND_RUN.txt`."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+
+def check(folder: Path, second_run: str) -> list[str]:
+    """What is not as promised, a line each."""
+    figures = json.loads((folder / "run/evaluation.json").read_text())
+    page = (folder / "gallery.html").read_text(encoding="utf-8")
+    again = re.findall(r"(\d[\d,]*) \w+ done", second_run)
+    promised = {
+        "MPJPE under 30 mm": figures["reconstruction"]["mpjpe_mm"] < 30,
+        "text -> motion R@3 at least 0.9": figures["text_to_motion"]["R@3"] >= 0.9,
+        "ten generated motions, an edit and an interpolation": all(
+            len(list((folder / name).glob("*.npz"))) >= least
+            for name, least in (("generated", 10), ("edited", 3), ("interpolated", 5))
+        ),
+        "a gallery with every animation in it": page.count("data:video/mp4") >= 20 + 18,
+        "a second run does nothing": set(again) == {"0"} and "0 of" in second_run,
+    }
+    if "phrases" in figures:
+        for way in ("through_encoder", "decoded_back"):
+            found = figures["phrases"][way]
+            promised[f"phrases {way}: R@1 at least 0.7, R@3 at least 0.85"] = found["R@1"] >= 0.7 and found["R@3"] >= 0.85
+    for promise, kept in promised.items():
+        print(f"{'ok ' if kept else 'NOT'} {promise}")
+    return [promise for promise, kept in promised.items() if not kept]
+
+
+if __name__ == "__main__":
+    sys.exit(len(check(Path(sys.argv[1]), Path(sys.argv[2]).read_text())))
