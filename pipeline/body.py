@@ -24,7 +24,7 @@ OWN_KEYS = ("v_template", "faces", "joints", "weights", "parents")
 SMPL_KEYS = ("v_template", "f", "J_regressor", "weights", "kintree_table")
 SMPL_OPTIONAL = ("shapedirs", "posedirs")
 MOST_VERTICES = 1_000_000
-Arrays = dict[str, np.ndarray[Any, Any]]
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +230,8 @@ def _read_arrays(path: Path) -> Arrays:
         known = ", ".join(f'"{key}"' for key in EMBEDDED)
         raise FileNotFoundError(f"body {path}: no such file; expected {known} or the path of an .npz")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # A stream of our own: numpy leaves its file open when the archive is broken.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             wanted = OWN_KEYS if "joints" in archive.files else (*SMPL_KEYS, *SMPL_OPTIONAL)
             found = [key for key in wanted if key in archive.files]
             missing = sorted({*wanted} - {*found} - {*SMPL_OPTIONAL})
@@ -287,7 +288,7 @@ def _check_arrays(arrays: Arrays, *, path: Path) -> None:
         )
 
 
-def _check_array(key: str, array: np.ndarray[Any, Any], *, shape: tuple[int | None, ...], path: Path) -> None:
+def _check_array(key: str, array: np.ndarray, *, shape: tuple[int | None, ...], path: Path) -> None:
     fits = len(array.shape) == len(shape) and all(
         want in (None, have) for have, want in zip(array.shape, shape, strict=True)
     )
@@ -303,5 +304,5 @@ def _check_array(key: str, array: np.ndarray[Any, Any], *, shape: tuple[int | No
         raise ValueError(f"body file {path}: found {bad} values of {key} that are NaN or infinite, expected none")
 
 
-def _float32(array: np.ndarray[Any, Any]) -> Tensor:
+def _float32(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

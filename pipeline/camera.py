@@ -6,11 +6,15 @@ PyTorch3D's convention: x_view = x_world @ R + T, view axes +x left, +y up, +z f
 # B batch, P points, T frames
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from mclip.pipeline.compiled import compiled, run_parts
 
 FOV = math.radians(30)
 ELEVATION = math.radians(12)  # slightly from above, as in the paper's figures
@@ -88,11 +92,11 @@ def front_camera(
     R_B33 = look_from(facing(root_rotmat_B33), yaw_offset=yaw_offset, elevation=elevation)
     # Relative to one of the body's own points, so that a far translation costs no digits.
     anchor_B13 = points_BP3[:, :1]
-    seen_BP3 = rotate(points_BP3 - anchor_B13, R_B33)
-    middle_B13 = midrange(seen_BP3)
+    middle_B3 = midrange(points_BP3, anchor_B13, R_B33)
     focal = 1 / math.tan(fov / 2)
-    distance_B = fitting_distance(seen_BP3 - middle_B13, focal=focal, margin=margin)
-    target_B3 = (rotate(anchor_B13, R_B33) + middle_B13)[:, 0]
+    needed_B = needed_distance(points_BP3, anchor_B13, R_B33, middle_B3=middle_B3, focal=focal)
+    distance_B = with_margin(needed_B, focal=focal, margin=margin)
+    target_B3 = rotate(anchor_B13, R_B33)[:, 0] + middle_B3
     forward = torch.nn.functional.pad(distance_B[:, None], (2, 0))
     return Camera(R_B33, forward - target_B3, focal=focal)
 
@@ -101,7 +105,7 @@ def follow_camera(
     root_rotmat_T33: Float[Tensor, "frames 3 3"],
     points_TP3: Float[Tensor, "frames points 3"],
     *,
-    fps: float,
+    fps: float | int,
     seconds: float = 0.5,
     yaw_offset: float = 0.0,
     elevation: float = ELEVATION,
@@ -118,12 +122,12 @@ def follow_camera(
     mean_2 = fronts_T2.mean(0)
     front_2 = mean_2 if mean_2.norm() > 0.1 else fronts_T2[0]
     R_T33 = look_from(front_2[None], yaw_offset=yaw_offset, elevation=elevation).expand(len(fronts_T2), 3, 3)
-    anchor_13 = points_TP3[0, :1]
-    seen_TP3 = rotate(points_TP3 - anchor_13, R_T33)
-    middle_T13 = smooth(midrange(seen_TP3)[:, 0], frames=seconds * fps)[:, None]
+    anchor_T13 = points_TP3[:1, :1].expand(len(points_TP3), 1, 3)
+    middle_T3 = smooth(midrange(points_TP3, anchor_T13, R_T33), frames=seconds * fps)
     focal = 1 / math.tan(fov / 2)
-    distance = fitting_distance(seen_TP3 - middle_T13, focal=focal, margin=margin).max()
-    target_T3 = (rotate(anchor_13[None], R_T33[:1]) + middle_T13)[:, 0]
+    needed_T = needed_distance(points_TP3, anchor_T13, R_T33, middle_B3=middle_T3, focal=focal)
+    distance = with_margin(needed_T, focal=focal, margin=margin).max()
+    target_T3 = rotate(anchor_T13, R_T33)[:, 0] + middle_T3
     forward = torch.nn.functional.pad(distance[None], (2, 0))
     return Camera(R_T33, forward - target_T3, focal=focal)
 
@@ -149,19 +153,90 @@ def look_from(
     return torch.stack((left, up, forward), dim=-1)
 
 
-def midrange(points_BP3: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch 1 3"]:
-    """Middle (B, 1, 3) between the smallest and the largest coordinates."""
-    low, high = torch.aminmax(points_BP3, dim=1, keepdim=True)
+def midrange(
+    points_BP3: Float[Tensor, "batch points 3"],
+    anchor_B13: Float[Tensor, "batch 1 3"],
+    R_B33: Float[Tensor, "batch 3 3"],
+) -> Float[Tensor, "batch 3"]:
+    """Middle (B, 3) between the smallest and the largest of (points - anchor) @ R."""
+    if on_cpu(points_BP3):
+        return compiled_map(_midrange, points_BP3, anchor_B13, R_B33, columns=3)
+    low, high = torch.aminmax(rotate(points_BP3 - anchor_B13, R_B33), dim=1)
     return (low + high) / 2
 
 
-def fitting_distance(
-    points_BP3: Float[Tensor, "batch points 3"], *, focal: float, margin: float
+def needed_distance(
+    points_BP3: Float[Tensor, "batch points 3"],
+    anchor_B13: Float[Tensor, "batch 1 3"],
+    R_B33: Float[Tensor, "batch 3 3"],
+    *,
+    middle_B3: Float[Tensor, "batch 3"],
+    focal: float,
 ) -> Float[Tensor, " batch"]:
-    """Distance (B) in metres from which all points, in view axes about the target, are inside the border."""
-    aside_BP = points_BP3[..., :2].abs().amax(-1) + margin
-    needed_B = (aside_BP * (focal / (1 - BORDER)) - points_BP3[..., 2]).amax(-1) + margin
-    return needed_B.clamp_min(FRAME_METRES / 2 * focal)
+    """Distance (B) in metres to `middle_B3` from which all points, (points - anchor) @ R, are inside the border."""
+    scale = focal / (1 - BORDER)
+    if on_cpu(points_BP3):
+        steep = np.full((len(points_BP3), 1), scale, np.float32)
+        return compiled_map(_needed, points_BP3, anchor_B13, R_B33, middle_B3, torch.from_numpy(steep), columns=1)[:, 0]
+    seen_BP3 = rotate(points_BP3 - anchor_B13, R_B33) - middle_B3[:, None]
+    return (seen_BP3[..., :2].abs().amax(-1) * scale - seen_BP3[..., 2]).amax(-1)
+
+
+def with_margin(needed_B: Float[Tensor, " batch"], *, focal: float, margin: float) -> Float[Tensor, " batch"]:
+    """Distance (B) for what lies `margin` metres around the points too, and at least that of FRAME_METRES."""
+    around = margin * (focal / (1 - BORDER) + 1)
+    return (needed_B + around).clamp_min(FRAME_METRES / 2 * focal)
+
+
+def on_cpu(points_BP3: Tensor) -> bool:
+    """Whether the compiled way is open: on a CPU, where no gradient is asked for, in float32."""
+    wants_gradient = torch.is_grad_enabled() and points_BP3.requires_grad
+    return points_BP3.device.type == "cpu" and points_BP3.dtype == torch.float32 and not wants_gradient
+
+
+def compiled_map(kernel: Callable[..., None], *inputs: Tensor, columns: int) -> Tensor:
+    """Rows (B, columns) that `kernel(*items of inputs, row)` fills, over the items of a batch, on threads."""
+    arrays = [tensor.detach().float().contiguous().numpy() for tensor in inputs]
+    out = np.empty((len(arrays[0]), columns), np.float32)
+
+    def work(part: slice) -> None:
+        kernel(*(array[part] for array in arrays), out[part])
+
+    run_parts(work, items=len(out))
+    return torch.from_numpy(out)
+
+
+# Written out and compiled: the same in torch takes a dozen passes over the vertices, as long as drawing them.
+@compiled
+def _midrange(points_BP3, anchor_B13, R_B33, out_B3):  # type: ignore[no-untyped-def]
+    for item in range(points_BP3.shape[0]):
+        R_33 = R_B33[item]
+        ax, ay, az = anchor_B13[item, 0, 0], anchor_B13[item, 0, 1], anchor_B13[item, 0, 2]
+        low = np.full(3, np.inf, np.float32)
+        high = np.full(3, -np.inf, np.float32)
+        for p in range(points_BP3.shape[1]):
+            x, y, z = points_BP3[item, p, 0] - ax, points_BP3[item, p, 1] - ay, points_BP3[item, p, 2] - az
+            for k in range(3):
+                value = x * R_33[0, k] + y * R_33[1, k] + z * R_33[2, k]
+                low[k] = min(low[k], value)
+                high[k] = max(high[k], value)
+        for k in range(3):
+            out_B3[item, k] = (low[k] + high[k]) / np.float32(2)
+
+
+@compiled
+def _needed(points_BP3, anchor_B13, R_B33, middle_B3, scale_B1, out_B1):  # type: ignore[no-untyped-def]
+    for item in range(points_BP3.shape[0]):
+        R_33, middle_3, scale = R_B33[item], middle_B3[item], scale_B1[item, 0]
+        ax, ay, az = anchor_B13[item, 0, 0], anchor_B13[item, 0, 1], anchor_B13[item, 0, 2]
+        most = np.float32(-np.inf)
+        for p in range(points_BP3.shape[1]):
+            x, y, z = points_BP3[item, p, 0] - ax, points_BP3[item, p, 1] - ay, points_BP3[item, p, 2] - az
+            left = x * R_33[0, 0] + y * R_33[1, 0] + z * R_33[2, 0] - middle_3[0]
+            up = x * R_33[0, 1] + y * R_33[1, 1] + z * R_33[2, 1] - middle_3[1]
+            forward = x * R_33[0, 2] + y * R_33[1, 2] + z * R_33[2, 2] - middle_3[2]
+            most = max(most, max(abs(left), abs(up)) * scale - forward)
+        out_B1[item, 0] = most
 
 
 def smooth(track_T3: Float[Tensor, "frames 3"], *, frames: float) -> Float[Tensor, "frames 3"]:

@@ -1,5 +1,6 @@
 """Functions compiled by numba, and plain threads that run them."""
 
+import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from numba import njit
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function compiled on first use, free of the interpreter's lock, cached on disk where that can be written."""
+    function = inspect.unwrap(function)  # numba must see the source itself, also where type checks wrap every function
     try:
         return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # numba: "no locator available", a read-only install without a writable home

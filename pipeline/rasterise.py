@@ -7,7 +7,7 @@ every pixel against every face, this one walks each face's bounding box. No fast
 
 # B batch, V vertices, F faces, S picture side in pixels
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -209,12 +209,12 @@ def _shade_vertices(view_V3, faces_F3, light, colour, out_V3):  # type: ignore[n
             out_V3[v, k] = min(colour[k] * (_F(AMBIENT) + _F(DIFFUSE) * cosine) + _F(SPECULAR) * shine, _F(1))
 
 
-def _pixel_middles(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _pixel_middles(size: int) -> np.ndarray:
     """Middles (S) of pixels in NDC, float32 by PyTorch3D's own formula; index 0 is the right or the bottom pixel."""
     return _F(-1) + (_F(2) * np.arange(size, dtype=np.float32) + _F(1)) / _F(size)
 
 
-def _float32(numbers: tuple[float, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _float32(numbers: tuple[float, ...]) -> np.ndarray:
     return np.asarray(numbers, dtype=np.float32)
 
 

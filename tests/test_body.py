@@ -33,8 +33,8 @@ def smpl_arrays(*, vertices: int = 300, shapes: int = 10) -> dict[str, np.ndarra
 def own_arrays() -> dict[str, np.ndarray]:
     body = load_body("low")
     return {
-        "v_template": body.v_template_V3.numpy(), "faces": body.faces_F3.int().numpy(), "joints": body.joints_J3.numpy(),
-        "weights": body.weights_VJ.numpy(), "parents": np.array(PARENTS, np.int32),
+        "v_template": body.v_template_V3.numpy(), "faces": body.faces_F3.int().numpy(),
+        "joints": body.joints_J3.numpy(), "weights": body.weights_VJ.numpy(), "parents": np.array(PARENTS, np.int32),
     }  # fmt: skip
 
 
@@ -141,7 +141,9 @@ def test_smpl_file_is_posed_as_smplx_poses_it(tmp_path):
     lbs = pytest.importorskip("smplx.lbs")
     body, arrays = smpl_body(tmp_path)
     rotmat, betas = random_pose(4), torch.randn(10, generator=torch.Generator().manual_seed(2))
-    tensors = {key: torch.from_numpy(value.astype(np.float32)) for key, value in arrays.items() if key != "kintree_table"}
+    tensors = {
+        key: torch.from_numpy(value.astype(np.float32)) for key, value in arrays.items() if key != "kintree_table"
+    }
     posedirs = tensors["posedirs"].reshape(-1, 207).T
     parents = torch.tensor(PARENTS)
     theirs, joints = lbs.lbs(

@@ -24,10 +24,11 @@ SIZE = 128
 
 STRIDE = {
     "left_hip": (-0.5, 0, 0), "right_hip": (0.4, 0, 0), "left_knee": (0.3, 0, 0), "right_knee": (0.5, 0, 0),
-    "left_shoulder": (0, 0, -1.2), "right_shoulder": (0, 0, 1.2), "left_elbow": (0, -0.4, 0), "right_elbow": (0, 0.4, 0),
+    "left_shoulder": (0, 0, -1.2), "right_shoulder": (0, 0, 1.2),
+    "left_elbow": (0, -0.4, 0), "right_elbow": (0, 0.4, 0),
 }  # fmt: skip
-# Name: turn of the upright body in the world (axis-angle, z up), pose, yaw of the camera. The stride differs between left
-# and right, so a mirrored picture shows.
+# Name: turn of the upright body in the world (axis-angle, z up), pose, yaw of the camera. The stride differs between
+# left and right, so a mirrored picture shows.
 SCENES = {
     "t_pose": ((0, 0, 0), {}, 0.0),
     "stride": ((0, 0, 0.7), STRIDE, 0.0),
@@ -40,7 +41,7 @@ SCENES = {
 
 
 def pose(turn: tuple[float, ...], joints: dict[str, tuple[float, ...]]) -> Tensor:
-    """Local rotations (J, 3, 3) of an upright body turned by `turn` with some joints bent, all axis-angle in radians."""
+    """Local rotations (J, 3, 3) of an upright body turned by `turn`, some joints bent; axis-angle in radians."""
     axis_angle_J3 = torch.zeros(len(JOINTS), 3)
     for name, bend in joints.items():
         axis_angle_J3[JOINTS.index(name)] = torch.tensor(bend, dtype=torch.float32)

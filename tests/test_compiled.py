@@ -1,0 +1,39 @@
+import pytest
+
+from mclip.pipeline.compiled import compiled, run_parts, usable_cores
+
+
+@pytest.mark.parametrize(("items", "threads"), [(1, 1), (1, 4), (7, 3), (32, 2), (5, None)])
+def test_every_item_is_worked_on_once(items, threads):
+    done = [0] * items
+
+    def work(part: slice) -> None:
+        for item in range(items)[part]:
+            done[item] += 1
+
+    run_parts(work, items=items, threads=threads)
+    assert done == [1] * items
+
+
+def test_exception_of_one_thread_reaches_the_caller():
+    def work(part: slice) -> None:
+        if part.start == 0:
+            raise ValueError("first part")
+
+    with pytest.raises(ValueError, match="first part"):
+        run_parts(work, items=4, threads=2)
+
+
+def test_at_least_one_core_is_usable():
+    assert usable_cores() >= 1
+
+
+def test_function_that_cannot_be_cached_is_compiled_all_the_same():
+    # Code without a file has no place for numba's cache, like a read-only install without a writable home.
+    space: dict = {}
+    exec("def double(x):\n    return 2 * x\n", space)
+    from numba import njit
+
+    with pytest.raises(RuntimeError, match="no locator available"):
+        njit(cache=True)(space["double"])
+    assert compiled(space["double"])(21) == 42
