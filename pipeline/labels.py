@@ -1,12 +1,15 @@
-"""Labels: BABEL's files, whose they are, and which of them a crop of frames carries."""
+"""Labels: BABEL's files, HumanML3D's, one's own; whose they are, and which of them a crop of frames carries."""
 
+import csv
 import hashlib
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +42,13 @@ DATASET_ALIASES = {
 AMASS_SPLIT = dict.fromkeys(("Transitions", "SSM"), "test") | dict.fromkeys(("HumanEva", "HDM05", "SFU", "MoSh"), "val")
 
 
+LONGEST_TEXT = 1000  # characters; CLIP reads 77 tokens of them
+
+# Seconds that HumanML3D cuts off the beginning of these data sets before its own start and end count.
+HUMANML3D_TRIM = {"EyesJapanDataset": 3.0, "HDM05": 3.0, "TotalCapture": 1.0, "PosePrior": 1.0, "Transitions": 0.5}
+HUMANML3D_FPS = 20.0
+
+
 class LabelError(ValueError):
     """A label file that cannot be used, and why."""
 
@@ -51,6 +61,7 @@ class Span:
     start: float = 0.0
     end: float = math.inf
     categories: tuple[str, ...] = ()
+    source: str = "babel"
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,11 @@ class Labels:
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources, in the order of their first label."""
+        return tuple(dict.fromkeys(span.source for spans in self.spans.values() for span in spans))
+
+    @property
     def fingerprint(self) -> str:
         """Short hash of spans and splits."""
         return hashlib.sha256(repr((sorted(self.spans.items()), sorted(self.split.items()))).encode()).hexdigest()[:16]
@@ -69,11 +85,148 @@ class Labels:
 
 def sequence_key(path: str) -> str:
     """What one recording is called whatever its file is: current data set name, no `_poses` or `_stageii` ending."""
-    dataset, *rest = PurePosixPath(path.replace(" ", "_")).parts
-    name = "/".join((DATASET_ALIASES.get(dataset, dataset), *rest)).removesuffix(".npz")
+    dataset, *rest = PurePosixPath(path.rpartition("!/")[2].replace(" ", "_")).parts
+    name = "/".join((DATASET_ALIASES.get(dataset, dataset), *rest))
+    for ending in (".npz", ".npy", ".bvh"):
+        name = name.removesuffix(ending)
     for ending in ("_poses", "_stageii", "_smpl"):
         name = name.removesuffix(ending)
     return name
+
+
+def read_labels(paths: Sequence[Path], split: Path | None = None) -> Labels:
+    """Labels of several sources together: BABEL's folder or json, HumanML3D's folder, a .csv or .jsonl of one's own.
+
+    All spans are kept and know their source. Where sources disagree on a split, the file `split` decides, then the
+    source that is named first.
+    """
+    read = [read_source(path) for path in paths]
+    spans: dict[str, tuple[Span, ...]] = {}
+    splits = read_split(split) if split else {}
+    passed_over: Counter[str] = Counter()
+    for each in read:
+        for key, found in each.spans.items():
+            spans[key] = spans.get(key, ()) + found
+        splits = {**each.split, **splits}
+        passed_over.update(each.passed_over)
+    return Labels(spans, splits, passed_over)
+
+
+def read_source(path: Path) -> Labels:
+    """Labels of one source, told by what it is. LabelError when there is none."""
+    if path.suffix in (".csv", ".jsonl"):
+        return read_table(path)
+    if (path / "index.csv").is_file() and (path / "texts").is_dir():
+        return read_humanml3d(path)
+    if path.exists():
+        return read_babel(path)
+    raise LabelError(f"{path}: no such file or folder; expected BABEL's or HumanML3D's folder, or a .csv or .jsonl")
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """(line, row) of a .csv with a header or of a .jsonl; LabelError naming the line that is neither."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            if path.suffix == ".csv":
+                reader = csv.DictReader(file)
+                yield from ((reader.line_num, dict(row)) for row in reader)
+            else:
+                yield from ((number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip())
+    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise LabelError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
+
+
+def read_table(path: Path) -> Labels:
+    """One's own labels: a .csv or .jsonl with `path`, `text` and maybe `start`, `end` (seconds), `category`, `split`.
+
+    `category` may be several, `|` between them. A row that says no times holds for the whole sequence.
+    """
+    spans: dict[str, tuple[Span, ...]] = {}
+    split: dict[str, str] = {}
+    passed_over: Counter[str] = Counter()
+    for line, row in rows_of(path):
+        if not isinstance(row, dict) or not row.get("path") or row.get("text") is None:
+            raise LabelError(f"{path}: line {line} has no `path` or no `text`: expected path,start,end,text,category")
+        key = sequence_key(str(row["path"]))
+        try:
+            start, end = float(str(row.get("start") or 0)), float(str(row.get("end") or math.inf))
+        except ValueError as error:
+            raise LabelError(f"{path}: line {line}: {error}: expected seconds") from error
+        categories = tuple(each.strip() for each in str(row.get("category") or "").split("|") if each.strip())
+        add_span(spans, key, Span(clean(row["text"]), start, end, categories, path.name), passed_over)
+        if row.get("split"):
+            split[key] = checked_split(str(row["split"]), f"{path}: line {line}")
+    return Labels(spans, split, passed_over)
+
+
+def read_split(path: Path) -> dict[str, str]:
+    """Split by sequence key, or by a folder of them: a .csv or .jsonl with `path` and `split`. LabelError."""
+    found = {}
+    for line, row in rows_of(path):
+        if not isinstance(row, dict) or not row.get("path"):
+            raise LabelError(f"{path}: line {line} has no `path`: expected path,split")
+        found[sequence_key(str(row["path"]))] = checked_split(str(row.get("split")), f"{path}: line {line}")
+    return found
+
+
+def checked_split(name: str, where: str) -> str:
+    """A split's name, or LabelError."""
+    if name not in ("train", "val", "test"):
+        raise LabelError(f"{where}: split {name!r}, expected train, val or test")
+    return name
+
+
+def add_span(spans: dict[str, tuple[Span, ...]], key: str, span: Span, passed_over: Counter[str]) -> None:
+    """Add a span to its sequence's, or count it where its times make no span."""
+    if not 0 <= span.start < span.end:
+        passed_over[f"label from {span.start} to {span.end} s"] += 1
+        return
+    spans[key] = (*spans.get(key, ()), span)
+
+
+def clean(text: object) -> str:
+    """A label's text: one line without surrounding space, of a length that somebody could have meant."""
+    return " ".join(str(text or "").split())[:LONGEST_TEXT]
+
+
+def read_humanml3d(folder: Path) -> Labels:
+    """HumanML3D's texts: `index.csv` (source_path, start_frame, end_frame at 20 fps, new_name) and `texts/NAME.txt`.
+
+    A line is text#tokens#from#to, seconds within the clip; 0 and 0 mean all of it. LabelError when a file is not so.
+    """
+    spans: dict[str, tuple[Span, ...]] = {}
+    passed_over: Counter[str] = Counter()
+    for line, row in rows_of(folder / "index.csv"):
+        try:
+            path = str(row["source_path"]).removeprefix("./").removeprefix("pose_data/")
+            start, end = (float(str(row[name])) / HUMANML3D_FPS for name in ("start_frame", "end_frame"))
+            texts = folder / "texts" / f"{Path(str(row['new_name'])).stem}.txt"
+        except (KeyError, ValueError) as error:
+            raise LabelError(f"{folder / 'index.csv'}: line {line}: {error!r} is missing or no number") from error
+        if not texts.is_file():
+            passed_over["HumanML3D clip without a text file"] += 1
+            continue
+        key = sequence_key(path)
+        trim = HUMANML3D_TRIM.get(key.split("/")[0], 0.0)
+        for span in humanml3d_spans(texts, start + trim, end + trim, passed_over):
+            add_span(spans, key, span, passed_over)
+    return Labels(spans, {}, passed_over)
+
+
+def humanml3d_spans(file: Path, start: float, end: float, passed_over: Counter[str]) -> Iterator[Span]:
+    """Spans of one text file whose clip lies from `start` to `end` seconds of its sequence."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text, *_, begin, stop = line.split("#") if line.count("#") >= 3 else ("", "", "")
+        try:
+            begin_s, stop_s = float(begin), float(stop)
+        except ValueError:
+            passed_over["HumanML3D line not of the form text#tokens#from#to"] += 1
+            continue
+        whole = not begin_s < stop_s  # 0 and 0, or nan
+        yield Span(
+            clean(text), start if whole else start + begin_s, end if whole else min(start + stop_s, end),
+            source="humanml3d",
+        )  # fmt: skip
 
 
 def read_babel(folder: Path) -> Labels:
@@ -115,25 +268,43 @@ def read_json(file: Path) -> dict[str, dict[str, object]]:
     return entries
 
 
-def babel_entry(entry: Mapping, passed_over: Counter[str]) -> tuple[str, tuple[Span, ...]]:
+def babel_entry(entry: Mapping[str, Any], passed_over: Counter[str]) -> tuple[str, tuple[Span, ...]]:
     """Key and spans of one BABEL entry."""
     # feat_p has one folder more than AMASS: CMU/CMU/02/02_01_poses.npz.
     key = sequence_key(PurePosixPath(*PurePosixPath(entry["feat_p"]).parts[1:]).as_posix())
     annotation = entry.get("frame_ann") or entry.get("seq_ann") or {"labels": []}
-    spans = []
+    spans: dict[str, tuple[Span, ...]] = {}
     for label in annotation["labels"]:
-        start, end = label.get("start_t", 0.0), label.get("end_t", math.inf)
-        if not 0 <= start < end:
-            passed_over[f"label from {start} to {end} s"] += 1
-            continue
-        text = str(label["raw_label"] or "").strip()[:1000]
-        spans.append(Span(text, float(start), float(end), tuple(label.get("act_cat") or ())))
-    return key, tuple(spans)
+        start, end = float(label.get("start_t", 0.0)), float(label.get("end_t", math.inf))
+        span = Span(clean(label["raw_label"]), start, end, tuple(label.get("act_cat") or ()))
+        add_span(spans, key, span, passed_over)
+    return key, spans.get(key, ())
 
 
 def split_of(key: str, labels: Labels) -> str:
-    """`train`, `val` or `test`: the label file's where it names the sequence, else AMASS's by data set."""
-    return labels.split.get(key) or AMASS_SPLIT.get(key.split("/")[0], "train")
+    """`train`, `val` or `test`: what the files say of the sequence or a folder above it, else AMASS's by data set."""
+    for above in (PurePosixPath(key), *PurePosixPath(key).parents):
+        if found := labels.split.get(above.as_posix()):
+            return found
+    return AMASS_SPLIT.get(key.split("/")[0], "train")
+
+
+# Words that a mirrored motion's text has the other way round.
+SIDES = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise",
+         "anticlockwise": "clockwise", "counter-clockwise": "clockwise", "anti-clockwise": "clockwise"}  # fmt: skip
+SIDE = re.compile(rf"(?<![\w-])({'|'.join(sorted(SIDES, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
+
+
+def mirrored(text: str) -> str:
+    """The text of the mirrored motion: left and right swapped, and the ways round."""
+    return SIDE.sub(lambda found: like(found[0], SIDES[found[0].lower()]), text)
+
+
+def like(word: str, other: str) -> str:
+    """`other` with the capitals of `word`."""
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other
 
 
 def frame_range(span: Span, frames: int, fps: float) -> tuple[int, int]:

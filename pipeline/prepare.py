@@ -1,28 +1,33 @@
-"""AMASS files -> sequences, 6D rotations, windows, texts and splits in the store."""
+"""Motion files -> sequences, 6D rotations, windows, texts and splits in the store."""
+
+# N frames of a sequence, J joints (24), D rotation numbers (6)
 
 import functools
+import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from mclip.pipeline import amass
-from mclip.pipeline.labels import Labels, Span, crop_members, joined, sequence_key, split_of
+from mclip.pipeline import amass, sources
+from mclip.pipeline.labels import Labels
+from mclip.pipeline.plan import MIRROR, Changes, Plan, extend_plan, read_plan, write_plan
+from mclip.pipeline.rotations import matrix_to_rot6d, rot6d_to_matrix
+from mclip.pipeline.skeleton import MIRRORED
+from mclip.pipeline.sources import Recording
 from mclip.pipeline.stage import Result, Summary, run_stage
-from mclip.pipeline.store import (
-    DONE,
-    FAILED,
-    FRAME_CHUNK,
-    FRAME_SHARD,
-    PENDING,
-    SPLITS,
-    Store,
-    open_store,
-)  # fmt: skip
+from mclip.pipeline.store import DONE, FAILED, PENDING, REPLACED, SPLITS, Store, is_local, is_store, open_store
+from mclip.pipeline.windows import index
 
-SHARD_ROWS = FRAME_CHUNK * FRAME_SHARD
+OUTCOME = {PENDING: "pending", DONE: "done", FAILED: "failed", REPLACED: "replaced"}
 
 
 @dataclass(frozen=True)
@@ -30,109 +35,39 @@ class PrepareOptions:
     """How motion becomes sequences and windows; the numbers are the paper's."""
 
     fps: float = 30.0
+    resample: str = "slerp"  # to exactly fps; "stride" takes every n-th frame as the release does
     window: int = 100
     crop: int = 60
     short: str = "pad"  # sequences under a window, and tails of at least a crop: "pad" them or "drop" them
+    mirror: bool = False  # every sequence a second time, left and right swapped
+    face_front: bool = False  # turn every sequence about the vertical so that its first frame faces -y
+    array_fps: float | None = None  # frames per second of plain .npy arrays
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= self.window:
             raise ValueError(f"--crop is {self.crop}: expected 1 to --window, which is {self.window}")
         if not 1 <= self.fps <= 240:
             raise ValueError(f"--fps is {self.fps:g}: expected 1 to 240")
+        for name, known in (("short", ("pad", "drop")), ("resample", ("slerp", "stride"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"--{name} is {getattr(self, name)!r}: expected {' or '.join(known)}")
 
     @property
-    def shifts(self) -> int:
-        """Places where a crop can begin in a full window."""
-        return self.window - self.crop + 1
+    def planning(self) -> dict[str, Any]:
+        """The options that the lengths of sequences depend on, as `extend_plan` takes them."""
+        return {"fps": self.fps, "how": self.resample, "mirror": self.mirror, "array_fps": self.array_fps}
 
 
-def find_motions(source: Path) -> list[str]:
-    """Paths of the .npz files below a folder, sorted, '/' between folders; ValueError when there is none."""
-    if not source.is_dir():
-        raise ValueError(f"{source}: no such folder; expected one that holds AMASS's data sets")
-    names = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.npz"))
-    if not names:
-        raise ValueError(f"{source}: no .npz file below this folder; expected AMASS's SET/SUBJECT/CLIP_poses.npz")
-    return [name for name in names if Path(name).name != "shape.npz"]  # AMASS's shape.npz is no motion
+def chosen(found: Iterable[Recording], only: Sequence[str], limit: int | None) -> Iterator[Recording]:
+    """The first `limit` recordings whose path holds one of the words `only`, or matches one with * ? [] in it."""
+    return itertools.islice(
+        (each for each in found if not only or any(matches(each.name, word) for word in only)), limit
+    )
 
 
-@dataclass
-class Plan:
-    """Where each sequence goes. One block of sequences fills whole shards, so that a shard has one writer."""
-
-    name: list[str] = field(default_factory=list)
-    row: list[int] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
-    block: list[int] = field(default_factory=list)
-    fps: list[float] = field(default_factory=list)
-    unusable: dict[int, str] = field(default_factory=dict)  # item -> reason, found from the header alone
-
-    @property
-    def rows(self) -> int:
-        """Rows of the motion arrays."""
-        return self.row[-1] + self.frames[-1] if self.name else 0
-
-    def add(self, name: str, *, frames: int, fps: float, new_block: bool = False) -> None:
-        """Put a sequence behind the last one, or at the next free shard when the block's shard is full.
-
-        A block is called by the shard it begins with.
-        """
-        block, row = (self.block[-1], self.rows) if self.name else (0, 0)
-        if self.name and (new_block or row + frames > (block + 1) * SHARD_ROWS):
-            block = -(-row // SHARD_ROWS)
-            row = block * SHARD_ROWS
-        self.name.append(name)
-        self.row.append(row)
-        self.frames.append(frames)
-        self.block.append(block)
-        self.fps.append(fps)
-
-    def blocks(self) -> list[range]:
-        """Ranges of sequences, one a block."""
-        edges = np.flatnonzero(np.diff(np.array(self.block, int), prepend=-1, append=-1))
-        return [range(a, b) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
-
-
-def read_plan(store: Store) -> Plan:
-    """The plan that the store holds; empty in a new store."""
-    if "sequences" not in store.attributes("prepare"):
-        return Plan()
-    columns = (store.read(f"sequences/{column}").tolist() for column in ("row", "frames", "block", "fps"))
-    return Plan(store.strings("sequences/name"), *columns)
-
-
-def extend_plan(plan: Plan, source: Path, names: Sequence[str], fps: float) -> Plan:
-    """The plan with the files it does not have yet behind; their lengths come from the files' headers."""
-    known, first_new = set(plan.name), len(plan.name)
-    for name in names:
-        if name in known:
-            continue
-        try:
-            frames_in, fps_in = amass.probe_motion(source / name)
-            frames = amass.frames_at(frames_in, fps_in, fps)
-        except amass.MotionError as error:
-            frames, fps_in = 0, 0.0
-            plan.unusable[len(plan.name)] = str(error)
-        plan.add(name, frames=frames, fps=fps_in, new_block=len(plan.name) == first_new)
-    return plan
-
-
-def write_plan(store: Store, plan: Plan) -> None:
-    """Record the plan; the number of sequences last, so that a half-written plan is written again."""
-    total = len(plan.name)
-    store.write_strings("sequences/name", plan.name)
-    for column in ("row", "frames", "block", "fps"):
-        store.write(f"sequences/{column}", np.array(getattr(plan, column)))
-    for column in ("betas", "gender", "sha256", "split"):
-        store.grow(f"sequences/{column}", total)
-    done = store.grow("sequences/done", total)
-    for item in plan.unusable:
-        done[item] = FAILED
-    store.grow("motion/rot6d", plan.rows)
-    store.grow("motion/trans", plan.rows)
-    failures = store.attributes("prepare").get("failures", {})
-    failures |= {f"sequences/done[{item}]": reason for item, reason in plan.unusable.items()}
-    store.set_attributes("prepare", sequences=total, failures=failures, indexed=False)
+def matches(name: str, word: str) -> bool:
+    """Whether a path holds a word, or matches a pattern."""
+    return fnmatch(name, word) if any(sign in word for sign in "*?[") else word in name
 
 
 def prepare(
@@ -145,148 +80,157 @@ def prepare(
     limit: int | None = None,
     scheduler: str = "threads",
     workers: int = 2,
+    replace_changed: bool = False,
 ) -> Summary:
-    """Fill the store from a folder of AMASS files; files that are in it already are skipped.
+    """Fill the store from a folder, archive or file; what is in it already is skipped.
 
-    `only` keeps the files whose path holds one of these words, `limit` the first few.
+    ValueError when a file has changed whose motion is in the store, unless `replace_changed`: then it is prepared
+    again, and pictures and vectors go, because the windows have other numbers.
     """
-    names = [name for name in find_motions(source) if not only or any(word in name for word in only)][:limit]
+    sources.require_source(source)
     store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint})
     plan = read_plan(store)
-    before = len(plan.name)
-    plan = extend_plan(plan, source, names, options.fps)
-    if len(plan.name) > before:
+    changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
+    if not plan.name:
+        raise ValueError(
+            f"{source}: no {', '.join(sources.MOTIONS)} file or archive below this folder"
+            f"{f' whose path has {only}' if only else ''}; expected AMASS's SET/SUBJECT/CLIP_poses.npz"
+        )
+    if changes.changed:
+        admit_changes(store, changes, replace_changed=replace_changed)
+    if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):
         write_plan(store, plan)
-    compute = functools.partial(prepare_block, store.url, source, plan, options.fps)
+        record(store, plan.unusable)
     summary = run_stage(
-        store, "prepare", marks="sequences/done", blocks=plan.blocks(), compute=compute, unit="sequences",
-        scheduler=scheduler, workers=workers,
+        store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
+        workers=workers, compute=functools.partial(prepare_block, store.url, source, options),
+        marked=functools.partial(record, store),
     )  # fmt: skip
     if not store.attributes("prepare").get("indexed"):
-        index(store, labels, options)
-    return summary
+        index(
+            store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
+            how=options.resample,
+        )  # fmt: skip
+    manifest_file(store).write_text("".join(manifest(store)), encoding="utf-8")
+    refused = len(plan.unusable)
+    return replace(summary, failed=summary.failed + refused, skipped=summary.skipped - refused)
 
 
-def prepare_block(url: str, source: Path, plan: Plan, fps: float, block: range) -> Result:
+def admit_changes(store: Store, changes: Changes, *, replace_changed: bool) -> None:
+    """Make room for changed files, or ValueError naming them."""
+    if not replace_changed:
+        count = len(changes.changed)
+        raise ValueError(
+            f"{count} file{'s' * (count > 1)} changed since {store.url} was made from them, first "
+            f"{changes.changed[0]}: pass --replace-changed to prepare them again, or --replace to begin anew"
+        )
+    store.forget("pictures", "render")
+    store.forget("embeddings", "embed")
+
+
+def preview(
+    source: Path, url: str, options: PrepareOptions, *, only: Sequence[str] = (), limit: int | None = None
+) -> str:
+    """What `prepare` would do, in words; nothing is written."""
+    store = open_store(url) if is_store(url) else None
+    plan = read_plan(store) if store else Plan()
+    found = chosen(sources.recordings(source), only, limit)
+    changes = extend_plan(plan, store, source, found, **options.planning)
+    waiting = [item for item, done in enumerate(plan.done) if done == PENDING]
+    hours = sum(plan.frames[item] for item in waiting) / options.fps / 3600
+    lines = [
+        f"dry run, nothing is written: {len(waiting):,} sequences to prepare, {hours:.2f} h of motion in "
+        f"{len({plan.block[item] for item in waiting}):,} blocks; {len(changes.new):,} new, "
+        f"{len(changes.changed):,} changed, {plan.done.count(DONE):,} done already",
+        *(f"cannot be used: {reason}" for reason in plan.unusable.values()),
+        *(f"changed: {name}" for name in changes.changed),
+    ]
+    return "\n".join(lines)
+
+
+def prepare_block(url: str, source: Path, options: PrepareOptions, block: range) -> Result:
     """Read, resample and write the sequences of a block; what fails is left as zeros and named."""
     store = open_store(url)
+    plan = read_plan(store)
     first = plan.row[block.start]
     rows = max(plan.row[item] + plan.frames[item] for item in block) - first
     rot6d, trans = np.zeros((rows, 24, 6), np.float32), np.zeros((rows, 3), np.float32)
-    count = len(block)
-    columns = {
-        "sequences/betas": np.zeros((count, 16), np.float32),
-        "sequences/gender": np.zeros(count, np.uint8),
-        "sequences/sha256": np.zeros((count, 32), np.uint8),
-    }
+    betas, gender = np.zeros((len(block), 16), np.float32), np.zeros(len(block), np.uint8)
+    sha256 = np.zeros((len(block), 32), np.uint8)
     failures = {}
-    for place, item in enumerate(block):
+    items = [item for item in block if plan.done[item] == PENDING]
+    for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = amass.read_motion(source / plan.name[item])
-            rot6d[at], trans[at] = (tensor.numpy() for tensor in amass.resample(motion, fps))
-        except (amass.MotionError, ValueError) as error:
-            failures[item] = str(error)
+            motion = motion_in(name, content, options.array_fps)
+            rot6d[at], trans[at] = rows_of(motion, options, frames=plan.frames[item], mirror=plan.name[item] != name)
+        except amass.MotionError as error:
+            failures[item] = f"{plan.name[item]}: {error}"
             continue
-        columns["sequences/betas"][place] = motion.betas
-        columns["sequences/gender"][place] = amass.GENDERS.index(motion.gender)
-        columns["sequences/sha256"][place] = np.frombuffer(motion.sha256, np.uint8)
+        place = item - block.start
+        betas[place], gender[place] = motion.betas, amass.GENDERS.index(motion.gender)
+        sha256[place] = np.frombuffer(motion.sha256, np.uint8)
     if rows:
         store.array("motion/rot6d")[first : first + rows] = rot6d
         store.array("motion/trans")[first : first + rows] = trans
-    return Result(failures, columns)
+    columns: dict[str, np.ndarray] = {"betas": betas, "gender": gender, "sha256": sha256}
+    return Result(failures, {f"sequences/{name}": values for name, values in columns.items()})
 
 
-def windows_of(frames: int, options: PrepareOptions) -> list[tuple[int, int]]:
-    """(first frame, valid frames) of a sequence's windows: whole ones, then the tail where it is kept.
+def contents_of(
+    source: Path, plan: Plan, items: Sequence[int]
+) -> Iterator[tuple[int, str, bytes | memoryview | amass.MotionError]]:
+    """(item, file, bytes or why there are none) of sequences; a mirrored one comes from the same file."""
+    names = [plan.name[item].removesuffix(MIRROR) for item in items]
+    for item, (name, content) in zip(items, sources.contents(source, names), strict=True):
+        yield item, name, content
 
-    The release drops what does not fill a window. A short sequence is a motion all the same, and so is a tail that
-    a whole crop fits into.
+
+def motion_in(name: str, content: bytes | memoryview | amass.MotionError, array_fps: float | None) -> amass.Motion:
+    """The motion in a file's bytes; MotionError, also the one that stands for them."""
+    if isinstance(content, amass.MotionError):
+        raise content
+    return sources.parse(name, content, array_fps)
+
+
+def rows_of(
+    motion: amass.Motion, options: PrepareOptions, *, frames: int, mirror: bool
+) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
+    """6D rotations (N, 24, 6) and translation (N, 3) as the options want them; MotionError when N is not `frames`."""
+    rot6d, trans = amass.resample(motion, options.fps, how=options.resample)
+    if len(rot6d) != frames:
+        raise amass.MotionError(f"has {len(rot6d)} frames at {options.fps:g} fps, its headers said {frames}: run again")
+    if mirror:
+        rot6d, trans = mirrored(rot6d, trans)
+    if options.face_front:
+        rot6d, trans = facing_front(rot6d, trans)
+    return rot6d, trans
+
+
+def mirrored(
+    rot6d_NJD: Float[Tensor, "N 24 6"], trans_N3: Float[Tensor, "N 3"]
+) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
+    """The motion in a mirror at x = 0: joints change sides, a rotation R becomes M R M with M = diag(-1, 1, 1)."""
+    sign = torch.tensor([1.0, -1, -1, -1, 1, 1])
+    return rot6d_NJD[:, MIRRORED] * sign, trans_N3 * torch.tensor([-1.0, 1, 1])
+
+
+def facing_front(
+    rot6d_NJD: Float[Tensor, "N 24 6"], trans_N3: Float[Tensor, "N 3"]
+) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
+    """The motion turned about the vertical through its start, so that its first frame faces -y, as SMPL's rest pose.
+
+    A body that faces straight up or down in that frame is left as it is.
     """
-    starts = range(0, frames - options.window + 1, options.window)
-    windows = [(start, options.window) for start in starts]
-    rest = frames - len(windows) * options.window
-    if options.short == "pad" and rest >= (options.crop if windows else 2):
-        windows.append((frames - rest, rest))
-    return windows
-
-
-class Texts:
-    """Distinct strings, each with the number of its first appearance."""
-
-    def __init__(self) -> None:
-        self.index: dict[str, int] = {}
-
-    def __call__(self, text: str) -> int:
-        return self.index.setdefault(text, len(self.index))
-
-
-def index(store: Store, labels: Labels, options: PrepareOptions) -> None:
-    """Cut the sequences that are done into windows, and find the label set of every crop.
-
-    A crop's labels depend on where it begins, so each window has a label set for every shift; a set is stored once.
-    """
-    names, frames, rows = store.strings("sequences/name"), store.read("sequences/frames"), store.read("sequences/row")
-    done = store.read("sequences/done")
-    keys = [sequence_key(name) for name in names]
-    splits = np.array([SPLITS.index(split_of(key, labels)) for key in keys], np.uint8)
-    texts, sets = Texts(), LabelSets()
-    table: list[tuple[int, int, int, int]] = []
-    labelset: list[np.ndarray] = []
-    for item in np.flatnonzero(done == DONE).tolist():
-        spans = labels.spans.get(keys[item], ())
-        for start, valid in windows_of(int(frames[item]), options):
-            table.append((item, int(rows[item]) + start, valid, int(splits[item])))
-            members = crop_members(
-                spans, first_frame=start, shifts=options.shifts, crop=options.crop,
-                frames=start + valid, fps=options.fps,
-            )  # fmt: skip
-            labelset.append(sets.of_members(spans, members, texts))
-    store.write("sequences/split", splits)
-    columns = np.array(table, np.int64).reshape(-1, 4).T
-    for name, values in zip(("sequence", "row", "frames", "split"), columns, strict=True):
-        store.write(f"windows/{name}", values)
-    stacked = np.array(labelset, np.int32).reshape(-1, options.shifts)
-    store.write("windows/labelset", stacked, shifts=options.shifts)
-    sets.write(store)
-    store.write_strings("texts", list(texts.index))
-    unlabelled = sum(key not in labels.spans for key in keys)
-    store.set_attributes(
-        "prepare", indexed=True, windows=len(table), unlabelled=unlabelled,
-        labels_without_file=len(set(labels.spans) - set(keys)), labels_passed_over=dict(labels.passed_over),
-    )  # fmt: skip
-
-
-class LabelSets:
-    """Distinct sets of (joined text, labels, categories) that crops carry; set 0 is the empty one."""
-
-    def __init__(self) -> None:
-        self.index: dict[tuple[int, tuple[int, ...], tuple[int, ...]], int] = {(-1, (), ()): 0}
-
-    def of_members(self, spans: Sequence[Span], members: np.ndarray, texts: Texts) -> np.ndarray:
-        """Set of every row of `members` (shifts, spans)."""
-        distinct, which = np.unique(members, axis=0, return_inverse=True)
-        numbers = [self.of_spans([spans[i] for i in np.flatnonzero(row)], texts) for row in distinct]
-        return np.array(numbers, np.int32)[which.ravel()]
-
-    def of_spans(self, spans: Sequence[Span], texts: Texts) -> int:
-        """Number of the set that these spans make."""
-        if not spans:
-            return 0
-        labels = sorted({span.text for span in spans})
-        categories = sorted({category for span in spans for category in span.categories})
-        entry = (texts(joined(labels)), tuple(map(texts, labels)), tuple(map(texts, categories)))
-        return self.index.setdefault(entry, len(self.index))
-
-    def write(self, store: Store) -> None:
-        """Write the sets: joined text, and labels and categories flat with offsets."""
-        store.write("labelsets/text", np.array([text for text, _, _ in self.index], np.int64))
-        for column, name in ((1, "labels"), (2, "categories")):
-            members = [entry[column] for entry in self.index]
-            flat = np.array([text for member in members for text in member], np.int64)  # type: ignore[union-attr]
-            store.write(f"labelsets/{name}", flat)
-            sizes = [len(member) for member in members]  # type: ignore[arg-type]
-            store.write(f"labelsets/{name}_offset", np.cumsum([0, *sizes]))
+    root_N33 = rot6d_to_matrix(rot6d_NJD[:, 0].double())
+    x, y, _ = root_N33[0, :, 2].tolist()  # where the body's own z points
+    angle = -math.atan2(x, -y) if math.hypot(x, y) > 1e-3 else 0.0
+    cosine, sine = math.cos(angle), math.sin(angle)
+    turn = torch.tensor([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], dtype=torch.float64)
+    start = trans_N3[0].double() * torch.tensor([1.0, 1, 0])
+    turned = rot6d_NJD.clone()
+    turned[:, 0] = matrix_to_rot6d(turn @ root_N33).float()
+    return turned, ((trans_N3.double() - start) @ turn.T + start).float()
 
 
 def account(store: Store) -> str:
@@ -299,23 +243,34 @@ def account(store: Store) -> str:
     return (
         f"store {store.url}: {frames:,} frames ({minutes:.1f} min), {told['windows']:,} windows "
         f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "
-        f"{len(store.strings('texts')):,} texts; {told['unlabelled']:,} files without labels, "
+        f"{len(store.strings('texts')):,} texts; {told['too_short']:,} sequences too short for a window, "
+        f"{told['unlabelled']:,} files without labels, "
         f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over"
     )
 
 
-def manifest(store: Store) -> str:
-    """One JSON line a source file: name, sha256, frames, frames per second, outcome and reason."""
-    frames, fps = store.read("sequences/frames"), store.read("sequences/fps")
-    done, sha256 = store.read("sequences/done"), store.read("sequences/sha256")
-    failures = store.attributes("prepare").get("failures", {})
-    outcome = {PENDING: "pending", DONE: "done", FAILED: "failed"}
-    lines = (
-        {
-            "file": name, "sha256": sha256[item].tobytes().hex(), "frames": int(frames[item]),
-            "fps": float(fps[item]), "outcome": outcome[int(done[item])],
+def manifest_file(store: Store) -> Path:
+    """Where a store's manifest lies: in a local store's folder; a remote store's in the current one."""
+    if is_local(store.url):
+        return Path(store.url) / "manifest.jsonl"
+    return Path(f"{PurePosixPath(store.url).name}.manifest.jsonl")
+
+
+def record(store: Store, items: Iterable[int]) -> None:
+    """Append items to the manifest as they are marked; at the end of a run it is written anew, in order."""
+    with manifest_file(store).open("a", encoding="utf-8") as file:
+        file.writelines(manifest(store, items))
+
+
+def manifest(store: Store, items: Iterable[int] | None = None) -> Iterator[str]:
+    """JSON lines, one a source file: name, sha256, frames, frames per second, outcome and reason."""
+    read = {name: store.read(f"sequences/{name}") for name in ("frames", "fps", "done", "sha256")}
+    names, told = store.strings("sequences/name"), store.attributes("prepare")
+    failures, fps = told.get("failures", {}), told["options"]["fps"]
+    for item in range(len(names)) if items is None else items:
+        line = {
+            "file": names[item], "sha256": read["sha256"][item].tobytes().hex(), "frames": int(read["frames"][item]),
+            "fps_in": float(read["fps"][item]), "fps_out": fps, "outcome": OUTCOME[int(read["done"][item])],
             "reason": failures.get(f"sequences/done[{item}]"),
-        }
-        for item, name in enumerate(store.strings("sequences/name"))
-    )  # fmt: skip
-    return "\n".join(map(json.dumps, lines))
+        }  # fmt: skip
+        yield json.dumps(line) + "\n"

@@ -1,7 +1,7 @@
 """Rotations as 6D rows, matrices, axis-angle and quaternions, and slerp between them.
 
-6D is the first two ROWS of the rotation matrix, row by row, as in PyTorch3D and MotionCLIP (Zhou et al., CVPR 2019, write
-columns). human_body_prior and roma use columns: same shape, silently wrong. Quaternions are (w, x, y, z).
+6D is the first two ROWS of the rotation matrix, row by row, as in PyTorch3D and MotionCLIP (Zhou et al., CVPR 2019,
+write columns). human_body_prior and roma use columns: same shape, silently wrong. Quaternions are (w, x, y, z).
 """
 
 # D rotation numbers (6)

@@ -1,14 +1,18 @@
 """The one loop that every stage runs: pending items in, payload written by `compute`, marks written last.
 
-Resume, progress, failure records, limits and dask live here once. A block of items has one writer, and the marks have one
-too: this process.
+Resume, progress, failure records, limits and dask live here once. A block of items has one writer, and the marks have
+one too: this process.
 """
 
+import contextlib
+import itertools
+import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Any
 
-import dask
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -74,12 +78,14 @@ def run_stage(
     scheduler: str = "sync",
     workers: int = 1,
     limit: int | None = None,
+    marked: Callable[[range], None] = lambda block: None,
 ) -> Summary:
     """Run `compute` over every block with pending items and mark them; the same call again continues.
 
-    `marks` is the path of the stage's mark array; `blocks` are ranges of its items. `scheduler` is dask's local
-    `sync`, `threads` or `processes`, or the address of a running one (`tcp://host:port`). `limit` stops after about
-    that many items. Failures are kept with their reason under the stage's attributes and do not stop the stage.
+    `marks` is the path of the stage's mark array; `blocks` are ranges of its items. `scheduler` is `sync`,
+    `threads` or `processes`, or the address of a dask scheduler that runs (`tcp://host:port`). `limit` stops after
+    about that many items. Failures are kept with their reason under the stage's attributes and do not stop the stage.
+    `marked` is called after a block's marks are written.
     """
     started = time.perf_counter()
     array = store.array(marks)
@@ -87,28 +93,33 @@ def run_stage(
     # A damaged file is not tried again by the same command: it stays failed until it is replaced.
     pending = [block for block in blocks if (state[block.start : block.stop] == PENDING).any()]
     pending = first_blocks(pending, limit)
-    ahead = sum(len(block) for block in pending)
+    ahead = sum(int((state[block.start : block.stop] == PENDING).sum()) for block in pending)
+    skipped = int(((state == DONE) | (state == FAILED)).sum())
     reasons = store.attributes(stage).get("failures", {})
     failed = 0
     with progress_bar() as bar:
         task = bar.add_task(stage, total=ahead, rate="")
         for block, result in map_blocks(compute, pending, scheduler=scheduler, workers=workers):
             at = slice(block.start, block.stop)
-            state[at] = DONE
-            state[list(result.failures)] = FAILED
+            # What failed before, or was replaced, stays so.
+            tried = np.flatnonzero(state[at] == PENDING) + block.start
+            state[tried] = DONE
+            failures = {item: why for item, why in result.failures.items() if item in tried}
+            state[list(failures)] = FAILED
             for path, values in result.columns.items():
                 store.array(path)[at] = values
-            if result.failures:
-                reasons |= {f"{marks}[{item}]": why for item, why in result.failures.items()}
-                store.set_attributes(stage, failures=reasons)
+            if failures:
+                reasons |= {f"{marks}[{item}]": why for item, why in failures.items()}
+                store.set_attributes(stage, failures=dict(sorted(reasons.items())))
             array[at] = state[at]
-            failed += len(result.failures)
-            bar.update(task, advance=len(block))
+            marked(block)
+            failed += len(failures)
+            bar.update(task, advance=len(tried))
             finished = bar.tasks[task].completed
             bar.update(task, rate=f"{finished / (time.perf_counter() - started):,.0f} {unit}/s")
     left = int((state == PENDING).sum())
     seconds = time.perf_counter() - started
-    return Summary(stage, unit, ahead - failed, len(state) - ahead - left, failed, left, seconds)
+    return Summary(stage, unit, ahead - failed, skipped, failed, left, seconds)
 
 
 def first_blocks(blocks: list[range], limit: int | None) -> list[range]:
@@ -120,36 +131,67 @@ def first_blocks(blocks: list[range], limit: int | None) -> list[range]:
 
 
 def map_blocks(
-    compute: Callable[[range], Result], blocks: Iterable[range], *, scheduler: str, workers: int
+    compute: Callable[[range], Result], blocks: Sequence[range], *, scheduler: str, workers: int
 ) -> Iterator[tuple[range, Result]]:
-    """Pairs of block and result as they finish, by dask. One at a time, threads, processes, or a cluster's scheduler."""
+    """Pairs of block and result as they finish. One at a time, by threads, processes, or a dask cluster's scheduler.
+
+    Never more than a few blocks a worker are under way, so that memory is bounded by the block.
+    """
     if scheduler == "sync":
         yield from ((block, compute(block)) for block in blocks)
-    elif "://" in scheduler:
-        yield from map_on_cluster(compute, blocks, address=scheduler)
+        return
+    with executor_of(scheduler, workers) as (executor, ahead):
+        waiting = iter(blocks)
+        running = {executor.submit(compute, block): block for block in itertools.islice(waiting, ahead)}
+        while running:
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                block = running.pop(future)
+                yield block, future.result()
+                running |= {executor.submit(compute, block): block for block in itertools.islice(waiting, 1)}
+
+
+@contextlib.contextmanager
+def executor_of(scheduler: str, workers: int) -> Iterator[tuple[Any, int]]:
+    """What runs blocks, and how many of them to keep under way."""
+    if "://" in scheduler:
+        with on_cluster(scheduler) as found:
+            yield found
+    elif scheduler in ("threads", "processes"):
+        with local_executor(scheduler, workers) as executor:
+            try:
+                yield executor, workers
+            finally:  # an interrupted run does not wait for blocks that have not begun
+                executor.shutdown(cancel_futures=True)
     else:
-        yield from map_locally(compute, blocks, scheduler=scheduler, workers=workers)
+        raise ValueError(f"--scheduler is {scheduler!r}: expected sync, threads, processes or tcp://HOST:PORT")
 
 
-def map_locally(
-    compute: Callable[[range], Result], blocks: Iterable[range], *, scheduler: str, workers: int
-) -> Iterator[tuple[range, Result]]:
-    """As `map_blocks`, in batches of four blocks a worker: memory stays bounded and marks stay fresh."""
-    blocks = list(blocks)
-    step = 4 * workers
-    for start in range(0, len(blocks), step):
-        batch = blocks[start : start + step]
-        tasks = [dask.delayed(compute)(block) for block in batch]
-        yield from zip(batch, dask.compute(*tasks, scheduler=scheduler, num_workers=workers), strict=True)
+def local_executor(scheduler: str, workers: int) -> Executor:
+    """Threads or processes of this machine."""
+    if scheduler == "threads":
+        return ThreadPoolExecutor(workers)
+    # Not fork: zarr and torch have threads of their own by now, whose locks a fork would leave closed for ever.
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def map_on_cluster(
-    compute: Callable[[range], Result], blocks: Iterable[range], *, address: str
-) -> Iterator[tuple[range, Result]]:
-    """As `map_blocks`, on a dask cluster that the user has. Lost workers' blocks run again on others."""
-    from distributed import Client, as_completed
+@contextlib.contextmanager
+def on_cluster(address: str) -> Iterator[tuple[Any, int]]:
+    """A dask cluster that the user has. Blocks of workers that are lost run again on others."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError(f"--scheduler {address} needs distributed: pip install 'mclip[distributed]'") from error
+    with Client(address) as client:  # type: ignore[no-untyped-call]
+        cores = sum(client.ncores().values())
+        yield client.get_executor(pure=False, retries=3), 2 * max(cores, 1)
 
-    with Client(address) as client:
-        futures = {client.submit(compute, block, pure=False): block for block in blocks}
-        for future, result in as_completed(list(futures), with_results=True):
-            yield futures[future], result
+
+def peak_memory() -> str:
+    """Largest memory that this process, or one of its workers, has had so far, in words."""
+    try:
+        import resource
+    except ImportError:  # Windows keeps no such count
+        return "peak memory unknown"
+    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return f"peak memory {kilobytes / 1024:,.0f} MB"

@@ -1,16 +1,16 @@
 """The Zarr store: one schema as data, and the few ways to touch it.
 
-Arrays are flat: the frames of all sequences lie one after the other, and a table says where each begins. Every stage keeps
-a mark per item (0 pending, 1 done, 2 failed) that is written after the payload, because a chunk that was never written
-reads as zeros, not as an error.
+Arrays are flat: the frames of all sequences lie one after the other, and a table says where each begins. Every stage
+keeps a mark per item (0 pending, 1 done, 2 failed, 3 replaced) that is written after the payload, because a chunk that
+was never written reads as zeros, not as an error.
 """
 
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,20 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import zarr
 from filelock import FileLock, Timeout
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 FORMAT = 1
-PENDING, DONE, FAILED = 0, 1, 2
+PENDING, DONE, FAILED, REPLACED = 0, 1, 2, 3
 
 CONVENTIONS = {
     "rot6d": "first two ROWS of the rotation matrix, row by row (PyTorch3D, MotionCLIP)",
     "joints": "SMPL's 24, parent before child; AMASS joints 0-21, 22 and 37",
     "axes": "world z up, as in AMASS",
     "units": "metres, seconds, radians; RGB 0..255",
-    "marks": "0 pending, 1 done, 2 failed; a missing chunk reads as zeros, so trust the marks",
+    "marks": "0 pending, 1 done, 2 failed, 3 replaced by a later item; a missing chunk reads as zeros: trust the marks",
 }
 
 
@@ -46,14 +47,18 @@ class Spec:
     doc: str
 
 
-# Every array of the store. A name in `row` is a size that the stage fixes when it makes the array. A shard is a file and
-# has one writer. Frames: 32 x 512 rows a shard, so that AMASS at 30 fps is about 280 files an array.
-FRAME_CHUNK, FRAME_SHARD = 512, 32
+# Every array of the store. A name in `row` is a size that the stage fixes when it makes the array. A shard is a file
+# and has one writer. Frames: 8 x 2048 rows a shard, so that AMASS at 30 fps is about 280 files an array.
+FRAME_CHUNK, FRAME_SHARD = 2048, 8
 SCHEMA: dict[str, Spec] = {
     "sequences/row": Spec("int64", (), 65536, 0, "first row of the sequence in motion/*"),
-    "sequences/frames": Spec("int64", (), 65536, 0, "frames at the store's fps; 0 where the file failed"),
+    "sequences/frames": Spec(
+        "int64", (), 65536, 0, "frames at the store's fps; its rows are zeros where the file failed"
+    ),
     "sequences/block": Spec("int64", (), 65536, 0, "block of work; sequences of a block share its shards"),
     "sequences/fps": Spec("float64", (), 65536, 0, "frames per second of the source file"),
+    "sequences/size": Spec("int64", (), 65536, 0, "bytes of the file that holds the source"),
+    "sequences/modified": Spec("int64", (), 65536, 0, "when that file was last changed, nanoseconds since 1970"),
     "sequences/betas": Spec("float32", (16,), 65536, 0, "SMPL shape of the source"),
     "sequences/gender": Spec("uint8", (), 65536, 0, "0 neutral, 1 female, 2 male"),
     "sequences/sha256": Spec("uint8", (32,), 65536, 0, "of the source file"),
@@ -61,6 +66,10 @@ SCHEMA: dict[str, Spec] = {
     "sequences/done": Spec("uint8", (), 65536, 0, "mark of prepare"),
     "motion/rot6d": Spec("float32", (24, 6), FRAME_CHUNK, FRAME_SHARD, "local joint rotations, 6D rows"),
     "motion/trans": Spec("float32", (3,), FRAME_CHUNK, FRAME_SHARD, "root translation, metres, z up"),
+    "spans/sequence": Spec("int64", (), 65536, 0, "sequence the label belongs to"),
+    "spans/start": Spec("float64", (), 65536, 0, "seconds into the sequence"),
+    "spans/end": Spec("float64", (), 65536, 0, "seconds into the sequence; infinity: to its end"),
+    "spans/text": Spec("int64", (), 65536, 0, "text of the label"),
     "windows/sequence": Spec("int64", (), 65536, 0, "sequence the window is cut from"),
     "windows/row": Spec("int64", (), 65536, 0, "first row in motion/*"),
     "windows/frames": Spec("int64", (), 65536, 0, "valid frames, at most the window; the rest is padding"),
@@ -71,6 +80,7 @@ SCHEMA: dict[str, Spec] = {
     "labelsets/labels_offset": Spec("int64", (), 65536, 0, "where a set's labels begin; one more at the end"),
     "labelsets/categories": Spec("int64", (), 65536, 0, "texts of the categories, flat"),
     "labelsets/categories_offset": Spec("int64", (), 65536, 0, "as labels_offset"),
+    "texts/source": Spec("uint32", (), 65536, 0, "bit i: the text is from source i of prepare's `sources`"),
     "pictures/window": Spec("int64", (), 65536, 0, "window the picture shows"),
     "pictures/frame": Spec("int64", (), 65536, 0, "frame within the window"),
     "pictures/view": Spec("int64", (), 65536, 0, "camera, counted around the body from the front"),
@@ -84,9 +94,12 @@ SCHEMA: dict[str, Spec] = {
 }
 # Lists of strings are two arrays each: <name>/utf8 and <name>/offset.
 STRINGS = {
-    "sequences/name": "source path below the input folder, '/' between folders",
+    "sequences/name": "source path below the input folder, '/' between folders, '!/' before a path in an archive",
     "texts": "every distinct string that gets a vector: labels, joined labels, categories",
 }
+for _name, _doc in STRINGS.items():
+    SCHEMA[f"{_name}/utf8"] = Spec("uint8", (), 1 << 20, 0, _doc)
+    SCHEMA[f"{_name}/offset"] = Spec("int64", (), 65536, 0, "where a string begins in utf8; one more at the end")
 SPLITS = ("train", "val", "test")
 
 
@@ -112,7 +125,7 @@ class Store:
     def __contains__(self, path: str) -> bool:
         return path in self.root
 
-    def array(self, path: str) -> zarr.Array:
+    def array(self, path: str) -> zarr.Array[Any]:
         """The array at `path`; StoreError naming the command that makes it when it is missing."""
         if path not in self.root:
             stage = {"pictures": "render", "embeddings": "embed"}.get(path.split("/")[0], "prepare")
@@ -125,7 +138,7 @@ class Store:
         """The whole array at `path` in memory."""
         return np.asarray(self.array(path)[...])
 
-    def grow(self, path: str, rows: int, **sizes: int) -> zarr.Array:
+    def grow(self, path: str, rows: int, **sizes: int) -> zarr.Array[Any]:
         """The array at `path` with `rows` rows, made from the schema or resized; old rows are kept."""
         spec = spec_of(path)
         if path in self.root:
@@ -140,8 +153,8 @@ class Store:
             dtype=spec.dtype,
             chunks=(spec.chunk, *row),
             shards=(spec.chunk * spec.shard, *row) if spec.shard else None,
-            # Bit shuffling suits slowly changing floats; crc32c so that rot on the disk is seen.
-            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+            # 1 % larger than zstd-3, twice as fast (workflows/records/prepare.md). crc32c so that rot is seen.
+            compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
             fill_value=0,
             attributes={"doc": spec.doc},
         )
@@ -151,21 +164,19 @@ class Store:
         self.grow(path, len(values), **sizes)[...] = values
 
     def write_strings(self, path: str, strings: Sequence[str]) -> None:
-        """Replace a list of strings: UTF-8 bytes, flat, and where each begins."""
-        encoded = [string.encode() for string in strings]
-        offset = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        utf8 = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        for part, values in (("utf8", utf8), ("offset", offset)):
-            self.root.create_array(
-                f"{path}/{part}", data=values, chunks=(1 << 20,), overwrite=True,
-                compressors=[BloscCodec(cname="zstd"), Crc32cCodec()],
-                attributes={"doc": STRINGS[path]},
-            )  # fmt: skip
+        """Replace a list of strings: UTF-8 bytes, flat, and where each begins.
+
+        Nothing is deleted first: a list that only got longer keeps its beginning whenever the process dies.
+        """
+        # File names need not be UTF-8: what is not comes back as it was.
+        encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
+        self.write(f"{path}/utf8", np.frombuffer(b"".join(encoded), dtype=np.uint8))
+        self.write(f"{path}/offset", np.cumsum([0, *map(len, encoded)], dtype=np.int64))
 
     def strings(self, path: str) -> list[str]:
         """A list of strings as written by `write_strings`."""
-        utf8, offset = self.read(f"{path}/utf8").tobytes(), self.read(f"{path}/offset")
-        return [utf8[a:b].decode() for a, b in zip(offset[:-1], offset[1:], strict=True)]
+        utf8, offset = self.read(f"{path}/utf8").tobytes(), self.read(f"{path}/offset").tolist()
+        return [utf8[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(offset)]
 
     def attributes(self, name: str) -> dict[str, Any]:
         """A stage's attributes: its options, its failures, what it found. Empty when it never ran."""
@@ -222,16 +233,18 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
     location = str(url)
     if create and not is_store(location):
         refuse_foreign_folder(location)
-        root = zarr.create_group(location, attributes={})
-        root.attrs.update({"mclip": {"format": FORMAT, "version": version()}, "conventions": CONVENTIONS})
-        return Store(location, root)
+        return Store(location, new_root(location))
     try:
         root = zarr.open_group(location, mode="r+")
     except FileNotFoundError as error:
         raise StoreError(f"{location}: no store here; `mclip prepare SOURCE {location}` makes one") from error
+    except ValueError as error:
+        raise StoreError(
+            f"{location}: its zarr.json cannot be read ({error}): restore it, or use another store"
+        ) from error
     made_by = root.attrs.get("mclip")
     if not isinstance(made_by, dict):
-        raise StoreError(f"{location}: a Zarr group, but not one of mclip's (no `mclip` attribute)")
+        raise StoreError(f"{location}: a Zarr group, but not one of mclip's (no `mclip` attribute): name another")
     if made_by.get("format") != FORMAT:
         raise StoreError(
             f"{location}: store format {made_by.get('format')} written by mclip {made_by.get('version')}, "
@@ -240,13 +253,17 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
     return Store(location, root)
 
 
+def new_root(location: str) -> zarr.Group:
+    """An empty store's group, whatever lay there; its attributes come with it in one write."""
+    made_by: dict[str, Any] = {"format": FORMAT, "version": version()}
+    return zarr.open_group(location, mode="w", attributes={"mclip": made_by, "conventions": CONVENTIONS})
+
+
 def delete_store(location: str) -> None:
-    """Delete a store, if there is one; a folder that is none is left alone by `open_store`'s own check."""
+    """Empty a store, if there is one; StoreError for what is none of ours."""
     if is_store(location):
         open_store(location)
-        zarr.open_group(location, mode="w")
-        if "://" not in location:
-            shutil.rmtree(location)
+        new_root(location)
 
 
 def is_store(location: str) -> bool:
@@ -255,35 +272,80 @@ def is_store(location: str) -> bool:
         zarr.open_group(location, mode="r")
     except FileNotFoundError:
         return False
+    except ValueError:  # damaged metadata: something lies there
+        return True
     return True
+
+
+def is_local(url: str) -> bool:
+    """Whether a store is a folder of this machine and not the URL of something else."""
+    return "://" not in url
 
 
 def refuse_foreign_folder(location: str) -> None:
     """StoreError when a local path holds files already: a store is never mixed with them."""
     path = Path(location)
-    if "://" not in location and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if is_local(location) and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StoreError(f"{location}: exists and is no store; expected a new or empty folder: name another")
 
 
 @contextlib.contextmanager
-def one_writer(url: str) -> Iterator[None]:
-    """Hold a local store for writing, or StoreError naming who holds it. The lock dies with its process."""
-    if "://" in url:
+def one_writer(url: str, *, take_over: bool = False) -> Iterator[None]:
+    """Hold a store for writing, or StoreError naming who holds it since when.
+
+    A local store's lock dies with its process. Another machine cannot know that, so a remote store's lock stays after a
+    crash until `take_over`.
+    """
+    with local_lock(url) if is_local(url) else remote_lock(url, take_over=take_over):
         yield
-        return
+
+
+@contextlib.contextmanager
+def local_lock(url: str) -> Iterator[None]:
+    """`one_writer` by the operating system's file lock, with the holder's name in a file beside it."""
     holder = Path(f"{url.rstrip('/')}.lock")
+    holder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{holder}.flock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        told = json.loads(holder.read_text())
-        raise StoreError(
-            f"{url}: process {told['pid']} on {told['host']} has been writing here for "
-            f"{time.time() - told['since']:.0f} s: wait for it, or use another store"
-        ) from None
+        # The lock is alive, so its process is: taking it over would make two writers.
+        raise StoreError(f"{url}: {told_by(holder.read_bytes())}: wait for it, or use another store") from None
     try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
+        holder.write_bytes(claim())
         yield
         holder.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def remote_lock(url: str, *, take_over: bool) -> Iterator[None]:
+    """`one_writer` by an object `<store>.lock` beside the store."""
+    filesystem, path = fsspec.core.url_to_fs(f"{url.rstrip('/')}.lock")
+    if filesystem.exists(path) and not take_over:
+        told = told_by(filesystem.cat_file(path))
+        raise StoreError(f"{url}: {told}: wait for it; if it is dead, pass --take-over")
+    mine = claim()
+    filesystem.pipe_file(path, mine)
+    try:
+        yield
+    finally:
+        # Whoever took over in the meantime has a claim of its own there.
+        if filesystem.exists(path) and filesystem.cat_file(path) == mine:
+            filesystem.rm_file(path)
+
+
+def claim() -> bytes:
+    """What a lock says of its holder: this process."""
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}).encode()
+
+
+def told_by(lock: bytes) -> str:
+    """A lock's holder and age in words; a lock that is just being written says nothing yet."""
+    try:
+        told = json.loads(lock)
+    except ValueError:
+        return "another process has just begun to write here"
+    age = max(0.0, time.time() - told["since"])  # clocks go backwards
+    return f"process {told['pid']} on {told['host']} has been writing here for {age:.0f} s"

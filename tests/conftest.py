@@ -1,8 +1,12 @@
-"""A store of three embedded clips and a model trained on it for a few steps, made once for all tests."""
+"""What several test files need: files of AMASS's layout, stores, the offline encoder, and a small trained run."""
 
 import warnings
-from pathlib import Path
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -12,16 +16,81 @@ with warnings.catch_warnings():
     import open_clip  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
-from mclip.pipeline import embed, prepare, render
+from mclip.pipeline import embed, render
 from mclip.pipeline.encoder import Encoder, load_encoder
-from mclip.pipeline.labels import read_babel
+from mclip.pipeline.labels import Labels, read_labels
+from mclip.pipeline.prepare import PrepareOptions, prepare
 from mclip.pipeline.store import Store, open_store
 from mclip.training.config import ModelConfig, TrainConfig
 from mclip.training.run import Run, load_run
 from mclip.training.train import train
 
-EMBEDDED = Path(prepare.__file__).parent / "data" / "motions"
+EMBEDDED = Path(render.__file__).parent / "data" / "motions"
 CLIPS = ("/walk/", "/kick/", "/getup_facedown/")
+
+WriteAmass = Callable[..., Path]
+
+
+def smooth_motion(frames: int, fps: float, *, width: int, seed: int) -> dict[str, Any]:
+    """Arrays of an AMASS file: every angle swings slowly by itself, the root walks off."""
+    generator = np.random.default_rng(seed)
+    time_T = np.arange(frames)[:, None] / fps
+    swing, phase, speed = (
+        generator.uniform(0.1, 0.8, width),
+        generator.uniform(0, 6, width),
+        generator.uniform(0.3, 2, width),
+    )
+    return {
+        "poses": swing * np.sin(speed * time_T + phase),
+        "trans": np.concatenate((time_T, 0.1 * np.sin(time_T), np.full_like(time_T, 0.9)), axis=1),
+        "betas": generator.normal(size=16),
+        "gender": "female",
+        "mocap_framerate": fps,
+        "dmpls": np.zeros((frames, 8)),
+    }
+
+
+@pytest.fixture
+def write_amass() -> WriteAmass:
+    """A function that writes an AMASS-layout .npz; `changes` replace its arrays, None leaves one out."""
+
+    def write(
+        path: Path, frames: int = 120, fps: float = 30.0, *, width: int = 156, seed: int = 0, **changes: Any
+    ) -> Path:
+        arrays = smooth_motion(frames, fps, width=width, seed=seed) | changes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
+        return path
+
+    return write
+
+
+@pytest.fixture
+def amass_folder(tmp_path: Path, write_amass: WriteAmass) -> Path:
+    """Five recordings in three data sets, of several rates and lengths, and a shape.npz."""
+    folder = tmp_path / "AMASS"
+    for seed, (name, frames, fps) in enumerate(
+        [
+            ("CMU/01/01_01_poses.npz", 480, 120.0),
+            ("CMU/01/01_02_poses.npz", 130, 30.0),
+            ("KIT/3/kick_poses.npz", 250, 100.0),
+            ("SFU/0005/jog_poses.npz", 100, 59.99998856),
+            ("SSM_synced/20/hop_stageii.npz", 700, 120.0),
+        ]
+    ):
+        write_amass(folder / name, frames, fps, seed=seed)
+    np.savez(folder / "CMU/01/shape.npz", betas=np.zeros(16))
+    return folder
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, amass_folder: Path) -> Store:
+    """A store of `amass_folder`."""
+    store = open_store(tmp_path / "prepared.zarr", create=True)
+    summary = prepare(amass_folder, store, labels=Labels(), options=PrepareOptions())
+    assert (summary.done, summary.failed) == (5, 0)
+    return store
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +103,8 @@ def encoder() -> Encoder:
 def store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Store:
     """Three embedded clips, prepared, drawn and embedded. Read only: tests that write make their own."""
     made = open_store(tmp_path_factory.mktemp("store") / "store.zarr", create=True)
-    labels = read_babel(EMBEDDED / "babel")
-    prepare.prepare(EMBEDDED, made, labels=labels, options=prepare.PrepareOptions(), only=CLIPS)
+    labels = read_labels((EMBEDDED / "babel",), None)
+    prepare(EMBEDDED, made, labels=labels, options=PrepareOptions(), only=CLIPS)
     render.render(made, render.RenderOptions(body="low", size=64))
     embed.embed(made, encoder)
     return made

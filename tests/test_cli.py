@@ -44,8 +44,8 @@ def test_help_needs_neither_torch_nor_open_clip() -> None:
 def test_a_folder_without_motions_is_named(tmp_path: Path) -> None:
     told = mclip("prepare", tmp_path, tmp_path / "s.zarr")
     assert told.exit_code == 1
-    assert f"{tmp_path}: no .npz file below this folder" in told.output
-    assert not (tmp_path / "s.zarr").exists()
+    assert f"{tmp_path}: no .npz, .npy, .bvh file or archive below this folder" in told.output
+    assert "expected AMASS's SET/SUBJECT/CLIP_poses.npz" in told.output
 
 
 def test_a_missing_store_names_the_command_that_makes_one(tmp_path: Path) -> None:
@@ -85,5 +85,9 @@ def test_generating_nothing_is_a_usage_error(run: Run) -> None:
 def test_status_draws_the_chain_with_counts(store: Store) -> None:
     told = mclip("status", store.url)
     assert told.exit_code == 0
-    for line in (r"prepare .* 3 of 3 sequences, 0 pending, 0 failed", r"render .* 3 of 3 pictures", r"embed offline .* 3 of 3 images"):
+    for line in (
+        r"prepare .* 3 of 3 sequences, 0 pending, 0 failed",
+        r"render .* 3 of 3 pictures",
+        r"embed offline .* 3 of 3 images",
+    ):
         assert re.search(line, told.output), told.output

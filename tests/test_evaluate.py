@@ -100,3 +100,29 @@ def test_evaluation_is_written_once_and_made_again_for_other_queries(
     figures, _ = evaluate.evaluate_once(run, store, split=None, queries=queries, replace=False)
     assert figures["phrases"]["queries"] == 2
     file.unlink()
+
+
+def test_all_figures_are_there_and_asked_classes_too(run: Run, store: Store, encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("walk\nkick\nget up\nswim\n")
+    figures = evaluate.evaluate(
+        run, store, split="train", queries=None, encoder=encoder, classes=str(tmp_path / "classes.txt")
+    )
+    assert figures["recognition_classes"]["crops"] > 0
+    assert set(figures["protocols"]) == {"all", "threshold"}
+    assert figures["protocols"]["all"]["text_to_motion"]["queries"] == 3
+    assert figures["generation"]["fid"] > 0
+    assert 0 < figures["alignment"]["cka_text"] <= 1
+    for name, (low, high) in figures["ci95"].items():
+        mean = {**figures["reconstruction"], **figures["quality"]}[name]
+        assert low <= mean + 1e-3 * abs(mean), name
+        assert high >= mean - 1e-3 * abs(mean), name
+
+
+def test_another_class_file_is_measured_anew(run: Run, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("walk\nkick\n")
+    args = {"split": "train", "queries": None, "replace": False}
+    evaluate.evaluate_once(run, store, **args)
+    figures, line = evaluate.evaluate_once(run, store, **args, classes=str(tmp_path / "a.txt"))
+    assert "done" in line
+    assert "recognition_classes" in figures
+    (run.folder / "evaluation.json").unlink()

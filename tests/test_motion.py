@@ -1,14 +1,14 @@
-"""Motions on the floor, and the files they become."""
+"""Motions on the floor, out of the model and out of files."""
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from mclip.pipeline.amass import MotionError, read_motion, resample
 from mclip.pipeline.body import load_body
+from mclip.pipeline.rotations import axis_angle_to_matrix, rot6d_to_matrix
 from mclip.training import motion as motions
 
 
@@ -42,35 +42,35 @@ def test_rows_of_the_model_become_rotations_and_a_path() -> None:
     assert torch.allclose(made.trans_T3[:, 0], torch.tensor([0.0, 0.5, 1.0]))
 
 
-def test_an_mp4_plays_every_frame_in_time_and_shows_the_same_pictures(tmp_path: Path) -> None:
-    made = spread_arms(9)
-    drawn = motions.pictures(made, size=64)
-    motions.write(tmp_path / "a.mp4", made, frames_TSS3=drawn)
-    with av.open(str(tmp_path / "a.mp4")) as video:
-        assert video.streams.video[0].average_rate == 30
-        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
-    assert frames.shape == (9, 64, 64, 3)
-    assert np.abs(frames.astype(int) - drawn.numpy()).mean() < 4
-    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 4
+WALK = Path(motions.__file__).parents[1] / "pipeline/data/motions/EMBEDDED/walk/walk_poses.npz"
 
 
-def test_a_gif_holds_every_frame_and_loops(tmp_path: Path) -> None:
-    motions.write(tmp_path / "a.gif", spread_arms(5), frames_TSS3=motions.pictures(spread_arms(5), size=48))
-    with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.info["loop"]) == (5, 0)
+def test_a_file_is_read_frame_by_frame_or_at_another_rate() -> None:
+    source = read_motion(WALK)
+    whole = motions.read(WALK)
+    assert whole.fps == source.fps
+    assert torch.equal(whole.trans_T3, torch.from_numpy(source.trans_T3))
+    assert torch.allclose(whole.rotmat_TJ33, axis_angle_to_matrix(torch.from_numpy(source.poses_TJ3)))
+    slower = motions.read(WALK, fps=10.0)
+    rot6d, _ = resample(source, 10.0)
+    assert slower.fps == 10.0
+    assert torch.equal(slower.rotmat_TJ33, rot6d_to_matrix(rot6d))
 
 
-def test_a_strip_shows_first_to_last(tmp_path: Path) -> None:
-    drawn = motions.pictures(spread_arms(20), size=160)
-    motions.write(tmp_path / "a.png", spread_arms(20), frames_TSS3=drawn)
-    with Image.open(tmp_path / "a.png") as strip:
-        pixels = np.asarray(strip)
-    assert pixels.shape == (160, 8 * 160, 3)
-    assert (pixels[:, :160] == drawn[0].numpy()).all()
-    assert (pixels[:, -160:] == drawn[-1].numpy()).all()
+@pytest.mark.parametrize(
+    ("frames", "columns", "told"), [(1, 156, "1 frames, expected at least 2"), (9, 66, r"shape \(9, 66\), expected")]
+)
+def test_one_frame_and_another_skeleton_are_refused_by_name(
+    tmp_path: Path, frames: int, columns: int, told: str
+) -> None:
+    file = tmp_path / "odd.npz"
+    np.savez(file, poses=np.zeros((frames, columns)), trans=np.zeros((frames, 3)), mocap_framerate=30.0)
+    with pytest.raises(MotionError, match=rf"odd\.npz: .*{told}"):
+        motions.read(file)
 
 
-def test_an_unknown_ending_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a\.fbx: cannot write \.fbx; expected one of npz, mp4"):
-        motions.write(tmp_path / "a.fbx", spread_arms(2))
-    assert list(tmp_path.iterdir()) == []
+def test_what_is_no_motion_file_is_refused_by_its_ending(tmp_path: Path) -> None:
+    with pytest.raises(MotionError, match=r"a\.fbx: cannot read \.fbx; expected a motion, \.npz or \.bvh"):
+        motions.read(tmp_path / "a.fbx")
+    with pytest.raises(MotionError, match=r"gone\.npz: No such file"):
+        motions.read(tmp_path / "gone.npz")

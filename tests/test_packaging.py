@@ -51,7 +51,9 @@ def test_the_wheel_puts_nothing_generic_into_site_packages(wheel: zipfile.ZipFil
 
 def test_every_package_folder_is_listed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {f"mclip.{path.parent.relative_to(ROOT).as_posix().replace('/', '.')}" for path in ROOT.glob("*/**/__init__.py")}
+    folders = {
+        f"mclip.{path.parent.relative_to(ROOT).as_posix().replace('/', '.')}" for path in ROOT.glob("*/**/__init__.py")
+    }
     assert {folder for folder in folders if not folder.startswith("mclip.tests")} <= set(listed)
 
 

@@ -1,4 +1,4 @@
-"""Sizes of the model and options of the trainer. A default is written once, here; the command line reads it from here."""
+"""Sizes of the model and options of the trainer. A default is written once, here; the command line reads it."""
 
 import math
 from collections.abc import Callable
@@ -47,16 +47,25 @@ class TrainConfig:
         "joined", "Text of a crop: all its labels joined, one at random, or a category.",
         ("joined", "label", "category"),
     )  # fmt: skip
-    latent_noise: float = setting(0.0, "Noise on z before decoding, as a share of |z|; not in the paper.")
-    text_decoding: float = setting(0.0, "Share of a batch decoded from its text's vector; not in the paper.")
+    short: str = setting(
+        "mask", "Windows under a crop: mask what is missing, or continue them as a cycle or a held pose.",
+        ("mask", "continue"),
+    )  # fmt: skip
+    latent_noise: float = setting(0.0, "Most noise on z before decoding, as a share of |z|; not in the paper.")
+    text_decoding: float = setting(0.0, "Share of a batch decoded from a label's vector; not in the paper.")
     rot6d: float = setting(1.0, "Weight of the rotations' squared error.")
     vertices: float = setting(1.0, "Weight of the vertices' squared error.")
     velocity: float = setting(1.0, "Weight of the frame differences' squared error.")
     text: float = setting(0.01, "Weight of 1 - cos(z, text).")
     image: float = setting(0.01, "Weight of 1 - cos(z, image).")
+    clip_loss: str = setting(
+        "cosine", "How z is held against text and image: 1 - cos, squared error, or InfoNCE over the batch.",
+        ("cosine", "mse", "infonce"),
+    )  # fmt: skip
     precision: str = setting(
         "auto", "auto is bfloat16 where the machine multiplies it fast.", ("auto", "float32", "bfloat16")
     )
+    storage: str = setting("float32", "How the rotations lie on the device.", ("float32", "float16"))
     seed: int = setting(10, "Of weights, order, crops and dropout.")
     log_every: int = setting(50, "Steps between two lines of losses.")
     validate_every: int = setting(500, "Steps between two validations.")

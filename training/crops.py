@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mclip.pipeline.embed import window_vectors
 from mclip.pipeline.store import SPLITS, Store, StoreError
+from mclip.training.continuation import continued
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,50 @@ class Batch:
     mask_BT: Bool[Tensor, "B T"]
     text_BC: Float[Tensor, "B C"]
     has_text_B: Bool[Tensor, " B"]
+    label_BC: Float[Tensor, "B C"]  # one of the crop's labels; where there is a text there is a label
     image_BC: Float[Tensor, "B C"]
     has_image_B: Bool[Tensor, " B"]
     window_B: Int64[Tensor, " B"]
+    padded: bool = True  # whether there may be padding at all: without, attention needs no mask
+
+    @property
+    def attended_BT(self) -> Bool[Tensor, "B T"] | None:
+        """The mask for the model; None where nothing is padded."""
+        return self.mask_BT if self.padded else None
+
+    def part(self, number: int, of: int) -> "Batch":
+        """The crops of one worker among several."""
+        parts = {name: each.tensor_split(of)[number] for name, each in vars(self).items() if isinstance(each, Tensor)}
+        return Batch(**parts, padded=self.padded)
+
+    @property
+    def counts(self) -> dict[str, Tensor]:
+        """Over how many frames or items each term of the loss is a mean."""
+        frames, steps = self.mask_BT.sum(), self.mask_BT[:, 1:].sum()
+        items = {"text": self.has_text_B.sum(), "image": self.has_image_B.sum()}
+        return {"rot6d": frames, "vertices": frames, "velocity": steps, **items}
+
+
+@dataclass
+class Choice:
+    """Texts to choose from by label set: flat, where a set's begin, and how many it has."""
+
+    text: Int64[Tensor, " N"]
+    offset: Int64[Tensor, " L"]
+    count: Int64[Tensor, " L"]
+
+    def pick(
+        self, labelset_B: Int64[Tensor, " B"], chance_B: Float[Tensor, " B"]
+    ) -> tuple[Int64[Tensor, " B"], Bool[Tensor, " B"]]:
+        """A text of each label set, which one by `chance_B` in [0, 1), and whether the set has any."""
+        count = self.count[labelset_B]
+        place = self.offset[labelset_B] + (chance_B * count).long()
+        return self.text[place.clamp(max=len(self.text) - 1)], count > 0
+
+    @classmethod
+    def of(cls, store: Store, target: str, device: torch.device) -> "Choice":
+        """The choice that a target of TrainConfig stands for."""
+        return cls(*(torch.from_numpy(array).to(device) for array in text_choices(store, target)))
 
 
 @dataclass
@@ -38,14 +80,14 @@ class Crops:
     window: Int64[Tensor, " W"]  # number of the window in the store
     row: Int64[Tensor, " W"]
     frames: Int64[Tensor, " W"]
+    own_frames: Int64[Tensor, " W"]  # those that the source has; fewer where a short window was continued
     labelset: Int64[Tensor, "W S"]
-    # Texts to choose from, flat, by label set; a set without any has count 0.
-    choice: Int64[Tensor, " N"]
-    choice_offset: Int64[Tensor, " L"]
-    choice_count: Int64[Tensor, " L"]
+    targets: Choice
+    labels: Choice
     text: Float[Tensor, "X C"]
     image: Float[Tensor, "W C"]
     has_image: Bool[Tensor, " W"]
+    padded: bool = True  # whether any window is shorter than a crop
 
     def __len__(self) -> int:
         return len(self.window)
@@ -54,6 +96,10 @@ class Crops:
     def bytes(self) -> int:
         """Size of all tensors."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
+
+    def told(self, storage: str) -> str:
+        """A line about what lies on the device."""
+        return f"{len(self):,} windows on {self.row.device}: {self.bytes / 1e6:,.1f} MB, rotations in {storage}"
 
     def sample(self, item_B: Int64[Tensor, " B"], generator: torch.Generator) -> Batch:
         """Random crops of the windows `item_B`, with a random text of each crop's choice."""
@@ -73,41 +119,63 @@ class Crops:
         row_BT = self.row[item_B, None] + torch.where(mask_BT, time_BT, 0)
         # The root's path, from where the crop begins; the release has its right ankle here.
         trans_BT3 = self.trans[row_BT] - self.trans[row_BT[:, :1]]
-        motion = torch.cat((self.rot6d[row_BT], F.pad(trans_BT3, (0, 3))[:, :, None]), dim=2)
+        motion = torch.cat((self.rot6d[row_BT].float(), F.pad(trans_BT3, (0, 3))[:, :, None]), dim=2)
         labelset = self.labelset[item_B, shift_B]
-        count = self.choice_count[labelset]
-        pick = self.choice_offset[labelset] + (chance_B * count).long()
-        text = self.choice[pick.clamp(max=len(self.choice) - 1)]
+        text, has_text = self.targets.pick(labelset, chance_B)
+        label, _ = self.labels.pick(labelset, chance_B)
         return Batch(
-            motion * mask_BT[..., None, None], mask_BT, self.text[text], count > 0,
-            self.image[item_B], self.has_image[item_B], self.window[item_B],
+            motion * mask_BT[..., None, None], mask_BT, self.text[text], has_text, self.text[label],
+            self.image[item_B], self.has_image[item_B], self.window[item_B], self.padded,
         )  # fmt: skip
 
 
-def load_crops(store: Store, *, split: str, encoder: str, target: str, device: torch.device) -> Crops:
-    """The crops of a split. StoreError when the split is empty or the encoder's vectors are missing."""
+def load_crops(
+    store: Store, *, split: str, encoder: str, target: str, device: torch.device, storage: str = "float32",
+    short: str = "mask",
+) -> Crops:  # fmt: skip
+    """The crops of a split, rotations in float32 or float16; `short` as in TrainConfig.
+
+    StoreError when the split is empty or the encoder's vectors are missing.
+    """
     in_split = store.read("windows/split") == SPLITS.index(split)
     if not in_split.any():
         counts = dict(zip(SPLITS, np.bincount(store.read("windows/split"), minlength=3).tolist(), strict=True))
         raise StoreError(f"{store.url}: no window in split {split}; windows by split: {counts}")
     image, has_image = window_vectors(store, encoder)
-    choice, offset, count = text_choices(store, target)
     arrays = {
-        "rot6d": store.read("motion/rot6d"),
+        "rot6d": store.read("motion/rot6d").astype(storage),
         "trans": store.read("motion/trans"),
         "window": np.flatnonzero(in_split),
         "row": store.read("windows/row")[in_split],
         "frames": store.read("windows/frames")[in_split],
         "labelset": store.read("windows/labelset")[in_split].astype(np.int64),
-        "choice": choice,
-        "choice_offset": offset,
-        "choice_count": count,
         "text": store.read(f"embeddings/{encoder}/text"),
-        "image": image[in_split],
+        "image": image[in_split].astype(np.float32),
         "has_image": has_image[in_split],
     }
     crop = store.attributes("prepare")["options"]["crop"]
-    return Crops(crop, target, **{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})
+    arrays["own_frames"] = arrays["frames"]
+    if short == "continue":
+        arrays |= continue_short(arrays, crop)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    chosen = {"targets": Choice.of(store, target, device), "labels": Choice.of(store, "label", device)}
+    return Crops(crop, target, **chosen, **tensors, padded=bool((arrays["frames"] < crop).any()))
+
+
+def continue_short(arrays: dict[str, np.ndarray], crop: int) -> dict[str, np.ndarray]:
+    """The arrays of motion and windows with every window that is shorter than a crop continued to a whole one.
+
+    The longer copies lie behind the store's own rows, and the windows point to them.
+    """
+    rot6d, trans = [arrays["rot6d"]], [arrays["trans"]]
+    row, frames, end = arrays["row"].copy(), arrays["frames"].copy(), len(arrays["rot6d"])
+    for window in np.flatnonzero(frames < crop):
+        at = slice(row[window], row[window] + frames[window])
+        longer = continued(torch.from_numpy(arrays["rot6d"][at]).float(), torch.from_numpy(trans[0][at]), crop)
+        rot6d.append(longer[0].numpy().astype(arrays["rot6d"].dtype))
+        trans.append(longer[1].numpy())
+        row[window], frames[window], end = end, crop, end + crop
+    return {"rot6d": np.concatenate(rot6d), "trans": np.concatenate(trans), "row": row, "frames": frames}
 
 
 def text_choices(store: Store, target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,17 +15,17 @@ from typing import Any
 import jinja2
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mclip.pipeline.render import window_pictures
 from mclip.pipeline.store import Store
 from mclip.training.config import TERMS
-from mclip.training.crops import Crops, load_crops
-from mclip.training.evaluate import default_split, label_sets, reconstructed
+from mclip.training.crops import Crops
+from mclip.training.evaluate import crops_of, default_split, label_sets, reconstructed
+from mclip.training.export import write_mp4
 from mclip.training.generate import MANIFEST
-from mclip.training.motion import motion_of_rows, pictures, write_mp4
+from mclip.training.motion import motion_of_rows, pictures
 from mclip.training.run import Run, write_aside
 
 TEMPLATE = Path(__file__).with_name("gallery.html.j2")
@@ -64,10 +64,7 @@ def png_url(picture_SS3: np.ndarray) -> str:
 
 def reconstruction_cards(run: Run, store: Store, split: str, most: int) -> list[Card]:
     """Windows of a split: the store's picture, and source and reconstruction side by side in one video."""
-    crops = load_crops(
-        store, split=split, encoder=run.config["encoder"]["name"], target=run.config["train"]["target"],
-        device=torch.device("cpu"),
-    )  # fmt: skip
+    crops = crops_of(run, store, split)
     chosen = np.unique(np.linspace(0, len(crops) - 1, min(most, len(crops))).astype(int))
     texts, names = store.strings("texts"), store.strings("sequences/name")
     labels, still = label_sets(store, "labels", texts), window_pictures(store, crops.window.numpy()[chosen])

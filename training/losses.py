@@ -5,7 +5,9 @@ The vertex loss needs no vertices: with plain linear blend skinning and a fixed 
 |(A - A_hat) L|^2 / 3V with L L^T = sum_i phi_i phi_i^T, a fixed 4J x 4J matrix.
 """
 
-# B batch, T frames, R rows, D rotation numbers (6), J joints, V vertices, C CLIP width
+# B batch, T frames, N poses (B x T), R rows, D rotation numbers (6), J joints, K = 4J, V vertices, C CLIP width
+
+import itertools
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +15,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.skeleton import forward_kinematics
+from mclip.pipeline.skeleton import PARENTS
+
+# The joints by their depth in the tree: parents of a depth all lie in the depth before it.
+DEPTH = [0]
+for _parent in PARENTS[1:]:
+    DEPTH.append(DEPTH[_parent] + 1)
+DEPTHS = [[joint for joint, depth in enumerate(DEPTH) if depth == level] for level in range(max(DEPTH) + 1)]
+ENDS = list(itertools.accumulate(len(joints) for joints in DEPTHS))[:-1]
+ORDER = [joint for joints in DEPTHS for joint in joints]
+PARENTS_BEFORE = [
+    [above.index(PARENTS[joint]) for joint in joints] for above, joints in zip(DEPTHS, DEPTHS[1:], strict=False)
+]
 
 
 def masked_mean(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
@@ -44,6 +57,34 @@ def cosine_loss(
     return torch.where(has_B, distance, 0.0).sum() / has_B.sum().clamp_min(1)
 
 
+def squared_loss(
+    z_BC: Float[Tensor, "B C"], clip_BC: Float[Tensor, "B C"], has_B: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference of z and CLIP vector over the items that have one."""
+    difference = (z_BC - clip_BC).square().mean(-1)
+    return torch.where(has_B, difference, 0.0).sum() / has_B.sum().clamp_min(1)
+
+
+def infonce_loss(
+    z_BC: Float[Tensor, "B C"], clip_BC: Float[Tensor, "B C"], has_B: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """CLIP's symmetric cross-entropy over the batch (Radford et al. 2021, figure 3), at CLIP's final scale of 100.
+
+    Items without a vector are neither asked nor offered. Equal CLIP vectors, of two crops with one text, are all right
+    answers: each gets an equal share.
+    """
+    z_BC, clip_BC = F.normalize(z_BC, dim=-1), F.normalize(clip_BC, dim=-1)
+    both_BB = has_B[:, None] & has_B
+    right_BB = ((clip_BC[:, None] == clip_BC).all(-1) & both_BB).to(z_BC.dtype)
+    right_BB = right_BB / right_BB.sum(-1, keepdim=True).clamp_min(1)
+    score_BB = (100 * z_BC @ clip_BC.T).masked_fill(~both_BB, -1e4)
+    asked = [-(right_BB * score.log_softmax(-1)).sum(-1) for score in (score_BB, score_BB.T)]
+    return torch.where(has_B, sum(asked), 0.0).sum() / (2 * has_B.sum().clamp_min(1))
+
+
+CLIP_LOSSES = {"cosine": cosine_loss, "mse": squared_loss, "infonce": infonce_loss}
+
+
 class VertexLoss:
     """Mean squared vertex distance of a body without its vertices; exact for skinning without pose correctives."""
 
@@ -55,22 +96,34 @@ class VertexLoss:
         weights_VJ: Float[Tensor, "V J"],
     ):
         homogeneous = F.pad(v_template_V3.double(), (0, 1), value=1.0)
-        phi = (weights_VJ.double()[:, :, None] * homogeneous[:, None]).flatten(1)
+        phi = (weights_VJ.double()[:, ORDER, None] * homogeneous[:, None]).flatten(1)
         # An eigen-decomposition: joints that move no vertex make the matrix singular, where Cholesky stops.
         values, vectors = torch.linalg.eigh(phi.T @ phi / (3 * len(phi)))
-        self.root = (vectors * values.clamp_min(0).sqrt()).float()
-        self.joints_J3 = joints_J3.float()
+        self.root_KK = (vectors * values.clamp_min(0).sqrt()).T.to(v_template_V3.dtype)
+        self.joints_J3 = joints_J3[ORDER]
+        self.parents = [torch.tensor(level, device=joints_J3.device) for level in PARENTS_BEFORE]
 
     def to(self, device: torch.device) -> "VertexLoss":
-        """Move the two constants to a device."""
-        self.root, self.joints_J3 = self.root.to(device), self.joints_J3.to(device)
+        """Move the constants to a device."""
+        self.root_KK, self.joints_J3 = self.root_KK.to(device), self.joints_J3.to(device)
+        self.parents = [level.to(device) for level in self.parents]
         return self
 
-    def transforms(self, rot6d_BTJD: Float[Tensor, "B T J 6"]) -> Float[Tensor, "B T 3 K"]:
-        """The skinning transforms side by side, (B, T, 3, 4J), root at its rest place."""
-        rotmat, position = forward_kinematics(rot6d_to_matrix(rot6d_BTJD), self.joints_J3)
-        offset = position - (rotmat @ self.joints_J3[..., None]).squeeze(-1)
-        return torch.cat((rotmat, offset[..., None]), dim=-1).transpose(-3, -2).flatten(-2)
+    def transforms(self, rot6d_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, "K 3 N"]:
+        """The columns of all skinning transforms, (4J, 3, N), root at its rest place.
+
+        Poses are the last axis and joints the first, in the order of depth: a product of 3 x 3 matrices is then three
+        long multiplications, and a whole depth of the tree is turned by its parents at once.
+        """
+        rotmat_J33N = rot6d_to_matrix(rot6d_NJD[:, ORDER]).permute(1, 3, 2, 0).contiguous()  # joint, column, row, pose
+        offset_J3N = self.joints_J3[..., None] - (rotmat_J33N * self.joints_J3[..., None, None]).sum(1)
+        depths = torch.cat((rotmat_J33N, offset_J3N[:, None]), dim=1).tensor_split(ENDS)
+        world = [depths[0]]
+        for own, parents in zip(depths[1:], self.parents, strict=True):
+            parent = world[-1].index_select(0, parents)
+            turned = (own[:, :, :, None] * parent[:, None, :3]).sum(2)
+            world.append(torch.cat((turned[:, :3], turned[:, 3:] + parent[:, 3:]), dim=1))
+        return torch.cat(world).flatten(0, 1)
 
     def __call__(
         self,
@@ -82,6 +135,7 @@ class VertexLoss:
         # Padding holds zeros, whose Gram-Schmidt has no gradient: put any rotation there before, mask it after.
         keep = mask_BT[..., None, None]
         identity = rot6d_BTJD.new_tensor([1.0, 0, 0, 0, 1, 0])
-        rot6d, target = (torch.where(keep, x, identity) for x in (rot6d_BTJD, target_BTJD))
-        difference = (self.transforms(rot6d) - self.transforms(target)) @ self.root
-        return masked_mean(difference.square().sum((-1, -2)), mask_BT)
+        rot6d, target = (torch.where(keep, x, identity).flatten(0, 1) for x in (rot6d_BTJD, target_BTJD))
+        difference_K3N = self.transforms(rot6d) - self.transforms(target)
+        distance_N = (self.root_KK @ difference_K3N.flatten(1)).square().sum(0).unflatten(0, (3, -1)).sum(0)
+        return masked_mean(distance_N.view(mask_BT.shape), mask_BT)

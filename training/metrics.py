@@ -15,8 +15,24 @@ def mpjpe_mm(
     rotmat: Float[Tensor, "*batch 24 3 3"], target: Float[Tensor, "*batch 24 3 3"], joints_J3: Float[Tensor, "24 3"]
 ) -> Float[Tensor, "*batch"]:
     """Mean per-joint position error in millimetres, roots together, on the rest skeleton `joints_J3` (metres)."""
-    positions = (forward_kinematics(each, joints_J3)[1] for each in (rotmat, target))
-    return 1000 * torch.stack([*positions]).diff(dim=0)[0].norm(dim=-1).mean(-1)
+    found, wanted = (forward_kinematics(each, joints_J3)[1] for each in (rotmat, target))
+    distance: Tensor = (found - wanted).norm(dim=-1)
+    return 1000 * distance.mean(-1)
+
+
+def pa_mpjpe_mm(joints: Float[Tensor, "*batch J 3"], target: Float[Tensor, "*batch J 3"]) -> Float[Tensor, "*batch"]:
+    """Mean joint distance in millimetres after the best rotation, scale and shift of each pose (Procrustes).
+
+    The rotation is Kabsch's by SVD; a reflection is never used.
+    """
+    joints, target = (each - each.mean(-2, keepdim=True) for each in (joints, target))
+    u, scale, vt = torch.linalg.svd(joints.mT @ target)
+    sign = torch.ones_like(scale)
+    sign[..., -1] = torch.linalg.det(u @ vt).sign()
+    rotated = joints @ (u * sign[..., None, :] @ vt)
+    size = (scale * sign).sum(-1) / joints.square().sum((-1, -2)).clamp_min(1e-12)
+    distance: Tensor = (rotated * size[..., None, None] - target).norm(dim=-1)
+    return 1000 * distance.mean(-1)
 
 
 def geodesic_deg(
@@ -35,7 +51,8 @@ def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     asked = relevant.any(1)
     best = np.where(relevant, similarity, -np.inf).max(1)[asked]
     ahead = (similarity[asked] >= best[:, None]) & ~relevant[asked]
-    return 1 + ahead.sum(1)
+    ranks: np.ndarray = 1 + ahead.sum(1)
+    return ranks
 
 
 def recall(ranks: np.ndarray, among: tuple[int, ...] = (1, 3, 5, 10)) -> dict[str, float]:
@@ -48,7 +65,8 @@ def recall(ranks: np.ndarray, among: tuple[int, ...] = (1, 3, 5, 10)) -> dict[st
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine similarity (Q, M) of vectors (Q, C) and (M, C)."""
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
-    return a @ b.T
+    cosine: np.ndarray = a @ b.T
+    return cosine
 
 
 def best_of_groups(similarity: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
@@ -59,5 +77,6 @@ def best_of_groups(similarity: np.ndarray, group: np.ndarray, groups: int) -> np
 
 
 def movement_mm(joints_TJ3: Float[Tensor, "*batch T J 3"]) -> Float[Tensor, "*batch"]:
-    """How far joints stray from their mean place over time, in millimetres: near zero for a motion that stands still."""
-    return 1000 * (joints_TJ3 - joints_TJ3.mean(-3, keepdim=True)).norm(dim=-1).mean((-1, -2))
+    """How far joints stray from their mean place over time, in millimetres: near zero for a body that stands still."""
+    strays: Tensor = (joints_TJ3 - joints_TJ3.mean(-3, keepdim=True)).norm(dim=-1)
+    return 1000 * strays.mean((-1, -2))

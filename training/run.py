@@ -7,6 +7,7 @@ RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, 
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -23,7 +24,11 @@ from mclip.pipeline.store import version
 from mclip.training.config import ModelConfig
 from mclip.training.model import MotionClip
 
-KEEP = 2  # checkpoints that stay: the last, and the one before it
+ROOT = "displacement of the root"
+KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best
+
+
+WAY_OUT = "delete this checkpoint's folder to go on from the one before it"
 
 
 class RunError(ValueError):
@@ -67,11 +72,16 @@ class Run:
         """Frames of a training crop."""
         return int(self.config["data"]["crop"])
 
+    @property
+    def row25(self) -> str:
+        """What the 25th row of its motions holds: the root's displacement, or in the release's models the ankle's."""
+        return str(self.config["data"].get("row25", ROOT))
+
     def load_encoder(self) -> Encoder:
         """The CLIP encoder the run was trained with; RunError when today's weights are others."""
         described = self.config["encoder"]
         encoder = load_encoder(described["clip"], described["pretrained"])
-        if encoder.fingerprint != described["weights_sha256"]:
+        if described["weights_sha256"] not in (None, encoder.fingerprint):  # None: imported, nobody recorded it
             raise RunError(
                 f"{self.folder}: trained with weights {described['weights_sha256'][:12]} of {described['clip']}, found "
                 f"{encoder.fingerprint[:12]}: install the version it was trained with, or embed and train again"
@@ -97,7 +107,7 @@ def start_run(folder: Path, config: dict[str, Any]) -> None:
         if differ:
             raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
         raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
     folder.mkdir(parents=True, exist_ok=True)
     write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
@@ -144,16 +154,36 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "checkpoints").glob("[0-9]*") if (path / "state.json").exists())
 
 
-def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
-    """The run's last checkpoint, in evaluation mode. RunError when there is none or it does not fit its config."""
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """state.json of a checkpoint: step, steps, z_length, and mpjpe_mm where it was validated."""
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    assert isinstance(state, dict)
+    return state
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the lowest validation MPJPE; None when none was validated."""
+    states = {path: read_state(path) for path in checkpoints(folder)}
+    errors = {path: float(state["mpjpe_mm"]) for path, state in states.items() if "mpjpe_mm" in state}
+    return min(errors, key=errors.__getitem__, default=None)
+
+
+def best_mpjpe(folder: Path) -> float:
+    """Lowest validation MPJPE among the checkpoints, in mm; infinite when none was validated."""
+    best = best_checkpoint(folder)
+    return float(read_state(best)["mpjpe_mm"]) if best else math.inf
+
+
+def load_run(folder: Path, device: torch.device | str = "cpu", *, best: bool = False) -> Run:
+    """The run's last checkpoint, or the best, in evaluation mode. RunError when there is none or it does not fit."""
     config = read_config(folder)
     found = checkpoints(folder)
     if not found:
         raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
+    chosen = (best_checkpoint(folder) if best else None) or found[-1]
     model = MotionClip(ModelConfig(**config["model"]))
-    load_model(model, found[-1])
-    state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
-    return Run(folder, config, model.eval().requires_grad_(False).to(device), state)
+    load_model(model, chosen)
+    return Run(folder, config, model.eval().requires_grad_(False).to(device), read_state(chosen))
 
 
 def load_model(model: MotionClip, checkpoint: Path) -> None:
@@ -163,7 +193,7 @@ def load_model(model: MotionClip, checkpoint: Path) -> None:
         model.load_state_dict(load_file(file))
     except Exception as error:  # safetensors raises a type of its own that it does not export
         first = "; ".join(line.strip() for line in str(error).splitlines()[:3])
-        raise RunError(f"{file}: does not fit the model of config.json: {first}") from error
+        raise RunError(f"{file}: damaged, or does not fit the model of config.json: {first}; {WAY_OUT}") from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -173,26 +203,42 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
-    """Inverse of `optimizer_tensors`."""
-    whole = optimizer.state_dict()
-    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+    """Inverse of `optimizer_tensors`. RunError when the file is damaged."""
+    whole, file = optimizer.state_dict(), checkpoint / "optimizer.safetensors"
+    try:
+        tensors = load_file(file)
+    except Exception as error:
+        raise RunError(f"{file}: damaged ({error}); {WAY_OUT}") from error
+    for key, value in tensors.items():
         index, name = key.split(".")
         whole["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(whole)
 
 
-def save_checkpoint(folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+def save_checkpoint(
+    folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer | None, state: dict[str, Any]
+) -> Path:
     """Write a checkpoint aside, rename it, then drop the oldest. A kill or a full disk leaves the last one whole."""
     final = folder / "checkpoints" / f"{state['step']:08d}"
     if final.exists():
         return final
+    for left_over in final.parent.glob(".*.partial"):
+        shutil.rmtree(left_over)
     aside = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, aside / "model.safetensors")
-    save_file(optimizer_tensors(optimizer), aside / "optimizer.safetensors")
+    try:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, aside / "model.safetensors")
+        if optimizer is not None:
+            save_file(optimizer_tensors(optimizer), aside / "optimizer.safetensors")
+    except Exception as error:
+        raise RunError(
+            f"{aside}: could not be written ({error}); earlier checkpoints are whole: make room and run the same "
+            "command again"
+        ) from error
     (aside / "state.json").write_text(json.dumps(state))
     os.replace(aside, final)
+    best = best_checkpoint(folder)
     for old in checkpoints(folder)[:-KEEP]:
-        shutil.rmtree(old)
+        if old != best:
+            shutil.rmtree(old)
     return final

@@ -2,7 +2,6 @@
 
 # B batch, T frames, R rows, D rotation numbers (6), C CLIP width
 
-import json
 import math
 import time
 from dataclasses import asdict, replace
@@ -18,13 +17,18 @@ from mclip.pipeline.store import Store, StoreError
 from mclip.training import losses
 from mclip.training.config import TERMS, ModelConfig, TrainConfig
 from mclip.training.crops import Batch, Crops, load_crops
+from mclip.training.distributed import Workers, join
 from mclip.training.evaluate import default_split, reconstruct, z_length
+from mclip.training.journal import Journal, collapse
 from mclip.training.model import MotionClip
 from mclip.training.run import (
+    ROOT,
     RunError,
+    best_mpjpe,
     checkpoints,
     load_model,
     load_optimizer,
+    read_state,
     save_checkpoint,
     start_run,
 )
@@ -61,40 +65,64 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """The five losses of a batch, not weighted."""
     with torch.autocast(batch.motion_BTRD.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        z_BC = model.encode(batch.motion_BTRD, batch.mask_BT).float()
+        z_BC = model.encode(batch.motion_BTRD, batch.attended_BT).float()
         source_BC = decoder_input(z_BC, batch, config)
-        motion = model.decode(source_BC, batch.motion_BTRD.shape[1], batch.mask_BT).float()
+        motion = model.decode(source_BC, batch.motion_BTRD.shape[1], batch.attended_BT).float()
     target, mask = batch.motion_BTRD, batch.mask_BT
+    clip_loss = losses.CLIP_LOSSES[config.clip_loss]
     return {
         "rot6d": losses.rot6d_loss(motion, target, mask),
         "vertices": vertex_loss(motion[:, :, :24], target[:, :, :24], mask),
         "velocity": losses.velocity_loss(motion, target, mask),
-        "text": losses.cosine_loss(z_BC, batch.text_BC, batch.has_text_B),
-        "image": losses.cosine_loss(z_BC, batch.image_BC, batch.has_image_B),
+        "text": clip_loss(z_BC, batch.text_BC, batch.has_text_B),
+        "image": clip_loss(z_BC, batch.image_BC, batch.has_image_B),
     }
 
 
 def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig) -> Tensor:
-    """z itself, as in the paper; or with noise, or for a share of the batch the text's vector at z's length."""
+    """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it."""
     if config.text_decoding:
         from_text = (torch.rand_like(z_BC[:, 0]) < config.text_decoding) & batch.has_text_B
-        text_BC = torch.nn.functional.normalize(batch.text_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
-        z_BC = torch.where(from_text[:, None], text_BC, z_BC)
+        label_BC = torch.nn.functional.normalize(batch.label_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
+        z_BC = torch.where(from_text[:, None], label_BC, z_BC)
     if config.latent_noise:
-        scale = config.latent_noise * z_BC.detach().norm(dim=-1, keepdim=True) / z_BC.shape[1] ** 0.5
-        z_BC = z_BC + scale * torch.randn_like(z_BC)
+        # Each item has an amount of its own, from none on: clean vectors stay what is decoded best.
+        amount_B1 = config.latent_noise * torch.rand_like(z_BC[:, :1]) / z_BC.shape[1] ** 0.5
+        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * torch.randn_like(z_BC)
     return z_BC
 
 
-def check_finite(terms: dict[str, Tensor], norm: Tensor, step: int, batch: Batch) -> None:
-    """RunError naming step, term and windows when a loss or the gradient is not finite: before the weights are."""
-    if torch.isfinite(norm):
-        return
-    broken = [name for name, value in terms.items() if not torch.isfinite(value)] or ["gradient"]
-    raise RunError(
-        f"step {step}: {', '.join(broken)} not finite; windows {batch.window_B.tolist()}. The last checkpoint is whole: "
-        "lower --learning-rate, set --clip-gradient, or check the store with `mclip validate`"
-    )
+class Guard:
+    """Holds the weights from the first step on whose gradient is not finite, without asking the device in each step.
+
+    AdamW skips its step on the device where `found_inf` is not 0; here it stays so. What was wrong is kept, and told
+    when somebody asks.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
+        self.optimizer = optimizer
+        self.halted = torch.zeros((), device=device)
+        self.seen = torch.zeros(2 + len(TERMS), device=device)
+
+    def watch(self, step: int, terms: dict[str, Tensor], norm: Tensor) -> None:
+        """Look at a step's gradient norm and losses before the optimizer takes the step."""
+        at = torch.full_like(norm, step)
+        now = torch.stack([at, norm, *(terms[term].detach() for term in TERMS)])
+        self.seen = torch.where(self.halted > 0, self.seen, now)
+        self.halted = torch.maximum(self.halted, (~torch.isfinite(norm)).float())
+        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
+
+    def check(self, crops: Crops, order: Order) -> None:
+        """RunError naming step, term and windows when there was such a step; the weights are those before it."""
+        if not self.halted:
+            return
+        step, norm, *values = self.seen.tolist()
+        broken = [term for term, value in zip(TERMS, values, strict=True) if not math.isfinite(value)]
+        windows = crops.window[order(int(step))].tolist()
+        raise RunError(
+            f"step {step:.0f}: {', '.join(broken) or 'gradient'} not finite; windows {windows}. The last checkpoint is "
+            "whole: lower --learning-rate, set --clip-gradient, or check the store with `mclip validate`"
+        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -108,7 +136,8 @@ def pick_device(name: str) -> torch.device:
 
 def load_data(store: Store, config: TrainConfig, device: torch.device) -> tuple[Crops, Crops, str]:
     """Training crops, crops to validate on, and their split."""
-    made = {"encoder": config.encoder, "target": config.target, "device": device}
+    made: dict[str, Any] = {"encoder": config.encoder, "target": config.target, "device": device}
+    made |= {"storage": config.storage, "short": config.short}
     split = default_split(store)
     crops = load_crops(store, split="train", **made)
     return crops, crops if split == "train" else load_crops(store, split=split, **made), split
@@ -138,9 +167,9 @@ def settle(
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16: CUDA from Ampere on, a CPU with AVX512-BF16 or AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capable = torch.backends.cpu.get_cpu_capability()
-    return capable.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+    return capable.startswith("AVX512") and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[str, Any]:
@@ -150,28 +179,8 @@ def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[st
         "model": asdict(sizes),
         "train": asdict(config),
         "encoder": {"name": config.encoder} | store.attributes("embed")["encoders"][config.encoder],
-        "data": {"fps": prepared["fps"], "crop": prepared["crop"], "store": store.fingerprint()},
+        "data": {"fps": prepared["fps"], "crop": prepared["crop"], "store": store.fingerprint(), "row25": ROOT},
     }
-
-
-class Metrics:
-    """metrics.jsonl and TensorBoard, cut back to the checkpoint's step when a run continues."""
-
-    def __init__(self, folder: Path, step: int):
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self.file = folder / "metrics.jsonl"
-        if self.file.exists():
-            lines = [line for line in self.file.read_text().splitlines() if json.loads(line)["step"] <= step]
-            self.file.write_text("".join(f"{line}\n" for line in lines))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def write(self, step: int, **values: float) -> None:
-        """Append one line of named numbers."""
-        with self.file.open("a") as file:
-            file.write(json.dumps({"step": step} | values) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
 
 
 def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *, device: torch.device) -> str:
@@ -180,61 +189,103 @@ def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *
     Every random number of step n comes from (seed, n), so a killed run continues to the same weights, bit for bit.
     """
     started = time.perf_counter()
+    workers, device = join(device)
     config, sizes = settle(store, config, sizes, device)
-    start_run(folder, run_config(store, config, sizes))
+    if workers.count > 1:
+        check_parts(config, workers)
+    if workers.first:
+        start_run(folder, run_config(store, config, sizes))
+    workers.wait()
     crops, validation, split = load_data(store, config, device)
     steps = math.ceil(config.epochs * len(crops) / config.batch)
     torch.manual_seed(config.seed)
     model = MotionClip(sizes).to(device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     step = resume(folder, model, optimizer)
     if step >= steps:
-        return f"train: 0 of {steps:,} steps to do, {folder} is trained"
+        return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
     body = load_body()
     vertex_loss = losses.VertexLoss(
         v_template_V3=body.v_template_V3, joints_J3=body.joints_J3, weights_VJ=body.weights_VJ
     ).to(device)
     weights = {term: getattr(config, term) for term in TERMS}
-    order = Order(len(crops), config.batch, config.seed, device)
+    order, guard = Order(len(crops), config.batch, config.seed, device), Guard(optimizer, device)
     generator = torch.Generator(device)
-    metrics, first, logged = Metrics(folder, step), step, time.perf_counter()
+    journal = Journal(folder, step) if workers.first else None
+    first, logged, found, best = step, time.perf_counter(), {}, best_mpjpe(folder)
     with progress_bar() as bar:
+        bar.console.print(crops.told(config.storage)) if workers.first else None
         task = bar.add_task("train", total=steps, completed=step, rate="")
         while step < steps:
-            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout and noise know no other generator
+            # Dropout and noise know no other generator than the global one.
+            torch.manual_seed(config.seed * 1_000_003 + step + 999_983 * workers.rank)
             batch = crops.sample(order(step), generator.manual_seed(config.seed * 1_000_003 + step))
+            own, share = workers.own(batch)
+            terms = loss_terms(model, own, vertex_loss, config)
+            terms = {term: value * share.get(term, 1) for term, value in terms.items()}
+            total = torch.stack([weights[term] * value for term, value in terms.items() if weights[term]]).sum()
+            optimizer.zero_grad()
+            torch.autograd.backward(total)
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            workers.add_up(gradients)
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if config.clip_gradient:
+                torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_gradient, norm)
+            guard.watch(step, terms, norm)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step, steps)
-            terms = loss_terms(model, batch, vertex_loss, config)
-            total = sum(weights[term] * value for term, value in terms.items() if weights[term])
-            assert isinstance(total, Tensor)
-            optimizer.zero_grad()
-            total.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_gradient or math.inf)
-            check_finite(terms, norm, step, batch)
             optimizer.step()
             step += 1
-            if step % config.log_every == 0 or step == steps:
+            log, validate, save = (step % n == 0 or step == steps for n in intervals(config))
+            if log or validate or save or device.type == "cpu":  # asking a GPU would make every step wait
+                guard.check(crops, order)
+            if log:
+                values = torch.stack([total, *terms.values()]).detach()
+                workers.add_up([values])
                 rate = config.batch * config.log_every / (time.perf_counter() - logged)
                 logged = time.perf_counter()
-                values = {f"loss/{term}": value.item() for term, value in terms.items()}
-                metrics.write(step, **{"loss/total": total.item(), **values, "gradient_norm": norm.item()})
-                bar.update(task, rate=f"loss {total.item():.4f}  {rate:,.0f} crops/s")
-            if step % config.validate_every == 0 or step == steps:
+                bar.update(task, rate=f"loss {values[0].item():.4f}  {rate:,.0f} crops/s")
+                if journal:
+                    named = dict(zip(("total", *terms), values.tolist(), strict=True))
+                    journal.write(
+                        step, **{f"loss/{term}": value for term, value in named.items()}, gradient_norm=float(norm)
+                    )
+            if journal and validate:
                 found = reconstruct(model, validation).summary()
-                metrics.write(step, **{f"{split}/{name}": value for name, value in found.items()})
-            if step % config.save_every == 0 or step == steps:
+                journal.write(step, **{f"{split}/{name}": value for name, value in found.items()})
+                alarm = collapse(found)
+                if alarm:
+                    bar.console.print(f"step {step}: {alarm}")
+            if journal and (save or (validate and found["mpjpe_mm"] < best)):
                 state = {"step": step, "steps": steps, "z_length": z_length(model, crops)}
+                if validate:
+                    state["mpjpe_mm"], best = found["mpjpe_mm"], min(best, found["mpjpe_mm"])
                 save_checkpoint(folder, model, optimizer, state)
             bar.update(task, completed=step)
-    metrics.board.close()
+    if not journal:
+        return ""
+    journal.close()
     seconds = time.perf_counter() - started
     return (
         f"train: {step - first:,} steps done, {first:,} skipped, 0 failed in {seconds:.1f} s, "
         f"{(step - first) * config.batch / seconds:,.0f} crops/s, {split} MPJPE {found['mpjpe_mm']:.1f} mm"
     )
+
+
+def intervals(config: TrainConfig) -> tuple[int, int, int]:
+    """Steps between two lines of losses, two validations, two checkpoints."""
+    return config.log_every, config.validate_every, config.save_every
+
+
+def check_parts(config: TrainConfig, workers: Workers) -> None:
+    """RunError when the options cannot be split among workers."""
+    if config.batch < workers.count:
+        raise RunError(
+            f"--batch is {config.batch}, {workers.count} processes share it: expected at least one crop each"
+        )
+    if config.clip_loss == "infonce":
+        raise RunError("--clip-loss infonce compares all crops of a batch: train it with one process")
 
 
 def resume(folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer) -> int:
@@ -244,4 +295,4 @@ def resume(folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer) ->
         return 0
     load_model(model, found[-1])
     load_optimizer(optimizer, found[-1])
-    return int(json.loads((found[-1] / "state.json").read_text())["step"])
+    return int(read_state(found[-1])["step"])

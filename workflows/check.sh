@@ -9,7 +9,7 @@ ruff check .
 ruff format --check .
 # mypy wants a folder that is called as the package is.
 ln -s "$PWD" "$work/mclip"
-MYPYPATH=$work mypy --strict -p mclip.pipeline -p mclip.training -m mclip.cli
+MYPYPATH=$work mypy -p mclip.pipeline -p mclip.training -m mclip.cli
 [ "${1:-}" = --static ] && exit 0
 pytest -q
 mclip run workflows/tiny.toml --folder "$work/tiny" --check

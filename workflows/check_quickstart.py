@@ -24,7 +24,9 @@ def check(folder: Path, second_run: str) -> list[str]:
     if "phrases" in figures:
         for way in ("through_encoder", "decoded_back"):
             found = figures["phrases"][way]
-            promised[f"phrases {way}: R@1 at least 0.7, R@3 at least 0.85"] = found["R@1"] >= 0.7 and found["R@3"] >= 0.85
+            promised[f"phrases {way}: R@1 at least 0.7, R@3 at least 0.85"] = (
+                found["R@1"] >= 0.7 and found["R@3"] >= 0.85
+            )
     for promise, kept in promised.items():
         print(f"{'ok ' if kept else 'NOT'} {promise}")
     return [promise for promise, kept in promised.items() if not kept]

@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+
+from mclip.pipeline.body import load_body, skin
+from mclip.pipeline.rotations import rot6d_to_matrix
+from mclip.pipeline.skeleton import forward_kinematics
+from mclip.training import losses
+
+
+def batch(*, lengths: tuple[int, ...] = (6, 4, 1), frames: int = 6, rows: int = 25, dtype=torch.float64):
+    """A motion that asks for gradients, its target, and the mask of unequal lengths."""
+    generator = torch.Generator().manual_seed(0)
+    motion, target = (torch.randn(len(lengths), frames, rows, 6, dtype=dtype, generator=generator) for _ in range(2))
+    return motion.requires_grad_(), target, torch.arange(frames) < torch.tensor(lengths)[:, None]
+
+
+def vertices(rot6d: torch.Tensor) -> torch.Tensor:
+    """The slow twin: every vertex of the embedded body, by linear blend skinning, in float64."""
+    body = load_body("low")
+    joints = body.joints_J3.double()
+    rotmat, position = forward_kinematics(rot6d_to_matrix(rot6d), joints)
+    offset = position - (rotmat @ joints[..., None]).squeeze(-1)
+    affine = torch.cat((rotmat, offset[..., None]), dim=-1)
+    return skin(body.v_template_V3.double()[None], body.weights_VJ.double(), affine)
+
+
+def vertex_loss() -> losses.VertexLoss:
+    body = load_body("low")
+    return losses.VertexLoss(
+        v_template_V3=body.v_template_V3.double(),
+        joints_J3=body.joints_J3.double(),
+        weights_VJ=body.weights_VJ.double(),
+    )
+
+
+def test_closed_form_vertex_loss_equals_skinning_every_vertex():
+    motion, target, mask = batch(rows=24)
+    found = vertex_loss()(motion, target, mask)
+    difference = vertices(motion[mask]) - vertices(target[mask])
+    expected = difference.square().mean()
+    assert expected > 1e-3
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    (ours,), (theirs,) = (torch.autograd.grad(each, motion) for each in (found, expected))
+    assert theirs.abs().max() > 1e-4
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+def test_vertex_loss_in_float32_is_close_to_float64():
+    motion, target, mask = batch(rows=24)
+    body = load_body("low")
+    small = losses.VertexLoss(v_template_V3=body.v_template_V3, joints_J3=body.joints_J3, weights_VJ=body.weights_VJ)
+    found = small(motion.float(), target.float(), mask)
+    torch.testing.assert_close(found.double(), vertex_loss()(motion, target, mask), rtol=1e-5, atol=0)
+
+
+def test_vertex_loss_of_a_motion_with_itself_is_zero_and_padding_has_no_gradient():
+    motion, target, mask = batch(rows=24)
+    loss = vertex_loss()
+    assert loss(target, target, mask) == 0
+    padded = torch.where(mask[..., None, None], motion, 0.0)  # as the model gives it: Gram-Schmidt of zeros is NaN
+    (gradient,) = torch.autograd.grad(loss(padded, target, mask), motion)
+    assert torch.isfinite(gradient).all()
+    assert gradient[~mask].eq(0).all()
+    assert gradient[mask].abs().amax((-1, -2)).min() > 0
+
+
+def naive_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over valid frames and all their numbers, frame by frame."""
+    kept = [values[item, frame] for item, frame in torch.nonzero(mask).tolist()]
+    return torch.stack(kept).mean()
+
+
+def test_rot6d_loss_equals_the_loop_over_valid_frames():
+    motion, target, mask = batch()
+    found = losses.rot6d_loss(motion, target, mask)
+    torch.testing.assert_close(found, naive_mean((motion - target) ** 2, mask), rtol=0, atol=1e-12)
+    assert (found - (motion - target).square().mean()).abs() > 1e-4  # the control: padding would count
+
+
+def test_velocity_loss_equals_the_loop_over_valid_pairs_of_frames():
+    motion, target, mask = batch()
+    pairs = [
+        (motion[item, frame + 1] - motion[item, frame]) - (target[item, frame + 1] - target[item, frame])
+        for item, length in enumerate((6, 4, 1))
+        for frame in range(length - 1)
+    ]
+    expected = torch.stack(pairs).square().mean()
+    torch.testing.assert_close(losses.velocity_loss(motion, target, mask), expected, rtol=0, atol=1e-12)
+
+
+def test_velocity_loss_does_not_see_a_constant_offset():
+    motion, _, mask = batch()
+    assert losses.velocity_loss(motion, motion + 3, mask) < 1e-20
+    assert losses.rot6d_loss(motion, motion + 3, mask).item() == pytest.approx(9)
+
+
+def test_means_of_nothing_are_zero():
+    motion, target, mask = batch(lengths=(1, 1))
+    assert losses.velocity_loss(motion, target, mask) == 0
+    nobody = torch.zeros(2, dtype=torch.bool)
+    z, clip = torch.randn(2, 2, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for loss in losses.CLIP_LOSSES.values():
+        found = loss(z, clip, nobody)
+        assert found == 0
+        assert torch.isfinite(torch.autograd.grad(found, z)[0]).all()
+
+
+def clip_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    z, clip = torch.randn(2, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return z.requires_grad_(), clip, torch.tensor([True, False, True, True])
+
+
+def test_cosine_loss_leaves_out_items_without_a_vector():
+    z, clip, has = clip_batch()
+    clip = clip.where(has[:, None], 0.0)
+    one_by_one = [1 - z[i] @ clip[i] / (z[i].norm() * clip[i].norm()) for i in (0, 2, 3)]
+    found = losses.cosine_loss(z, clip, has)
+    torch.testing.assert_close(found, torch.stack(one_by_one).mean(), rtol=0, atol=1e-12)
+    (gradient,) = torch.autograd.grad(found, z)
+    assert gradient[1].eq(0).all()
+    assert torch.isfinite(gradient).all()
+    torch.testing.assert_close(losses.cosine_loss(7 * clip, clip, has), torch.zeros((), dtype=torch.float64))
+
+
+def test_squared_loss_leaves_out_items_without_a_vector():
+    z, clip, has = clip_batch()
+    expected = (z[has] - clip[has]).square().mean()
+    torch.testing.assert_close(losses.squared_loss(z, clip, has), expected, rtol=0, atol=1e-12)
+
+
+def test_infonce_equals_cross_entropy_both_ways_over_items_that_have_a_vector():
+    z, clip, has = clip_batch()
+    score = 100 * torch.nn.functional.normalize(z[has], dim=1) @ torch.nn.functional.normalize(clip[has], dim=1).T
+    right = torch.arange(3)
+    ways = [torch.nn.functional.cross_entropy(each, right) for each in (score, score.T)]
+    torch.testing.assert_close(losses.infonce_loss(z, clip, has), torch.stack(ways).mean(), rtol=0, atol=1e-9)
+
+
+def test_infonce_does_not_push_crops_of_one_text_apart():
+    clip = torch.eye(3, dtype=torch.float64)[[0, 0, 1]]
+    has = torch.ones(3, dtype=torch.bool)
+    at_the_text = losses.infonce_loss(clip, clip, has)
+    # Two right answers share the weight: the entropy of one half, for two of the three.
+    assert at_the_text.item() == pytest.approx(math.log(2) * 2 / 3, abs=1e-9)
+    assert losses.infonce_loss(clip.roll(1, 0), clip, has) > 10

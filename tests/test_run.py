@@ -1,0 +1,165 @@
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mclip.training.config import ModelConfig
+from mclip.training.model import MotionClip
+from mclip.training.run import (
+    ROOT,
+    RunError,
+    checkpoints,
+    delete_run,
+    load_optimizer,
+    load_run,
+    read_config,
+    save_checkpoint,
+    start_run,
+)
+
+SIZES = {"latent": 32, "layers": 1, "feed_forward": 32}
+CONFIG = {"model": SIZES, "data": {"fps": 30.0, "crop": 60, "store": "abc"}}
+
+
+def stepped() -> tuple[MotionClip, torch.optim.Optimizer]:
+    """A model after one step of AdamW, so that the optimizer has a state."""
+    torch.manual_seed(0)
+    model = MotionClip(ModelConfig(**SIZES))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    model.encode(torch.randn(2, 5, 25, 6)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run folder with a checkpoint of step 1."""
+    start_run(tmp_path / "run", CONFIG)
+    save_checkpoint(tmp_path / "run", *stepped(), {"step": 1, "steps": 9, "z_length": 2.5})
+    return tmp_path / "run"
+
+
+def test_a_saved_model_comes_back_whole(folder):
+    model, optimizer = stepped()
+    run = load_run(folder)
+    assert (run.step, run.z_length, run.fps, run.crop, run.row25) == (1, 2.5, 30.0, 60, ROOT)
+    assert all(
+        torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+    assert not run.model.training
+    fresh = torch.optim.AdamW(MotionClip(ModelConfig(**SIZES)).parameters(), lr=1e-3, fused=True)
+    load_optimizer(fresh, checkpoints(folder)[-1])
+    ours, theirs = fresh.state_dict()["state"], optimizer.state_dict()["state"]
+    assert ours.keys() == theirs.keys()
+    for index, values in theirs.items():
+        for name, value in values.items():
+            assert torch.equal(ours[index][name], value), (index, name)
+
+
+def test_the_fingerprint_follows_the_weights(folder):
+    run, same = load_run(folder), load_run(folder)
+    assert run.fingerprint == same.fingerprint
+    with torch.no_grad():
+        same.model.final.bias[3] += 1e-6
+    assert same.fingerprint != run.fingerprint
+
+
+def test_the_last_two_checkpoints_stay(folder):
+    model, optimizer = stepped()
+    for step in (2, 3, 4):
+        save_checkpoint(folder, model, optimizer, {"step": step, "steps": 9, "z_length": None})
+    assert [path.name for path in checkpoints(folder)] == ["00000003", "00000004"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["00000003", "00000004"]
+
+
+FULL_DISK = """
+import resource, sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+import torch
+from mclip.training.config import ModelConfig
+from mclip.training.model import MotionClip
+from mclip.training.run import save_checkpoint
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
+model = MotionClip(ModelConfig(latent=32, layers=1, feed_forward=32))
+optimizer = torch.optim.AdamW(model.parameters())
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_checkpoint(Path(sys.argv[1]), model, optimizer, {"step": 2, "steps": 9, "z_length": None})
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_whole_and_the_next_save_cleans_up(folder):
+    before = load_run(folder).fingerprint
+    told = subprocess.run([sys.executable, "-c", FULL_DISK, folder], capture_output=True, text=True, check=True).stdout
+    assert "could not be written" in told
+    assert "make room and run the same command again" in told
+    assert [path.name for path in checkpoints(folder)] == ["00000001"]
+    assert load_run(folder).fingerprint == before
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    save_checkpoint(folder, *stepped(), {"step": 2, "steps": 9, "z_length": None})
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["00000001", "00000002"]
+
+
+@pytest.mark.parametrize("size", [0, 7, 5000])
+def test_damaged_weights_are_named_with_the_way_out(folder, size):
+    file = folder / "checkpoints/00000001/model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(RunError, match=r"00000001/model.safetensors: damaged.*delete this checkpoint's folder"):
+        load_run(folder)
+
+
+def test_a_damaged_optimizer_is_named(folder):
+    file = folder / "checkpoints/00000001/optimizer.safetensors"
+    file.write_bytes(b"rot")
+    with pytest.raises(RunError, match=r"optimizer.safetensors: damaged"):
+        load_optimizer(stepped()[1], folder / "checkpoints/00000001")
+
+
+def test_weights_of_another_size_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["feed_forward"] = 48
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"does not fit the model of config.json: .*size mismatch"):
+        load_run(folder)
+
+
+def test_an_unfinished_checkpoint_is_not_taken(folder):
+    (folder / "checkpoints/00000002").mkdir()
+    assert load_run(folder).step == 1
+
+
+def test_folders_that_are_no_runs_are_told_apart(tmp_path, folder):
+    with pytest.raises(RunError, match="no run here .*mclip train STORE"):
+        load_run(tmp_path / "nowhere")
+    start_run(tmp_path / "new", CONFIG)
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        load_run(tmp_path / "new")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.png").touch()
+    with pytest.raises(RunError, match="exists and is no run folder"):
+        start_run(tmp_path / "photos", CONFIG)
+    with pytest.raises(RunError, match="--replace leaves it alone"):
+        delete_run(tmp_path / "photos")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RunError, match="config.json: damaged"):
+        read_config(folder)
+
+
+def test_a_kill_before_config_json_does_not_block_the_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.config.json.partial").write_text("{")
+    start_run(tmp_path / "run", CONFIG)
+    assert read_config(tmp_path / "run")["model"] == SIZES
+
+
+def test_replace_deletes_a_run(folder):
+    delete_run(folder)
+    assert not folder.exists()
+    delete_run(folder)

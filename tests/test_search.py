@@ -1,0 +1,131 @@
+"""The nearest of a store and the nearest of classes: against the slow way, and on vectors whose answer is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.nn import functional as F
+
+from mclip.cli import cli
+from mclip.pipeline.encoder import Encoder
+from mclip.pipeline.store import Store, StoreError
+from mclip.training import clips, generate, search
+from mclip.training.crops import load_crops
+from mclip.training.run import Run
+
+WALK = Path(search.__file__).parents[1] / "pipeline/data/motions/EMBEDDED/walk/walk_poses.npz"
+
+
+def test_the_best_window_of_each_sequence_is_found_as_the_slow_way_finds_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    unit = F.normalize(torch.randn(40, 8, generator=generator), dim=1)
+    first = np.array([0, 3, 4, 20, 33])
+    query = torch.randn(8, generator=generator)
+    windows, scores = search.Index(unit, first).best(query, 3)
+    slow = []
+    for start, stop in zip(first, [*first[1:], 40], strict=True):
+        cosines = [float(F.cosine_similarity(unit[w], query, dim=0)) for w in range(start, stop)]
+        slow.append((max(cosines), start + int(np.argmax(cosines))))
+    slow.sort(reverse=True)
+    assert windows.tolist() == [window for _, window in slow[:3]]
+    assert scores == pytest.approx([score for score, _ in slow[:3]], abs=1e-6)
+    assert len(search.Index(unit, first).best(query, 99)[0]) == 5
+
+
+def test_a_stores_vectors_are_those_of_the_trainers_middle_crops(run: Run, store: Store) -> None:
+    crops = load_crops(store, split="train", encoder="offline", target="joined", device=torch.device("cpu"))
+    assert len(crops) == len(store.read("windows/row"))
+    batch = crops.middle(torch.arange(len(crops)))
+    with torch.inference_mode():
+        wanted = run.model.encode(batch.motion_BTRD, batch.mask_BT)
+    found = np.concatenate(list(search.encoded(run, store)))
+    assert np.allclose(found, wanted.numpy(), atol=1e-4)
+    assert crops.frames.min() < crops.crop  # or padding was never tried
+
+
+def test_vectors_are_made_once_for_a_run_and_a_store(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = search.cached_vectors(run, store)
+    monkeypatch.setattr(search, "encoded", None)  # would fail if it were called
+    assert np.array_equal(search.cached_vectors(run, store), made)
+
+
+def test_a_clip_finds_itself_first_and_says_where_it_is(run: Run, store: Store) -> None:
+    for name in ("walk", "kick", "getup_facedown"):
+        best = search.search(run, store, f"store:{name}", top=2)[0]
+        assert f"/{name}/" in f"/{best.clip}"
+        assert best.score > 0.999
+        assert best.from_s == 0.0
+        assert best.to_s > 1.0
+        assert best.text
+
+
+def test_a_clip_is_found_by_its_label_whatever_its_case(store: Store) -> None:
+    texts = clips.middle_texts(store)
+    assert clips.window_of(store, texts[1].upper()) == 1
+    with pytest.raises(StoreError, match="no clip is labelled or called 'a person walked'; near it: "):
+        clips.window_of(store, "a person walked")
+
+
+def test_a_clip_of_a_store_is_the_same_motion_as_its_file(run: Run, store: Store) -> None:
+    assert torch.allclose(clips.clip_rows(store, "walk", run.crop), generate.motion_rows(run, WALK), atol=1e-5)
+
+
+def test_a_store_of_another_frame_rate_is_refused(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.config["data"], "fps", 20)
+    with pytest.raises(StoreError, match="30 fps, but .* was trained at 20: prepare it so"):
+        next(search.encoded(run, store))
+
+
+@pytest.mark.parametrize(
+    ("frames", "pieces"),
+    [(7, [(0, 7)]), (60, [(0, 60)]), (89, [(0, 60)]), (90, [(0, 60), (60, 90)]), (130, [(0, 60), (60, 120)])],
+)
+def test_a_motion_is_cut_into_whole_pieces(frames: int, pieces: list[tuple[int, int]]) -> None:
+    assert search.chunks(frames, 60) == pieces
+
+
+def test_a_motion_is_what_its_vector_is_nearest_to(run: Run) -> None:
+    z = generate.motion_vector(run, WALK)
+    rows = generate.motion_rows(run, WALK)
+    start = search.chunks(len(rows), run.crop)[0]
+    first = generate.encode(run, rows[start[0] : start[1]])
+    away = z.flip(0)
+    seen = search.recognise(run, WALK, torch.stack([away, first, -first]), ["other", "this", "opposite"], top=2)
+    assert seen[0].classes[0] == ("this", pytest.approx(1.0, abs=1e-5))
+    assert seen[0].classes[1][0] == "other"
+    assert seen[0].to_s == pytest.approx((start[1] - start[0]) / 30)
+
+
+def test_classes_come_from_babel_or_a_file(tmp_path: Path) -> None:
+    babel = search.classes_of("babel60")
+    assert len(set(babel)) == 60
+    assert (babel[0], babel[22], babel[59]) == ("walk", "bend", "martial art")
+    (tmp_path / "a.txt").write_text("walk # slowly\n\n# none\nrun\nwalk\n", encoding="utf-8")
+    assert search.classes_of(str(tmp_path / "a.txt")) == ["walk", "run"]
+    (tmp_path / "a.json").write_text('{"run": 1, "walk": 0}')
+    assert search.classes_of(str(tmp_path / "a.json")) == ["walk", "run"]
+
+
+def test_an_unknown_class_file_and_one_without_classes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--classes babel120: no such file; expected babel60"):
+        search.classes_of("babel120")
+    (tmp_path / "a.txt").write_text("# nothing\n")
+    with pytest.raises(ValueError, match=r"a\.txt: 0 classes, expected at least two"):
+        search.classes_of(str(tmp_path / "a.txt"))
+
+
+def test_the_commands_answer_in_tables_and_json(run: Run, store: Store, encoder: Encoder) -> None:
+    words = ["search", str(run.folder), "store:kick", "--store", store.url, "--top", "2"]
+    told = CliRunner().invoke(cli, words)
+    assert told.exit_code == 0, told.output
+    assert "what it shows" in told.output
+    found = json.loads(CliRunner().invoke(cli, [*words, "--json"]).output)
+    assert len(found["hits"]) == 2
+    assert "/kick/" in f"/{found['hits'][0]['clip']}"
+    words = ["recognise", str(run.folder), str(WALK), "--top", "3"]
+    seen = json.loads(CliRunner().invoke(cli, [*words, "--json"]).output)[str(WALK)]
+    assert [len(piece["classes"]) for piece in seen] == [3] * len(seen)
+    assert CliRunner().invoke(cli, words).output.count("to") >= len(seen)

@@ -1,0 +1,264 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mclip.pipeline.store import Store, StoreError
+from mclip.training import journal, losses
+from mclip.training import train as trainer
+from mclip.training.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.crops import Crops
+from mclip.training.model import MotionClip
+from mclip.training.run import RunError, best_checkpoint, checkpoints, load_run, read_state
+
+CPU = torch.device("cpu")
+TINY = {"layers": 1, "feed_forward": 32, "dropout": 0.1}
+QUICK = {"batch": 2, "precision": "float32", "log_every": 2, "validate_every": 4, "save_every": 3, "target": "label"}
+# What a subprocess runs: the same options as `trained` below.
+SCRIPT = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import json, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from mclip.pipeline.store import open_store
+from mclip.training.config import ModelConfig, TrainConfig
+from mclip.training.train import train
+store, folder, config, sizes = sys.argv[1:]
+config, sizes = TrainConfig(**json.loads(config)), ModelConfig(**json.loads(sizes))
+print(train(open_store(store), Path(folder), config, sizes, device=torch.device("cpu")))
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in one order, whatever the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def trained(store: Store, folder: Path, *, steps: int = 12, sizes: dict | None = None, **options) -> str:
+    """Train a tiny model for so many steps."""
+    windows = int((store.read("windows/split") == 0).sum())
+    config = TrainConfig(**QUICK | {"epochs": steps * 2 / windows} | options)
+    return trainer.train(store, folder, config, ModelConfig(**TINY | (sizes or {})), device=CPU)
+
+
+def command(store: Store, folder: Path, *, steps: int, sizes: dict | None = None, **options) -> list[str]:
+    """The same in another process."""
+    windows = int((store.read("windows/split") == 0).sum())
+    config = QUICK | {"epochs": steps * 2 / windows} | options
+    return [sys.executable, "-c", SCRIPT, store.url, str(folder), json.dumps(config), json.dumps(TINY | (sizes or {}))]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoints(folder)[-1] / "model.safetensors")
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_resume_after_kill_9_gives_the_weights_of_the_uninterrupted_run_bit_for_bit(store, tmp_path):
+    steps = 60
+    options = {"save_every": 2, "validate_every": 30, "sizes": {"dropout": 0.1}}
+    trained(store, tmp_path / "whole", steps=steps, **options)
+    with subprocess.Popen(command(store, tmp_path / "killed", steps=steps, **options)) as process:
+        deadline = time.monotonic() + 60
+        while not checkpoints(tmp_path / "killed") and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    stopped_at = read_state(checkpoints(tmp_path / "killed")[-1])["step"]
+    assert 0 < stopped_at < steps
+    line = trained(store, tmp_path / "killed", steps=steps, **options)
+    assert f"{steps - stopped_at:,} steps done, {stopped_at:,} skipped" in line
+    assert_same_weights(tmp_path / "killed", tmp_path / "whole")
+    ours, theirs = (journal.read_journal(tmp_path / name / "metrics.jsonl") for name in ("killed", "whole"))
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    assert ours == theirs
+
+
+def test_training_lowers_the_loss_and_writes_what_it_measured(store, tmp_path):
+    line = trained(store, tmp_path / "run", steps=40, learning_rate=3e-3, sizes={"dropout": 0.0})
+    lines = journal.read_journal(tmp_path / "run/metrics.jsonl")
+    totals = [each["loss/total"] for each in lines if "loss/total" in each]
+    assert len(totals) == 20
+    assert totals[-1] < 0.5 * totals[0]
+    weighted = sum(lines[0][f"loss/{term}"] * getattr(TrainConfig(), term) for term in TERMS)
+    assert lines[0]["loss/total"] == pytest.approx(weighted, rel=1e-5)
+    measured = [each for each in lines if "train/mpjpe_mm" in each]
+    assert [each["step"] for each in measured] == list(range(4, 41, 4))
+    assert f"MPJPE {measured[-1]['train/mpjpe_mm']:.1f} mm" in line
+    assert (tmp_path / "run/curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert list((tmp_path / "run/tensorboard").iterdir())
+
+
+def test_second_run_does_nothing_and_says_so(store, tmp_path):
+    trained(store, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert trained(store, tmp_path / "run") == f"train: 0 of 12 steps to do, {tmp_path / 'run'} is trained"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_other_options_are_refused_by_name(store, tmp_path):
+    trained(store, tmp_path / "run", steps=2)
+    with pytest.raises(RunError, match=r"made with other options: .*'learning_rate': '0.0001 -> 0.1'.*--replace"):
+        trained(store, tmp_path / "run", steps=2, learning_rate=0.1)
+    with pytest.raises(RunError, match=r"'layers': '1 -> 2'"):
+        trained(store, tmp_path / "run", steps=2, sizes={"layers": 2})
+
+
+def test_a_nan_stops_before_the_weights_change_and_is_named(store, tmp_path, monkeypatch):
+    def poisoned(*args, **options) -> Crops:
+        crops = load(*args, **options)
+        crops.rot6d[crops.row[1]] = torch.nan  # the first frame of window 1: in every crop only at shift 0
+        crops.frames.clamp_(max=crops.crop)
+        return crops
+
+    load = trainer.load_crops
+    monkeypatch.setattr(trainer, "load_crops", poisoned)
+    windows = int((store.read("windows/split") == 0).sum())
+    order = trainer.Order(windows, 2, TrainConfig().seed, CPU)
+    first = next(step for step in range(20) if 1 in order(step).tolist())
+    named = [int(load_window) for load_window in order(first)]
+    with pytest.raises(
+        RunError, match=rf"step {first}: rot6d, vertices.* not finite; windows .*mclip validate"
+    ) as told:
+        trained(store, tmp_path / "run", steps=20, validate_every=1000, save_every=1)
+    assert str(sorted(named)) == str(sorted(json.loads(str(told.value).split("windows ")[1].split("]")[0] + "]")))
+    if first:
+        assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+        assert read_state(checkpoints(tmp_path / "run")[-1])["step"] == first
+
+
+def test_the_guard_holds_the_weights_until_somebody_asks(store):
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=True)
+    guard = trainer.Guard(optimizer, CPU)
+    fine = dict.fromkeys(TERMS, torch.tensor(1.0))
+    broken = fine | {"velocity": torch.tensor(torch.inf)}
+    after = []
+    for step, (terms, norm) in enumerate([(fine, 1.0), (broken, torch.inf), (fine, 1.0)]):
+        parameter.grad = torch.ones(3)
+        guard.watch(step, terms, torch.tensor(norm))
+        optimizer.step()
+        after.append(parameter.detach().clone())
+    assert not torch.equal(after[0], torch.ones(3))
+    assert torch.equal(after[1], after[0])
+    assert torch.equal(after[2], after[0])  # later steps are finite, and still held: the model stays as it was
+    crops = trainer.load_crops(store, split="train", encoder="offline", target="label", device=CPU)
+    with pytest.raises(RunError, match="step 1: velocity not finite"):
+        guard.check(crops, trainer.Order(len(crops), 2, 0, CPU))
+
+
+def test_missing_vectors_and_a_width_that_does_not_fit_are_named(store, tmp_path):
+    with pytest.raises(StoreError, match=r"no vectors of encoder ViT-B-32; the store has those of \['offline'\]"):
+        trained(store, tmp_path / "run", encoder="ViT-B-32")
+    with pytest.raises(StoreError, match="encoder offline is 384 wide, --latent is 512: leave --latent out"):
+        trained(store, tmp_path / "run", sizes={"latent": 512})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_data_trains(store, tmp_path):
+    windows = int((store.read("windows/split") == 0).sum())
+    assert "4 steps done" in trained(store, tmp_path / "run", batch=3 * windows, epochs=12.0)
+
+
+def test_an_asked_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert trainer.pick_device("auto") == CPU
+    with pytest.raises(RunError, match="--device cuda:1: no CUDA device is visible .*use --device cpu"):
+        trainer.pick_device("cuda:1")
+
+
+def test_the_best_checkpoint_stays_beside_the_last_two(store, tmp_path, monkeypatch):
+    errors = iter([50.0, 10.0, 30.0, 20.0, 40.0])
+
+    class Found:
+        def summary(self) -> dict[str, float]:
+            return {"mpjpe_mm": next(errors), "movement_ratio": 1.0, "z_spread": 1.0}
+
+    monkeypatch.setattr(trainer, "reconstruct", lambda model, crops: Found())
+    trained(store, tmp_path / "run", steps=10, validate_every=2, save_every=2)
+    steps = [read_state(path)["step"] for path in checkpoints(tmp_path / "run")]
+    assert steps == [4, 8, 10]
+    best = best_checkpoint(tmp_path / "run")
+    assert best is not None
+    assert read_state(best)["mpjpe_mm"] == 10.0
+    assert load_run(tmp_path / "run", best=True).step == 4
+    assert load_run(tmp_path / "run").step == 10
+
+
+def test_static_motion_is_named():
+    told = journal.collapse({"movement_ratio": 0.05, "z_spread": 0.3})
+    assert told is not None
+    assert "static motion: what is decoded moves 0.05 times as much as its source" in told
+    assert journal.collapse({"movement_ratio": 0.9, "z_spread": 0.3}) is None
+
+
+def test_a_journal_line_that_a_kill_cut_short_is_left_out(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 2, "a": 1}\n{"step": 4, "a": 2}\n{"step": 6, "a')
+    assert [line["step"] for line in journal.read_journal(file)] == [2, 4]
+    journal.Journal(tmp_path, 2).board.close()
+    assert journal.read_journal(file) == [{"step": 2, "a": 1}]
+
+
+def terms_of(store: Store, **options) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The losses of one batch by one seeded model in evaluation mode, and the gradient of their sum."""
+    config = TrainConfig(**QUICK | options)
+    crops = trainer.load_crops(store, split="train", encoder="offline", target="label", device=CPU)
+    torch.manual_seed(0)
+    model = MotionClip(ModelConfig(latent=384, **TINY)).eval()
+    body = trainer.load_body("low")
+    loss = losses.VertexLoss(v_template_V3=body.v_template_V3, joints_J3=body.joints_J3, weights_VJ=body.weights_VJ)
+    terms = trainer.loss_terms(model, crops.middle(torch.arange(len(crops))), loss, config)
+    sum(terms.values()).backward()
+    return terms, model.embed.weight.grad
+
+
+def test_bfloat16_gives_the_losses_of_float32_within_a_hundredth(store):
+    (exact, gradient), (rounded, other) = (terms_of(store, precision=each) for each in ("float32", "bfloat16"))
+    for term in TERMS:
+        assert rounded[term].item() == pytest.approx(exact[term].item(), rel=1e-2), term
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), other.flatten(), dim=0) > 0.99
+
+
+def test_the_clip_loss_is_the_one_that_was_asked_for(store):
+    found = {kind: terms_of(store, clip_loss=kind)[0]["text"].item() for kind in losses.CLIP_LOSSES}
+    assert len(set(found.values())) == 3
+    assert 0.5 < found["cosine"] < 1.5
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def test_two_processes_follow_the_curve_of_one(store, tmp_path):
+    options = {"batch": 3, "log_every": 1, "sizes": {"dropout": 0.0}}
+    trained(store, tmp_path / "one", steps=6, **options)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    asked = command(store, tmp_path / "two", steps=6, **options)[3:]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    subprocess.run([*TORCHRUN, str(script), *asked], check=True, env=environment, timeout=120, capture_output=True)
+    one, two = (journal.read_journal(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert [line["step"] for line in two] == [line["step"] for line in one]  # one writer
+    for ours, theirs in zip(two, one, strict=True):
+        for name in theirs:
+            if name.startswith("loss/"):
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-4), (theirs["step"], name)
+    for name, tensor in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=0, atol=2e-4)

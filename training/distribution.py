@@ -1,0 +1,50 @@
+"""Measures of whole sets of vectors, and how sure a mean is."""
+
+# N, M vectors, C width
+
+import numpy as np
+
+
+def frechet_distance(a_NC: np.ndarray, b_MC: np.ndarray) -> float:
+    """Squared Frechet distance of two Gaussians fitted to vectors (FID, Heusel et al. 2017, eq. 6).
+
+    |mu_a - mu_b|^2 + tr(A + B - 2 (A B)^1/2). With fewer vectors than their width the covariances are of lower
+    rank, and the value is comparable only between sets of the same size.
+    """
+    if min(len(a_NC), len(b_MC)) < 2:
+        raise ValueError(f"{len(a_NC)} and {len(b_MC)} vectors, expected at least two of each for a covariance")
+    a, b = (np.cov(each.astype(np.float64), rowvar=False) for each in (a_NC, b_MC))
+    value, vector = np.linalg.eigh(a)
+    half = (vector * np.sqrt(value.clip(0))) @ vector.T
+    # The trace of (A B)^1/2 is that of (A^1/2 B A^1/2)^1/2, which is symmetric: real roots, no complex dust.
+    cross = np.sqrt(np.linalg.eigvalsh(half @ b @ half).clip(0)).sum()
+    shift = a_NC.mean(0, dtype=np.float64) - b_MC.mean(0, dtype=np.float64)
+    return float(shift @ shift + np.trace(a) + np.trace(b) - 2 * cross)
+
+
+def diversity(vectors_NC: np.ndarray, *, pairs: int = 300, seed: int = 0) -> float:
+    """Mean distance of random pairs of different vectors (Guo et al. 2020); 0 of a single one."""
+    if len(vectors_NC) < 2:
+        return 0.0
+    generator = np.random.default_rng(seed)
+    first = generator.integers(len(vectors_NC), size=pairs)
+    second = (first + generator.integers(1, len(vectors_NC), size=pairs)) % len(vectors_NC)
+    return float(np.linalg.norm(vectors_NC[first] - vectors_NC[second], axis=1).mean())
+
+
+def linear_cka(a_NC: np.ndarray, b_NM: np.ndarray) -> float:
+    """Linear centred kernel alignment, 0 to 1, of two vectors an item (Kornblith et al. 2019, eq. 3)."""
+    a, b = (each.astype(np.float64) - each.mean(0, dtype=np.float64) for each in (a_NC, b_NM))
+    scale = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
+    return float(np.linalg.norm(a.T @ b) ** 2 / scale) if scale else 0.0
+
+
+def interval(values: np.ndarray, *, repeats: int = 1000, seed: int = 0) -> list[float]:
+    """95 % confidence interval [low, high] of the mean of what is not NaN, by the percentile bootstrap (Efron 1979)."""
+    known = values[~np.isnan(values)].astype(np.float64)
+    if not len(known):
+        return [float("nan"), float("nan")]
+    generator = np.random.default_rng(seed)
+    means = [known[generator.integers(len(known), size=len(known))].mean() for _ in range(repeats)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return [float(low), float(high)]

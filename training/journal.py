@@ -1,0 +1,84 @@
+"""What a run writes of itself on the way: metrics.jsonl, TensorBoard, and the curves as pictures at the end."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mclip.training.run import write_aside
+
+STILL = 0.2  # decoded movement below this share of the source's is the "static motion" failure
+
+
+class Journal:
+    """metrics.jsonl and TensorBoard, cut back to the checkpoint's step when a run continues."""
+
+    def __init__(self, folder: Path, step: int):
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.file = folder / "metrics.jsonl"
+        lines = [json.dumps(line) for line in read_journal(self.file) if line["step"] <= step]
+        write_aside(self.file, "".join(f"{line}\n" for line in lines))
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def write(self, step: int, **values: float) -> None:
+        """Append one line of named numbers; those that nobody could measure (NaN) are left out."""
+        known = {name: value for name, value in values.items() if not math.isnan(value)}
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | known) + "\n")
+        for name, value in known.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Close TensorBoard's file and draw curves.png beside it."""
+        self.board.close()
+        draw_curves(self.file, self.file.with_name("curves.png"))
+
+
+def read_journal(file: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, none where there is no file; a last line that a kill cut short is left out."""
+    if not file.exists():
+        return []
+    *whole, _ = file.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in whole]
+
+
+def draw_curves(file: Path, picture: Path) -> None:
+    """A PNG with one panel a measured name, over steps; loss terms share the first, as do their logarithms' axes."""
+    lines = read_journal(file)
+    names = sorted({name for line in lines for name in line if name != "step" and not name.startswith("loss/")})
+    columns = 3
+    figure = Figure(figsize=(4 * columns, 2.6 * math.ceil((len(names) + 1) / columns)), layout="constrained")
+    panels = figure.subplots(math.ceil((len(names) + 1) / columns), columns, squeeze=False).ravel()
+    terms = sorted({name for line in lines for name in line if name.startswith("loss/")})
+    for name in terms:
+        panels[0].semilogy(*points(lines, name), label=name.removeprefix("loss/"))
+    panels[0].set(title="losses, not weighted", xlabel="step")
+    panels[0].legend(fontsize=7)
+    for panel, name in zip(panels[1:], names, strict=False):
+        panel.plot(*points(lines, name), marker=".")
+        panel.set(title=name, xlabel="step")
+    for panel in panels[len(names) + 1 :]:
+        panel.set_axis_off()
+    figure.savefig(picture, dpi=100)
+
+
+def points(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one measured name."""
+    known = [(line["step"], line[name]) for line in lines if name in line]
+    return np.array([step for step, _ in known]), np.array([value for _, value in known])
+
+
+def collapse(figures: dict[str, float]) -> str | None:
+    """What to say when decoded motion hardly moves: the "static motion" failure of MotionCLIP's users; else None."""
+    ratio = figures["movement_ratio"]
+    if ratio >= STILL:
+        return None
+    return (
+        f"static motion: what is decoded moves {ratio:.2f} times as much as its source, expected 1 (z spread "
+        f"{figures['z_spread']:.2f}). Train longer; if it stays so, lower --learning-rate, add --warmup, or raise "
+        "--rot6d, --vertices and --velocity together"
+    )

@@ -1,0 +1,217 @@
+"""Nearest motions of a store, and nearest classes of a motion, by the cosine of vectors."""
+
+# W windows, T frames, C latent width, K classes, N chunks of a motion
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from mclip.pipeline.embed import unit
+from mclip.pipeline.encoder import Encoder
+from mclip.pipeline.render import rows_of
+from mclip.pipeline.store import Store, StoreError
+from mclip.training.clips import middle_texts
+from mclip.training.export import by_rename
+from mclip.training.generate import check_text, continued_rows, encode, motion_rows, vectors_of
+from mclip.training.run import Run
+
+BATCH = 64
+
+# In the order of BABEL's indices (action_label_2_idx.json, the first 60).
+BABEL60 = (
+    "walk", "stand", "hand movements", "turn", "interact with/use object", "arm movements", "t pose", "step",
+    "backwards movement", "raising body part", "look", "touch object", "leg movements", "forward movement",
+    "circular movement", "stretch", "jump", "touching body part", "sit", "place something", "take/pick something up",
+    "run", "bend", "throw", "foot movements", "a pose", "stand up", "lowering body part", "sideways movement",
+    "move up/down incline", "action with ball", "kick", "gesture", "head movements", "jog", "grasp object",
+    "waist movements", "lift something", "knee movement", "wave", "move something", "swing body part", "catch", "dance",
+    "lean", "greet", "poses", "touching face", "sports move", "exercise/training", "clean something", "punch", "squat",
+    "scratch", "hop", "play sport", "stumble", "crossing limbs", "perform", "martial art",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A place in a store that answers a query."""
+
+    score: float  # cosine
+    clip: str
+    from_s: float  # seconds into the clip
+    to_s: float
+    text: str  # what the store says it shows
+
+
+@dataclass(frozen=True)
+class Index:
+    """Unit vectors of all windows of a store, in its order, and where each sequence's begin."""
+
+    unit_WC: Float[Tensor, "W C"]
+    first: np.ndarray  # number of each sequence's first window
+
+    def best(self, query_C: Float[Tensor, " C"], top: int) -> tuple[np.ndarray, np.ndarray]:
+        """Windows and cosines of the `top` sequences, best first, each by its best window."""
+        score_W = (self.unit_WC @ F.normalize(query_C.float(), dim=0)).numpy()
+        best = np.maximum.reduceat(score_W, self.first)
+        top = min(top, len(best))
+        chosen = np.argpartition(-best, top - 1)[:top]
+        chosen = chosen[np.argsort(-best[chosen], kind="stable")]
+        end = np.append(self.first[1:], len(score_W))
+        windows = np.array([self.first[s] + score_W[self.first[s] : end[s]].argmax() for s in chosen])
+        return windows, score_W[windows]
+
+
+def index_of(run: Run, store: Store) -> Index:
+    """The index of a store for a run: made once, then read from RUN/vectors/, for these weights and this store."""
+    sequence = store.read("windows/sequence")
+    if not len(sequence):
+        raise StoreError(f"{store.url}: no window to search; expected a store that `mclip prepare` filled")
+    z_WC = cached_vectors(run, store)
+    first = np.flatnonzero(np.diff(sequence, prepend=-1))
+    return Index(torch.from_numpy(unit(z_WC).astype(np.float32)), first)
+
+
+def cached_vectors(run: Run, store: Store) -> np.ndarray:
+    """Vector (W, C) of the middle crop of every window of a store."""
+    file = run.folder / "vectors" / f"{run.fingerprint}-{store.fingerprint()}.safetensors"
+    if file.exists():
+        return load_file(file)["z_WC"]
+    z_WC = np.concatenate(list(encoded(run, store)))
+    file.parent.mkdir(exist_ok=True)
+    with by_rename(file) as aside:
+        save_file({"z_WC": z_WC}, aside)
+    return z_WC
+
+
+@torch.inference_mode()
+def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
+    """Vectors of the middle crops of all windows, a batch at a time: memory does not grow with the store."""
+    fps = store.attributes("prepare")["options"]["fps"]
+    if fps != run.fps:
+        raise StoreError(f"{store.url}: {fps:g} fps, but {run.folder} was trained at {run.fps:g}: prepare it so")
+    row, frames = store.read("windows/row"), store.read("windows/frames")
+    for part in np.split(np.arange(len(row)), range(BATCH, len(row), BATCH)):
+        start = row[part] + np.maximum(frames[part] - run.crop, 0) // 2
+        valid = np.minimum(frames[part], run.crop)
+        at = np.concatenate([np.arange(first, first + count) for first, count in zip(start, valid, strict=True)])
+        rot6d, trans = (torch.from_numpy(rows_of(store, f"motion/{name}", at)) for name in ("rot6d", "trans"))
+        rows = torch.cat((rot6d, F.pad(trans, (0, 3))[:, None]), dim=1).split(valid.tolist())
+        motions = [continued_rows(run, each) for each in rows]
+        mask_BT = torch.arange(run.crop) < torch.tensor([len(each) for each in motions])[:, None]
+        motion_BTRD = torch.stack([F.pad(each, (0, 0, 0, 0, 0, run.crop - len(each))) for each in motions])
+        motion_BTRD[:, :, 24] -= motion_BTRD[:, :1, 24].clone()
+        yield run.model.encode(motion_BTRD * mask_BT[..., None, None], mask_BT).numpy()
+
+
+def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:
+    """The `top` sequences of a store that are nearest to a text, a motion file or one of its clips, best first."""
+    windows, scores = index_of(run, store).best(vectors_of(run, [query], encoder, store=store)[0], top)
+    return hits(store, windows, scores)
+
+
+def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
+    """What the store knows of windows."""
+    names, texts = store.strings("sequences/name"), middle_texts(store)
+    fps = store.attributes("prepare")["options"]["fps"]
+    sequence, row, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "row", "frames"))
+    start = (row - store.read("sequences/row")[sequence]) / fps
+    return [
+        Hit(float(score), names[s], float(begin), float(begin + length / fps), texts[window])
+        for score, s, begin, length, window in zip(scores, sequence, start, frames, windows, strict=True)
+    ]
+
+
+def classes_of(spec: str) -> list[str]:
+    """Class names: `babel60`, a file of one a line (# begins a comment), or BABEL's action_label_2_idx.json."""
+    if spec == "babel60":
+        return list(BABEL60)
+    file = Path(spec)
+    if not file.is_file():
+        raise ValueError(
+            f"--classes {spec}: no such file; expected babel60, a text file of one class a line, or BABEL's "
+            "action_label_2_idx.json, which holds the 120"
+        )
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        found = json.loads(text)
+        names = sorted(found, key=found.__getitem__) if isinstance(found, dict) else found
+    else:
+        names = [line.split("#")[0].strip() for line in text.splitlines()]
+    names = list(dict.fromkeys(name for name in names if name))
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{file}: {len(names)} classes, expected at least two names")
+    for name in names:
+        check_text(name)
+    return names
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The classes nearest to a piece of a motion, best first, with their cosines."""
+
+    from_s: float
+    to_s: float
+    classes: list[tuple[str, float]]
+
+
+@torch.inference_mode()
+def recognise(run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Sequence[str], *, top: int) -> list[Seen]:
+    """What a motion file shows, piece by piece of a training crop's length; `class_KC` are the names' text vectors."""
+    rows = motion_rows(run, path)
+    pieces = chunks(len(rows), run.crop)
+    z_NC = torch.stack([encode(run, rows[start:stop]) for start, stop in pieces])
+    cosine_NK = F.normalize(z_NC, dim=-1) @ F.normalize(class_KC, dim=-1).T
+    best = cosine_NK.topk(min(top, len(names)), dim=1)
+    return [
+        Seen(start / run.fps, stop / run.fps, [(names[k], float(score)) for k, score in zip(index, value, strict=True)])
+        for (start, stop), index, value in zip(pieces, best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def chunks(frames: int, crop: int) -> list[tuple[int, int]]:
+    """Consecutive pieces of `crop` frames; a rest of under half a crop belongs to none, unless it is all there is."""
+    starts = range(0, max(frames - crop // 2 + 1, 1), crop)
+    return [(start, min(start + crop, frames)) for start in starts]
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(*columns, title=title, title_justify="left", title_style="bold")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(width=120, color_system=None)
+    with console.capture() as captured:
+        console.print(drawn)
+    return captured.get()
+
+
+def told_hits(query: str, found: Sequence[Hit], *, as_json: bool) -> str:
+    """The answer to a search, as a table or as JSON."""
+    if as_json:
+        return json.dumps({"query": query, "hits": [asdict(hit) for hit in found]}, indent=2, ensure_ascii=False)
+    rows = [(f"{hit.score:.3f}", hit.clip, f"{hit.from_s:.1f} to {hit.to_s:.1f}", hit.text) for hit in found]
+    return table(query, ("cosine", "clip", "seconds", "what it shows"), rows)
+
+
+def told_seen(found: dict[str, list[Seen]], *, as_json: bool) -> str:
+    """What motions show, as tables or as JSON."""
+    if as_json:
+        named: dict[str, Any] = {path: [asdict(seen) for seen in pieces] for path, pieces in found.items()}
+        return json.dumps(named, indent=2, ensure_ascii=False)
+    return "".join(
+        table(path, ("seconds", "nearest classes, with their cosines"), [
+            (f"{seen.from_s:.1f} to {seen.to_s:.1f}", ", ".join(f"{name} {score:.3f}" for name, score in seen.classes))
+            for seen in pieces
+        ]) for path, pieces in found.items()
+    )  # fmt: skip

@@ -1,0 +1,252 @@
+"""A training step of ours against the same step written plainly, one table from one run.
+
+    python workflows/benchmark_train.py
+
+Both at full size (8 + 8 layers, 512 wide), batch 20, 60 frames, all five terms. The plain step is what the paper's
+release does: torch's stock transformer modules, linear blend skinning of 6,890 vertices with pose correctives on target
+and output, and CLIP ViT-B-32 (random weights) on 20 pictures and 20 texts in every step. SMPL's arrays are random, of
+its shapes. The sides take turns, so that a busy machine slows all alike: ratios are medians over rounds. CPU seconds
+are those of this process only.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import click
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from mclip.pipeline.body import Body, load_body, skin
+from mclip.pipeline.rotations import rot6d_to_matrix
+from mclip.pipeline.skeleton import forward_kinematics
+from mclip.training import losses
+from mclip.training.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.crops import Batch
+from mclip.training.model import MotionClip, position_code
+from mclip.training.train import Guard, loss_terms, multiplies_bfloat16
+
+VERTICES, WIDTH, BATCH, FRAMES = 6890, 512, 20, 60
+Step = Callable[[], dict[str, float]]
+
+
+@dataclass
+class Laps:
+    """Seconds of a step's parts, by a clock that is read between them."""
+
+    clock: Callable[[], float]
+    parts: dict[str, float]
+    last: float
+
+    def lap(self, part: str) -> None:
+        now = self.clock()
+        self.parts[part] = self.parts.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+class PlainModel(nn.Module):
+    """The auto-encoder in torch's stock modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = {"d_model": WIDTH, "nhead": 4, "dim_feedforward": 1024, "activation": "gelu"}
+        self.embed, self.final = nn.Linear(150, WIDTH), nn.Linear(WIDTH, 150)
+        self.tokens, self.dropout = nn.Parameter(torch.randn(2, 1, WIDTH)), nn.Dropout(0.1)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(**layer), 8, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**layer), 8)
+        self.register_buffer("position", position_code(WIDTH)[:, None])
+
+    def forward(self, motion_BTRD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        frames = self.embed(motion_BTRD.flatten(2).transpose(0, 1))
+        x = torch.cat((self.tokens.expand(-1, frames.shape[1], -1), frames))
+        ignored = F.pad(~mask_BT, (2, 0), value=False)
+        z = self.encoder(self.dropout(x + self.position[: len(x)]), src_key_padding_mask=ignored)[0]
+        queries = self.dropout(self.position[: len(frames)].expand(-1, len(z), -1))
+        out = self.final(self.decoder(queries, z[None], tgt_key_padding_mask=~mask_BT))
+        return z, out.transpose(0, 1).unflatten(-1, (25, 6)) * mask_BT[..., None, None]
+
+
+def smpl_sized_body() -> Body:
+    """Random arrays of SMPL's shapes; joints are the embedded body's."""
+    torch.manual_seed(0)
+    weights = torch.rand(VERTICES, 24) ** 8
+    return Body(
+        name="random", v_template_V3=torch.randn(VERTICES, 3), joints_J3=load_body("low").joints_J3,
+        weights_VJ=weights / weights.sum(1, keepdim=True), faces_F3=torch.zeros(1, 3, dtype=torch.int64),
+        posedirs_V3P=0.001 * torch.randn(VERTICES, 3, 207),
+    )  # fmt: skip
+
+
+def all_vertices(body: Body, rot6d_NJD: Tensor) -> Tensor:
+    """Every vertex by LBS with pose correctives, as SMPL's layer."""
+    rotmat = rot6d_to_matrix(rot6d_NJD)
+    assert body.posedirs_V3P is not None
+    change = (rotmat[:, 1:] - torch.eye(3)).flatten(1)
+    rest = body.v_template_V3 + (change @ body.posedirs_V3P.flatten(0, 1).T).view(len(rotmat), -1, 3)
+    world, position = forward_kinematics(rotmat, body.joints_J3)
+    offset = position - (world * body.joints_J3[:, None]).sum(-1)
+    return skin(rest, body.weights_VJ, torch.cat((world, offset[..., None]), dim=-1))
+
+
+def random_batch(batch: int, frames: int) -> Batch:
+    has, vectors = torch.ones(batch, dtype=torch.bool), torch.randn(2, batch, WIDTH)
+    motion, mask = torch.randn(batch, frames, 25, 6), torch.ones(batch, frames, dtype=torch.bool)
+    return Batch(motion, mask, vectors[0], has, vectors[1], has, torch.arange(batch), padded=False)
+
+
+def plain_step(clock: Callable[[], float]) -> Step:
+    """The release's work, in float32."""
+    model, body = PlainModel().train(), smpl_sized_body()
+    clip = open_clip.create_model("ViT-B-32").eval().requires_grad_(False)
+    pictures, texts = torch.rand(BATCH, 3, 224, 224), torch.randint(1, 49000, (BATCH, 77))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> dict[str, float]:
+        batch, laps = random_batch(BATCH, FRAMES), Laps(clock, {}, clock())
+        with torch.no_grad():
+            image, text = clip.encode_image(pictures), clip.encode_text(texts)
+        laps.lap("clip")
+        z, motion = model(batch.motion_BTRD, batch.mask_BT)
+        target = batch.motion_BTRD
+        found, wanted = (all_vertices(body, each[:, :, :24].flatten(0, 1)) for each in (motion, target))
+        total = F.mse_loss(motion, target) + F.mse_loss(found, wanted)
+        total = total + F.mse_loss(motion.diff(dim=1), target.diff(dim=1))
+        for vector in (text, image):
+            total = total + 0.01 * (1 - F.cosine_similarity(z, vector)).mean()
+        laps.lap("forward")
+        optimizer.zero_grad()
+        total.backward()
+        laps.lap("backward")
+        optimizer.step()
+        laps.lap("optimizer")
+        return laps.parts
+
+    return step
+
+
+def our_step(precision: str, clock: Callable[[], float], *, batch: int = BATCH, frames: int = FRAMES) -> Step:
+    """What `mclip train` does in a step, with its own functions; `around` is what is none of the three."""
+    config, cpu = TrainConfig(precision=precision), torch.device("cpu")
+    model = MotionClip(ModelConfig(latent=WIDTH)).train()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+    body, guard, store = load_body("low"), Guard(optimizer, cpu), random_batch(10 * batch, frames)
+    vertex_loss = losses.VertexLoss(
+        v_template_V3=body.v_template_V3, joints_J3=body.joints_J3, weights_VJ=body.weights_VJ
+    )
+    count = itertools.count()
+
+    def step() -> dict[str, float]:
+        laps, at = Laps(clock, {}, clock()), next(count)
+        torch.manual_seed(at)
+        item = torch.randperm(10 * batch)[:batch]
+        values = {name: each[item] for name, each in vars(store).items() if isinstance(each, Tensor)}
+        drawn = Batch(**values, padded=False)
+        laps.lap("around")
+        terms = loss_terms(model, drawn, vertex_loss, config)
+        total = torch.stack([getattr(config, term) * terms[term] for term in TERMS]).sum()
+        laps.lap("forward")
+        optimizer.zero_grad()
+        torch.autograd.backward(total)
+        laps.lap("backward")
+        guard.watch(
+            at, terms, torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        )
+        assert not guard.halted
+        laps.lap("around")
+        optimizer.step()
+        laps.lap("optimizer")
+        return laps.parts
+
+    return step
+
+
+def matmul_rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """Best FLOP a second of the products that the model is made of."""
+    rates = []
+    for inner, outer in ((512, 1536), (512, 1024), (1024, 512)):
+        a, b = torch.randn(BATCH * 62, inner).to(dtype), torch.randn(inner, outer).to(dtype)
+        for _ in range(8):
+            started = clock()
+            a @ b
+            rates.append(2 * a.numel() * outer / (clock() - started))
+    return max(rates)
+
+
+def flops_of(step: Step) -> int:
+    """Multiplications and additions of all matrix products in a step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def median_parts(taken: list[dict[str, float]]) -> dict[str, float]:
+    return {part: statistics.median(each[part] for each in taken) for part in taken[0]}
+
+
+@click.command()
+@click.option("--threads", default=2)
+@click.option("--rounds", default=5)
+@click.option(
+    "--clock", "kind", default="wall", type=click.Choice(("wall", "cpu")), help="cpu: not disturbed by others."
+)
+@click.option("--growth/--no-growth", default=True)
+def main(threads: int, rounds: int, kind: str, growth: bool) -> None:
+    torch.set_num_threads(threads)
+    clock = time.perf_counter if kind == "wall" else time.process_time
+    fast = multiplies_bfloat16(torch.device("cpu"))
+    sides = {"plain": plain_step(clock), "ours float32": our_step("float32", clock)}
+    dtypes = {"ours float32": torch.float32, "ours bfloat16": torch.bfloat16}
+    if fast:
+        sides["ours bfloat16"] = our_step("bfloat16", clock)
+    taken: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    rates: dict[str, list[float]] = {side: [] for side in sides if side in dtypes}
+    for number in range(rounds + 1):
+        for side, step in sides.items():
+            parts = step()
+            if number:  # the first warms up
+                taken[side].append(parts)
+        for side in rates:
+            rates[side].append(matmul_rate(dtypes[side], clock))
+    flops = {side: flops_of(sides[side]) for side in rates}
+    print(f"batch {BATCH}, {FRAMES} frames, {threads} threads, {kind} seconds, medians of {rounds} rounds")
+    print("| | step | clip | forward | backward | optimizer | around | x plain | matmul bound | share of it |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for side, steps in taken.items():
+        whole, parts = statistics.median(sum(each.values()) for each in steps), median_parts(steps)
+        pairs = zip(taken["plain"], steps, strict=True)
+        ratio = statistics.median(sum(plain.values()) / sum(ours.values()) for plain, ours in pairs)
+        columns = [
+            f"{parts[name]:.3f}" if name in parts else "" for name in ("clip", "forward", "backward", "optimizer")
+        ]
+        around = f"{parts['around'] / whole:.1%}" if "around" in parts else ""
+        bound = flops[side] / max(rates[side]) if side in rates else 0.0
+        told = [f"{bound:.3f}", f"{bound / whole:.0%}"] if bound else ["", ""]
+        print("|", " | ".join([side, f"{whole:.3f}", *columns, around, f"{ratio:.1f}", *told]), "|")
+    if not fast:
+        print("bfloat16: not applicable, this processor has neither AVX512-BF16 nor AMX")
+    for side, found in rates.items():
+        print(f"{side}: {max(found) / 1e9:.0f} GFLOP/s measured, {flops[side] / 1e9:.0f} GFLOP a step")
+    if growth:
+        print_growth("bfloat16" if fast else "float32", clock, rounds)
+
+
+def print_growth(precision: str, clock: Callable[[], float], rounds: int) -> None:
+    """Step time against batch and frames, and per frame of motion."""
+    shapes = [(10, 60), (20, 60), (40, 60), (20, 30), (20, 120)]
+    steps = {shape: our_step(precision, clock, batch=shape[0], frames=shape[1]) for shape in shapes}
+    taken = {shape: [sum(step().values()) for _ in range(rounds + 1)][1:] for shape, step in steps.items()}
+    print("| batch | frames | step | ms a crop frame |")
+    print("|---|---|---|---|")
+    for (batch, frames), seconds in taken.items():
+        step = statistics.median(seconds)
+        print(f"| {batch} | {frames} | {step:.3f} | {1000 * step / (batch * frames):.3f} |")
+
+
+if __name__ == "__main__":
+    main()
