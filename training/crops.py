@@ -158,8 +158,8 @@ def load_crops(
     if short == "continue":
         arrays |= continue_short(arrays, crop)
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    chosen = {"targets": Choice.of(store, target, device), "labels": Choice.of(store, "label", device)}
-    return Crops(crop, target, **chosen, **tensors, padded=bool((arrays["frames"] < crop).any()))
+    targets, labels = (Choice.of(store, each, device) for each in (target, "label"))
+    return Crops(crop, target, targets=targets, labels=labels, **tensors, padded=bool((arrays["frames"] < crop).any()))
 
 
 def continue_short(arrays: dict[str, np.ndarray], crop: int) -> dict[str, np.ndarray]:
