@@ -96,7 +96,7 @@ def all_vertices(body: Body, rot6d_NJD: Tensor) -> Tensor:
 def random_batch(batch: int, frames: int) -> Batch:
     has, vectors = torch.ones(batch, dtype=torch.bool), torch.randn(2, batch, WIDTH)
     motion, mask = torch.randn(batch, frames, 25, 6), torch.ones(batch, frames, dtype=torch.bool)
-    return Batch(motion, mask, vectors[0], has, vectors[1], has, torch.arange(batch), padded=False)
+    return Batch(motion, mask, vectors[0], has, vectors[0], vectors[1], has, torch.arange(batch), padded=False)
 
 
 def plain_step(clock: Callable[[], float]) -> Step:
