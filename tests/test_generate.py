@@ -81,6 +81,15 @@ def test_many_motions_are_decoded_as_each_alone(run: Run) -> None:
         assert torch.allclose(together[item], generate.decode(run, vectors[item : item + 1], 12)[0], atol=1e-5)
 
 
+def test_an_imported_runs_ankle_row_is_not_taken_for_the_roots_path(run: Run) -> None:
+    config = run.config | {"data": run.config["data"] | {"row25": "ankle"}}
+    vectors = torch.randn(2, 384)
+    own, imported = (generate.decode(each, vectors, 6) for each in (run, replace(run, config=config)))
+    assert own[:, :, 24, :3].abs().max() > 0
+    assert imported[:, :, 24].eq(0).all()
+    assert torch.equal(own[:, :, :24], imported[:, :, :24])
+
+
 def test_file_names_are_plain_whatever_the_prompt() -> None:
     assert generate.file_name(3, "../../etc/Passwd!") == "03-etc-passwd"
     assert generate.file_name(0, "跳舞 💃") == "00"

@@ -25,7 +25,7 @@ from mclip.training.clips import CLIP, clip_rows
 from mclip.training.continuation import continued
 from mclip.training.export import write
 from mclip.training.motion import MOTION_FILES, motion_of_rows, pictures, read_recording
-from mclip.training.run import Run, write_aside
+from mclip.training.run import ROOT, Run, write_aside
 
 BATCH = 64
 MANIFEST = "motions.json"
@@ -124,7 +124,10 @@ def continued_rows(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor,
 @torch.inference_mode()
 def decode(run: Run, vectors_NC: Float[Tensor, "N C"], frames: int) -> Float[Tensor, "N T 25 6"]:
     """Decoded motions (N, frames, 25, 6), in batches."""
-    return torch.cat([run.model.decode(part, frames) for part in vectors_NC.split(BATCH)])
+    rows = torch.cat([run.model.decode(part, frames) for part in vectors_NC.split(BATCH)])
+    if run.row25 != ROOT:  # the release's ankle is nobody's path: the body stays on its place
+        rows[:, :, 24] = 0
+    return rows
 
 
 def edited(
