@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from mclip.pipeline.store import Store, StoreError
+from mclip.training.motion import rows_of_motion
 
 CLIP = "store:"  # before a label or a name, where a text would be a prompt
 
@@ -22,7 +22,7 @@ def clip_rows(store: Store, wanted: str, crop: int) -> Float[Tensor, "T 25 6"]:
     start = row + max(frames - crop, 0) // 2
     at = slice(start, min(start + crop, row + frames))
     rot6d, trans = (torch.from_numpy(np.asarray(store.array(f"motion/{name}")[at])) for name in ("rot6d", "trans"))
-    return torch.cat((rot6d, F.pad(trans, (0, 3))[:, None]), dim=1)
+    return rows_of_motion(rot6d, trans)
 
 
 def window_of(store: Store, wanted: str) -> int:

@@ -16,8 +16,8 @@ from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.store import SPLITS, Store
 from mclip.training.crops import Crops, load_crops
 from mclip.training.distribution import diversity, frechet_distance, interval, linear_cka
+from mclip.training.generate import latent
 from mclip.training.metrics import cosines
-from mclip.training.model import MotionClip
 from mclip.training.reconstruction import (
     BATCH,
     Quality,
@@ -39,7 +39,7 @@ from mclip.training.retrieval import (
     recognition_among,
     retrieval,
 )
-from mclip.training.run import Run, write_aside
+from mclip.training.run import EVALUATION, Run, write_aside
 from mclip.training.search import classes_of
 
 # What the trainer, the gallery and the tests take from here.
@@ -56,11 +56,11 @@ def text_vectors(store: Store, encoder: str) -> dict[str, np.ndarray]:
 
 
 @torch.inference_mode()
-def decoded_back(model: MotionClip, vectors_QC: np.ndarray, frames: int) -> np.ndarray:
-    """Vectors (Q, C) of the motions that the model decodes from vectors (Q, C)."""
-    device = next(model.parameters()).device
-    parts = torch.from_numpy(vectors_QC).to(device).split(BATCH)
-    return torch.cat([model.encode(model.decode(part, frames)) for part in parts]).cpu().numpy()
+def decoded_back(run: Run, text_QC: np.ndarray) -> np.ndarray:
+    """Vectors (Q, C) of the motions, a crop long, that the run decodes from texts' vectors (Q, C)."""
+    device = next(run.model.parameters()).device
+    parts = latent(run, torch.from_numpy(text_QC)).to(device).split(BATCH)
+    return torch.cat([run.model.encode(run.model.decode(part, run.crop)) for part in parts]).cpu().numpy()
 
 
 def middle_texts(crops: Crops) -> tuple[np.ndarray, np.ndarray]:
@@ -89,8 +89,7 @@ def with_texts(run: Run, z_WC: np.ndarray, text_WC: np.ndarray) -> dict[str, Any
     """Figures over windows that have a text: TMR's protocols, alignment, and motions decoded from the texts."""
     if len(text_WC) < 2:
         return {}
-    scaled = text_WC if run.z_length is None else unit(text_WC) * np.float32(run.z_length)
-    back_WC = decoded_back(run.model, scaled.astype(np.float32), run.crop)
+    back_WC = decoded_back(run, text_WC)
     real, made = unit(z_WC), unit(back_WC)
     return {
         "protocols": protocols(z_WC, text_WC),
@@ -142,7 +141,7 @@ def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict
     return {
         "queries": len(asked),
         "through_encoder": hit_rate(gallery, query, expected),
-        "decoded_back": hit_rate(gallery, decoded_back(run.model, query, run.crop), expected),
+        "decoded_back": hit_rate(gallery, decoded_back(run, query), expected),
     }
 
 
@@ -150,7 +149,7 @@ def evaluate_once(
     run: Run, store: Store, *, split: str | None, queries: Path | None, replace: bool, classes: str | None = None
 ) -> tuple[dict[str, Any], str]:
     """`evaluate` into RUN/evaluation.json, or what lies there already for this run, store and questions; and a line."""
-    file = run.folder / "evaluation.json"
+    file = run.folder / EVALUATION
     asked = queries.read_text(encoding="utf-8") if queries else None
     names = classes_of(classes) if classes else None
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, asked, names])

@@ -24,12 +24,11 @@ from mclip.training.config import TERMS
 from mclip.training.crops import Crops
 from mclip.training.evaluate import crops_of, default_split, label_sets, reconstructed
 from mclip.training.export import write_mp4
-from mclip.training.generate import MANIFEST
+from mclip.training.generate import MANIFEST, in_place
 from mclip.training.motion import motion_of_rows, pictures
-from mclip.training.run import Run, write_aside
+from mclip.training.run import EVALUATION, Run, write_aside
 
 TEMPLATE = Path(__file__).with_name("gallery.html.j2")
-EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def reconstruction_cards(run: Run, store: Store, split: str, most: int) -> list[
 def reconstruction_video(run: Run, crops: Crops, item: int) -> dict[str, str]:
     """Source left, reconstruction right, frame by frame."""
     source, decoded = reconstructed(run.model, crops, item)
-    pair = [pictures(motion_of_rows(rows, run.fps)).numpy() for rows in (source, decoded)]
+    pair = [pictures(motion_of_rows(rows, run.fps)).numpy() for rows in (source, in_place(run, decoded))]
     return {"video": video_url(np.concatenate(pair, axis=2), run.fps)}
 
 

@@ -24,7 +24,7 @@ from mclip.pipeline.store import Store
 from mclip.training.clips import CLIP, clip_rows
 from mclip.training.continuation import continued
 from mclip.training.export import write
-from mclip.training.motion import MOTION_FILES, motion_of_rows, pictures, read_recording
+from mclip.training.motion import MOTION_FILES, motion_of_rows, pictures, read_recording, rows_of_motion
 from mclip.training.run import ROOT, Run, write_aside
 
 BATCH = 64
@@ -101,7 +101,7 @@ def motion_vector(run: Run, path: Path) -> Float[Tensor, " C"]:
 def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
     """A motion file in the model's rows at the run's frame rate: 24 joints, and where the root is."""
     rot6d, trans = resample(read_recording(path), run.fps)
-    return torch.cat((rot6d, F.pad(trans, (0, 3))[:, None]), dim=1)
+    return rows_of_motion(rot6d, trans)
 
 
 @torch.inference_mode()
@@ -118,16 +118,18 @@ def continued_rows(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor,
     if run.config["train"].get("short") != "continue" or len(rows_TRD) >= run.crop:
         return rows_TRD
     rot6d, trans = continued(rows_TRD[:, :24], rows_TRD[:, 24, :3], run.crop)
-    return torch.cat((rot6d, F.pad(trans, (0, 3))[:, None]), dim=1)
+    return rows_of_motion(rot6d, trans)
 
 
 @torch.inference_mode()
 def decode(run: Run, vectors_NC: Float[Tensor, "N C"], frames: int) -> Float[Tensor, "N T 25 6"]:
     """Decoded motions (N, frames, 25, 6), in batches."""
-    rows = torch.cat([run.model.decode(part, frames) for part in vectors_NC.split(BATCH)])
-    if run.row25 != ROOT:  # the release's ankle is nobody's path: the body stays on its place
-        rows[:, :, 24] = 0
-    return rows
+    return in_place(run, torch.cat([run.model.decode(part, frames) for part in vectors_NC.split(BATCH)]))
+
+
+def in_place(run: Run, rows: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:
+    """Decoded rows whose last one is the root's path: zero where the model's is not, as the release's ankle."""
+    return rows if run.row25 == ROOT else torch.cat((rows[..., :24, :], torch.zeros_like(rows[..., 24:, :])), dim=-2)
 
 
 def edited(

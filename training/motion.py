@@ -51,6 +51,11 @@ def read(path: Path, *, fps: float | None = None) -> Motion:
     return Motion(rot6d_to_matrix(rot6d), trans, fps)
 
 
+def rows_of_motion(rot6d_TJD: Float[Tensor, "T 24 6"], trans_T3: Float[Tensor, "T 3"]) -> Float[Tensor, "T 25 6"]:
+    """The model's rows: 24 joints in 6D, and where the root is, three numbers and three zeros."""
+    return torch.cat((rot6d_TJD, torch.nn.functional.pad(trans_T3, (0, 3))[:, None]), dim=1)
+
+
 def motion_of_rows(motion_TRD: Float[Tensor, "T 25 6"], fps: float) -> Motion:
     """The motion in the model's rows: 24 joints in 6D and the root's displacement, lifted to stand on the floor."""
     rotmat = rot6d_to_matrix(motion_TRD[:, :24].float())

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from mclip.pipeline.store import open_store
+from mclip.training.run import EVALUATION
 
 
 def run(cli: click.Group, recipe: Path, folder: Path) -> None:
@@ -68,7 +69,7 @@ def measure(recipe: Path, folder: Path) -> dict[str, Any]:
     run = folder / tables["train"]["run"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss/total"] for line in lines if "loss/total" in line]
-    figures = json.loads((run / "evaluation.json").read_text())
+    figures = json.loads((run / EVALUATION).read_text())
     rgb = store.read("pictures/rgb").astype(float)
     return {
         "fingerprint": store.fingerprint(),

@@ -25,6 +25,7 @@ from mclip.training.config import ModelConfig
 from mclip.training.model import MotionClip
 
 ROOT = "displacement of the root"
+EVALUATION = "evaluation.json"  # what `mclip evaluate` writes into a run
 KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best
 
 

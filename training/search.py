@@ -22,6 +22,7 @@ from mclip.pipeline.store import Store, StoreError
 from mclip.training.clips import middle_texts
 from mclip.training.export import by_rename
 from mclip.training.generate import check_text, continued_rows, encode, motion_rows, vectors_of
+from mclip.training.motion import rows_of_motion
 from mclip.training.run import Run
 
 BATCH = 64
@@ -103,7 +104,7 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
         valid = np.minimum(frames[part], run.crop)
         at = np.concatenate([np.arange(first, first + count) for first, count in zip(start, valid, strict=True)])
         rot6d, trans = (torch.from_numpy(rows_of(store, f"motion/{name}", at)) for name in ("rot6d", "trans"))
-        rows = torch.cat((rot6d, F.pad(trans, (0, 3))[:, None]), dim=1).split(valid.tolist())
+        rows = rows_of_motion(rot6d, trans).split(valid.tolist())
         motions = [continued_rows(run, each) for each in rows]
         mask_BT = torch.arange(run.crop) < torch.tensor([len(each) for each in motions])[:, None]
         motion_BTRD = torch.stack([F.pad(each, (0, 0, 0, 0, 0, run.crop - len(each))) for each in motions])
