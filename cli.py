@@ -54,8 +54,7 @@ def finish(*summaries: Any) -> None:
         raise SystemExit(1)
 
 
-store_argument = click.argument("store", type=click.Path(path_type=Path))
-url_argument = click.argument("store")  # a path or a URL: memory://, s3://, ...
+store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), default="out", help="Folder to write to.")
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after about so many items.")
@@ -66,7 +65,7 @@ format_option = click.option(
     "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
     help="Files to write for each motion.",
 )  # fmt: skip
-clips_option = click.option("--store", type=click.Path(path_type=Path), help="Whose clips store:LABEL means.")
+clips_option = click.option("--store", help="Whose clips store:LABEL means.")
 top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many to name.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
@@ -83,7 +82,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@url_argument
+@store_argument
 @click.option(
     "--labels",
     multiple=True,
@@ -165,7 +164,7 @@ def prepare(
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the contact sheet [default: STORE.png].")
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete the store's pictures and vectors first.")
-def render(store: Path, backend: str, sheet: Path | None, limit: int | None, replace: bool, **options: Any) -> None:
+def render(store: str, backend: str, sheet: Path | None, limit: int | None, replace: bool, **options: Any) -> None:
     """Draw the windows of STORE: one body, from the front, on white.
 
     \b
@@ -174,13 +173,13 @@ def render(store: Path, backend: str, sheet: Path | None, limit: int | None, rep
     from mclip.pipeline import render as stage
     from mclip.pipeline import store as stores
 
-    with stores.one_writer(str(store)):
+    with stores.one_writer(store):
         opened = stores.open_store(store)
         if replace:
             opened.forget("pictures", "render")
             opened.forget("embeddings", "embed")
         summary = stage.render(opened, stage.RenderOptions(**options), backend=backend, limit=limit)
-        sheet = sheet or store.with_suffix(".png")
+        sheet = sheet or stores.beside(store, ".png")
         if summary.done or not sheet.exists():
             stage.contact_sheet(opened, sheet)
             click.echo(f"contact sheet: {sheet}")
@@ -193,7 +192,7 @@ def render(store: Path, backend: str, sheet: Path | None, limit: int | None, rep
 @click.option("--pretrained", help="A tag of that model or a file with its weights [default: openai].")
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
-def embed(store: Path, clip: str, pretrained: str | None, limit: int | None, replace: bool) -> None:
+def embed(store: str, clip: str, pretrained: str | None, limit: int | None, replace: bool) -> None:
     """Give every picture and every distinct text of STORE its CLIP vector.
 
     \b
@@ -206,7 +205,7 @@ def embed(store: Path, clip: str, pretrained: str | None, limit: int | None, rep
 
     if pretrained is None and clip != encoders.OFFLINE and not clip.startswith("hf-hub:"):
         pretrained = "openai"
-    with stores.one_writer(str(store)):
+    with stores.one_writer(store):
         opened = stores.open_store(store)
         encoder = encoders.load_encoder(clip, pretrained)
         if replace:
@@ -233,7 +232,7 @@ def config_options(command: Command) -> Command:
 @config_options
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--replace", is_flag=True, help="Delete the run first.")
-def train(store: Path, run: Path, device: str, replace: bool, **options: Any) -> None:
+def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> None:
     """Train MotionCLIP on STORE into the folder RUN; the same command again continues it.
 
     \b
@@ -280,7 +279,7 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 @click.option("--classes", help="Recognise among babel60, a file of a class a line, or BABEL's label json, too.")
 @click.option("--replace", is_flag=True, help="Measure again.")
 def evaluate(
-    run: Path, store: Path, split: str | None, queries: Path | None, classes: str | None, replace: bool
+    run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, replace: bool
 ) -> None:
     """Measure RUN on STORE: reconstruction, retrieval, recognition; writes RUN/evaluation.json.
 
@@ -338,7 +337,7 @@ def generate(
 @format_option
 def edit(
     run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: Path | None, out: Path, frames: int | None, formats: tuple[str, ...],
+    store: str | None, out: Path, frames: int | None, formats: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Decode base + scale (to - from).
 
@@ -372,7 +371,7 @@ def edit(
 @frames_option
 @format_option
 def interpolate(
-    run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: Path | None,
+    run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
     out: Path, frames: int | None, formats: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Decode points between START and END, each a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -418,10 +417,10 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
 @cli.command()
 @run_argument
 @click.argument("query")
-@click.option("--store", type=click.Path(path_type=Path), required=True, help="Where to search.")
+@click.option("--store", required=True, help="Where to search.")
 @top_option
 @json_option
-def search(run: Path, query: str, store: Path, top: int, as_json: bool) -> None:
+def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
     """Find the clips of a store nearest to QUERY: a text, a motion file (.npz, .bvh), or store:LABEL.
 
     \b
@@ -460,7 +459,7 @@ def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | Non
 @click.option("--page", type=click.Path(path_type=Path), default="gallery.html", help="The HTML file to write.")
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
 @click.option("--most", default=30, help="Reconstructions to show.")
-def gallery(run: Path, store: Path, motions: tuple[Path, ...], page: Path, split: str | None, most: int) -> None:
+def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split: str | None, most: int) -> None:
     """One page to look at: STORE beside its reconstructions by RUN, and folders of generated MOTIONS.
 
     \b
@@ -474,7 +473,7 @@ def gallery(run: Path, store: Path, motions: tuple[Path, ...], page: Path, split
 
 
 @cli.command()
-@url_argument
+@store_argument
 def status(store: str) -> None:
     """Draw the chain of STORE with what is done, pending and failed.
 
@@ -488,7 +487,7 @@ def status(store: str) -> None:
 
 
 @cli.command()
-@url_argument
+@store_argument
 def validate(store: str) -> None:
     """Read every chunk of STORE and check it: checksums, offsets, rotations, marks against what they stand for.
 
@@ -507,7 +506,7 @@ def validate(store: str) -> None:
 
 
 @cli.command()
-@url_argument
+@store_argument
 @click.argument("clip")
 @click.option("--out", type=click.Path(path_type=Path), default="inspect.png", help="The PNG to write.")
 def inspect(store: str, clip: str, out: Path) -> None:

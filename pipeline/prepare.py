@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,18 @@ from mclip.pipeline.rotations import matrix_to_rot6d, rot6d_to_matrix
 from mclip.pipeline.skeleton import MIRRORED
 from mclip.pipeline.sources import Recording
 from mclip.pipeline.stage import Result, Summary, run_stage
-from mclip.pipeline.store import DONE, FAILED, PENDING, REPLACED, SPLITS, Store, is_local, is_store, open_store
+from mclip.pipeline.store import (
+    DONE,
+    FAILED,
+    PENDING,
+    REPLACED,
+    SPLITS,
+    Store,
+    beside,
+    is_local,
+    is_store,
+    open_store,
+)
 from mclip.pipeline.windows import index
 
 OUTCOME = {PENDING: "pending", DONE: "done", FAILED: "failed", REPLACED: "replaced"}
@@ -251,9 +262,7 @@ def account(store: Store) -> str:
 
 def manifest_file(store: Store) -> Path:
     """Where a store's manifest lies: in a local store's folder; a remote store's in the current one."""
-    if is_local(store.url):
-        return Path(store.url) / "manifest.jsonl"
-    return Path(f"{PurePosixPath(store.url).name}.manifest.jsonl")
+    return Path(store.url) / "manifest.jsonl" if is_local(store.url) else beside(store.url, ".manifest.jsonl")
 
 
 def record(store: Store, items: Iterable[int]) -> None:

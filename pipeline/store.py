@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
@@ -280,6 +280,11 @@ def is_store(location: str) -> bool:
 def is_local(url: str) -> bool:
     """Whether a store is a folder of this machine and not the URL of something else."""
     return "://" not in url
+
+
+def beside(url: str, ending: str) -> Path:
+    """A file that goes with a store: `ending` for its own, beside a local store, in the current folder for another."""
+    return (Path(url) if is_local(url) else Path(PurePosixPath(url).name)).with_suffix(ending)
 
 
 def refuse_foreign_folder(location: str) -> None:

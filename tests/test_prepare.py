@@ -559,5 +559,5 @@ def test_a_store_in_memory_is_the_store_on_disk(tmp_path, prepared, amass_folder
     monkeypatch.chdir(tmp_path)
     store, _ = run(amass_folder, "memory://prepare/test.zarr")
     assert arrays_of(store) == arrays_of(prepared)
-    assert len(Path("test.zarr.manifest.jsonl").read_text().splitlines()) == 5
+    assert len(Path("test.manifest.jsonl").read_text().splitlines()) == 5
     assert validate(store) == []

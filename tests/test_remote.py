@@ -45,7 +45,7 @@ def test_prepare_status_and_validate_work_on_s3_and_give_the_local_arrays(
     remote = open_store(url)
     for path in ("motion/rot6d", "motion/trans", "sequences/sha256", "windows/labelset"):
         assert remote.read(path).tobytes() == prepared.read(path).tobytes()
-    assert len(Path("store.zarr.manifest.jsonl").read_text().splitlines()) == 5
+    assert len(Path("store.manifest.jsonl").read_text().splitlines()) == 5
 
 
 def test_a_dead_holder_of_a_store_on_s3_is_taken_over_by_the_flag(tmp_path, bucket, amass_folder, monkeypatch):
@@ -60,3 +60,28 @@ def test_a_dead_holder_of_a_store_on_s3_is_taken_over_by_the_flag(tmp_path, buck
     assert "pass --take-over" in refused.output
     assert CliRunner().invoke(cli, [*words, "--take-over"]).exit_code == 0
     assert not s3fs.S3FileSystem(skip_instance_cache=True).exists("motions/s.zarr.lock")
+
+
+def test_every_command_takes_a_store_on_s3(tmp_path, bucket, store, monkeypatch):
+    import s3fs
+
+    monkeypatch.chdir(tmp_path)
+    url = f"{bucket}/three.zarr"
+    s3fs.S3FileSystem().put(store.url, url, recursive=True)
+    motion = "store:kick"
+    for words, told in (
+        (["render", url, "--body", "low", "--size", "32", "--replace"], "contact sheet: three.png"),
+        (["embed", url, "--clip", "offline"], "3 images done"),
+        (["train", url, "run", "--layers", "1", "--epochs", "0.5", "--batch", "2", "--precision", "float32"], "1 steps"),
+        (["evaluate", "run", url, "--replace"], "3 windows of split train"),
+        (["search", "run", motion, "--store", url, "--top", "1"], "kick"),
+        (["edit", "run", "--base", motion, "--from", motion, "--to", motion, "--scale", "1", "--store", url,
+          "--format", "npz", "--out", "edited"], "1 motions"),
+        (["interpolate", "run", motion, motion, "--steps", "2", "--store", url, "--format", "npz",
+          "--out", "between"], "2 motions"),
+        (["inspect", url, "kick"], "picture: inspect.png"),
+        (["gallery", "run", url, "--most", "1"], "gallery.html"),
+    ):  # fmt: skip
+        result = CliRunner().invoke(cli, words)
+        assert (result.exit_code, told in result.output) == (0, True), f"{words}\n{result.output}"
+    assert open_store(url).array("pictures/rgb").shape[1:] == (32, 32, 3)
