@@ -65,6 +65,13 @@ format_option = click.option(
     "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
     help="Files to write for each motion.",
 )  # fmt: skip
+root_option = click.option(
+    "--root", type=click.Choice(("keep", "front")), default="keep",
+    help="Where the motion faces: as decoded, or turned so that its first frame faces the viewer (-y).",
+)  # fmt: skip
+scale_option = click.option(
+    "--scale", "scales", multiple=True, type=float, default=(0.0, 0.5, 1.0), help="How much of it; may be repeated."
+)
 clips_option = click.option("--store", help="Whose clips store:LABEL means.")
 top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many to name.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
@@ -301,16 +308,24 @@ def evaluate(
 @run_argument
 @click.argument("texts", nargs=-1)
 @click.option("--file", "file", type=click.File("r", encoding="utf-8"), help="Prompts, one a line; # begins a comment.")
+@click.option("--seed", "seeds", multiple=True, type=int, help="Another motion of each text, by this seed; repeatable.")
+@click.option(
+    "--vary", type=click.FloatRange(0, min_open=True),
+    help="How far a seed leads away from the text, as a share of its vector [default: 0.5].",
+)  # fmt: skip
+@root_option
 @out_option
 @frames_option
 @format_option
 def generate(
-    run: Path, texts: tuple[str, ...], file: Any, out: Path, frames: int | None, formats: tuple[str, ...]
-) -> None:
-    """Decode TEXTS into motions.
+    run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, root: str, out: Path,
+    frames: int | None, formats: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Decode TEXTS into motions, one a text: the decoder has no chance in it, so the same text is the same motion.
 
     \b
     Example: mclip generate runs/cmu "a person walks" "jump over the couch" --out out
+             mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3 --out out
     """
     from mclip.training import generate as generation
     from mclip.training.run import load_run
@@ -318,10 +333,12 @@ def generate(
     prompts = [*texts, *generation.prompts_in(file or ())]
     if not prompts:
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
+    if vary and not seeds:
+        raise click.UsageError("--vary says how far a --seed leads: name at least one")
     opened = load_run(run)
     vectors = generation.vectors_of(opened, prompts)
-    made = generation.prompts_of(prompts, vectors)
-    click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, formats=formats))
+    made = generation.variations(prompts, vectors, seeds, share=vary or generation.VARY)
+    click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
 
 
 @cli.command()
@@ -329,15 +346,16 @@ def generate(
 @click.option("--base", help="A text, a motion file (.npz, .bvh), or store:LABEL for a clip of --store.")
 @click.option("--from", "from_", help="What to take away: as --base.")
 @click.option("--to", help="What to put there: as --base.")
-@click.option("--scale", "scales", multiple=True, type=float, default=(0.0, 0.5, 1.0), help="May be repeated.")
+@scale_option
 @click.option("--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end as the release's, instead.")
 @clips_option
+@root_option
 @out_option
 @frames_option
 @format_option
 def edit(
     run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: str | None, out: Path, frames: int | None, formats: tuple[str, ...],
+    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Decode base + scale (to - from).
 
@@ -356,7 +374,7 @@ def edit(
     rows = generation.table_in(file, generation.EDIT) if file else [named]
     opened = load_run(run)
     made = generation.edits(opened, rows, scales, store=open_store(store) if store else None)
-    click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, formats=formats))
+    click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, root=root, formats=formats))
 
 
 @cli.command()
@@ -365,19 +383,23 @@ def edit(
 @click.argument("end", required=False)
 @click.option("--steps", default=5, help="Motions on the way, both ends included.")
 @click.option("--path", type=click.Choice(("line", "circle")), default="line", help="Straight, or on the great circle.")
-@click.option("--file", type=click.Path(path_type=Path), help="A csv of start,end as the release's, instead.")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="A csv of start,end as the release's, instead: clips of --store."
+)
 @clips_option
+@root_option
 @out_option
 @frames_option
 @format_option
 def interpolate(
     run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
-    out: Path, frames: int | None, formats: tuple[str, ...],
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Decode points between START and END, each a text, a motion file (.npz, .bvh), or store:LABEL.
 
     \b
     Example: mclip interpolate runs/cmu "walk" "crawl" --steps 5 --out out
+             mclip interpolate runs/cmu --file paper_interps.csv --store store.zarr --out out
     """
     from mclip.pipeline.store import open_store
     from mclip.training import generate as generation
@@ -386,10 +408,43 @@ def interpolate(
     if (file is None) == (end is None) or (file and start):
         raise click.UsageError("name START and END, or a --file of them")
     words = {"start": start or "", "end": end or ""}
-    rows = generation.table_in(file, generation.INTERPOLATION) if file else [words]
+    # The release's table has no column that says so, and its words are labels of its data.
+    rows = generation.table_in(file, generation.INTERPOLATION, source="data" if store else "text") if file else [words]
     opened = load_run(run)
     made = generation.interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
-    click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, formats=formats))
+    click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, root=root, formats=formats))
+
+
+@cli.command()
+@run_argument
+@click.option("--content", required=True, help="What is done: a text, a motion file, or store:LABEL of --store.")
+@click.option("--style", "style_", required=True, help="How it is done: as --content.")
+@click.option("--neutral", help="The action of --style without its style, to be taken away: as --content.")
+@scale_option
+@clips_option
+@root_option
+@out_option
+@frames_option
+@format_option
+def style(
+    run: Path, content: str, style_: str, neutral: str | None, scales: tuple[float, ...], store: str | None,
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Decode content + scale * style, as the paper adds a style; with --neutral, content + scale (style - neutral).
+
+    \b
+    Example: mclip style runs/cmu --content run.npz --style "proud" --out out
+             mclip style runs/cmu --content run.npz --style proud_walk.npz --neutral walk.npz --out out
+    """
+    from mclip.pipeline.store import open_store
+    from mclip.training import generate as generation
+    from mclip.training.run import load_run
+
+    opened = load_run(run)
+    made = generation.styles(
+        opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None
+    )  # fmt: skip
+    click.echo(generation.write_motions(opened, "style", made, out, frames=frames, root=root, formats=formats))
 
 
 @cli.command()

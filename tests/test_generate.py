@@ -1,6 +1,9 @@
 """Latent arithmetic, and folders of motions that appear whole and are made once."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from mclip.cli import cli
 from mclip.pipeline.amass import read_motion, resample
@@ -15,7 +19,7 @@ from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.rotations import rot6d_to_matrix
 from mclip.pipeline.store import Store
 from mclip.training import generate
-from mclip.training.motion import motion_of_rows
+from mclip.training.motion import motion_of_rows, read
 from mclip.training.run import Run
 
 WALK = Path(generate.__file__).parents[1] / "pipeline/data/motions/EMBEDDED/walk/walk_poses.npz"
@@ -205,3 +209,155 @@ def test_commands_take_words_or_a_file_but_not_both(run: Run, tmp_path: Path) ->
                                     "--frames", "3", "--format", "bvh", "--out", str(tmp_path / "o")])  # fmt: skip
     assert told.exit_code == 0, told.output
     assert len(list((tmp_path / "o").glob("*.bvh"))) == 4
+
+
+def test_a_seed_gives_another_motion_of_a_text_and_always_the_same(run: Run, encoder: Encoder) -> None:
+    texts = ["walk", "kick"]
+    vectors = generate.vectors_of(run, texts, encoder)
+    plain = generate.variations(texts, vectors, ())
+    assert [prompt.title for prompt in plain] == texts
+    assert np.array_equal(plain[1].vector_C, vectors[1].numpy())
+    made = generate.variations(texts, vectors, (1, 2), share=0.25)
+    assert [prompt.title for prompt in made] == [
+        "walk (seed 1)", "walk (seed 2)", "kick (seed 1)", "kick (seed 2)",
+    ]  # fmt: skip
+    away = [np.linalg.norm(prompt.vector_C - vectors[item // 2].numpy()) for item, prompt in enumerate(made)]
+    assert away == pytest.approx([0.25 * run.z_length] * 4, rel=1e-4)
+    alone = generate.variations(texts[1:], vectors[1:], (2,), share=0.25)[0]  # whatever is asked for beside it
+    assert np.array_equal(alone.vector_C, made[3].vector_C)
+    directions = np.stack([made[item].vector_C - vectors[item // 2].numpy() for item in range(4)])
+    assert np.abs(np.corrcoef(directions) - np.eye(4)).max() < 0.3
+
+
+def test_how_far_without_a_seed_is_a_usage_error(run: Run) -> None:
+    told = CliRunner().invoke(cli, ["generate", str(run.folder), "walk", "--vary", "0.5"])
+    assert told.exit_code == 2
+    assert "name at least one" in told.output
+
+
+def test_a_style_is_added_at_the_contents_length_or_exchanged_for_its_neutral(run: Run, store: Store) -> None:
+    content, style = torch.tensor([3.0, 0]), torch.tensor([0.0, 4.0])
+    found = generate.styled(content, style, (0.0, 1.0))
+    assert torch.allclose(found, torch.tensor([[3.0, 0], [1.8, 2.4]]))
+    words = ("store:walk", "store:kick", "store:getup_facedown")
+    made = generate.styles(run, *words[:2], (0.5,), neutral=words[2], store=store)
+    walk, kick, getup = generate.vectors_of(run, words, store=store)
+    assert np.allclose(made[0].vector_C, walk + 0.5 * (kick - getup), atol=1e-5)
+    assert made[0].title == "walk + 0.5 (kick - getup_facedown)"
+    added = generate.styles(run, *words[:2], (1.0,), store=store)[0]
+    assert added.title == "walk + 1 kick"
+    cosines = [torch.nn.functional.cosine_similarity(torch.from_numpy(added.vector_C), z, dim=0) for z in (walk, kick)]
+    assert cosines[0] == pytest.approx(float(cosines[1]), abs=1e-5)  # the sum of two of one length lies between them
+
+
+def test_a_motion_that_is_turned_to_the_front_faces_the_viewer_and_moves_as_before(run: Run, tmp_path: Path) -> None:
+    vectors = torch.randn(3, 384, generator=torch.Generator().manual_seed(0))
+    prompts = generate.prompts_of(["a", "b", "c"], vectors)
+    for root in ("keep", "front"):
+        generate.write_motions(run, "generate", prompts, tmp_path / root, frames=6, root=root, formats=("npz",))
+    for name in ("00-a.npz", "01-b.npz", "02-c.npz"):
+        kept, turned = (read(tmp_path / root / name) for root in ("keep", "front"))
+        facing = turned.rotmat_TJ33[0, 0, :, 2]
+        assert facing[1] < 0
+        assert abs(float(facing[0])) < 1e-5
+        assert torch.allclose(turned.rotmat_TJ33[:, 1:], kept.rotmat_TJ33[:, 1:], atol=1e-5)
+        steps = [motion.trans_T3.diff(dim=0).norm(dim=1) for motion in (kept, turned)]
+        assert torch.allclose(*steps, atol=1e-5)
+        assert torch.allclose(turned.trans_T3[:, 2], kept.trans_T3[:, 2], atol=1e-4)
+    assert abs(float(kept.rotmat_TJ33[0, 0, 0, 2])) > 1e-3  # or there was nothing to turn
+    again = generate.write_motions(run, "generate", prompts, tmp_path / "front", frames=6, formats=("npz",))
+    assert "3 motions of 6 frames done" in again  # another request
+
+
+def test_a_sheet_shows_the_first_motions_only(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "MOST_ROWS", 2)
+    prompts = generate.prompts_of(["a", "b", "c"], torch.randn(3, 384))
+    generate.write_motions(run, "generate", prompts, tmp_path, frames=4, formats=("npz",))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * 160, 2 * 160)
+    assert (tmp_path / "02-c.npz").exists()
+
+
+def test_a_request_that_was_half_overwritten_by_another_is_made_again(run: Run, tmp_path: Path) -> None:
+    mine, other = (generate.prompts_of(["a"], torch.randn(1, 384)) for _ in range(2))
+    generate.write_motions(run, "generate", mine, tmp_path, frames=4, formats=("npz",))
+    generate.begin(tmp_path, generate.request_of(run, "generate", other, frames=4, formats=("npz",)))  # then killed
+    assert "1 motions" in generate.write_motions(run, "generate", mine, tmp_path, frames=4, formats=("npz",))
+
+
+# A write beyond the limit first fails as on a full disk, then kills the process in the middle of it.
+FULL_DISK = """
+import resource, signal, sys, warnings
+warnings.simplefilter("ignore")
+from mclip.cli import cli
+limit, command = int(sys.argv[1]), sys.argv[2:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+try:
+    cli.main(command, standalone_mode=False)
+except Exception as error:
+    print(error.format_message(), flush=True)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+cli.main(command, standalone_mode=False)
+"""
+
+
+def test_a_full_disk_and_a_kill_leave_no_half_written_file_and_the_same_command_goes_on(
+    run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ["interpolate", str(run.folder), str(WALK), str(WALK), "--steps", "3", "--frames", "30", "--format",
+               "npz", "--format", "gif", "--out", str(out)]  # fmt: skip
+    limit = 60_000  # bytes: enough for an .npz, not for a .gif
+    child = subprocess.run([sys.executable, "-c", FULL_DISK, str(limit), *command], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGXFSZ, child.stderr
+    assert "File too large" in child.stdout
+    whole = [path for path in out.iterdir() if not path.name.startswith(".")]
+    assert [path.name for path in whole] == ["00-walk-to-walk-0-2.npz"]
+    assert len(read(whole[0]).trans_T3) == 30
+    written = whole[0].stat().st_mtime_ns
+    told = CliRunner().invoke(cli, command)
+    assert "3 motions of 30 frames done" in told.output
+    assert whole[0].stat().st_mtime_ns == written
+    assert sorted(path.suffix for path in out.iterdir()) == [".gif"] * 3 + [".json"] + [".npz"] * 3 + [".png"]
+    assert "0 of 3 motions to do" in CliRunner().invoke(cli, command).output
+
+
+@pytest.mark.parametrize("text", ["", "   ", "walk " * 10_000])
+def test_prompts_that_say_nothing_or_too_much_get_one_line(run: Run, tmp_path: Path, text: str) -> None:
+    told = CliRunner().invoke(cli, ["generate", str(run.folder), text, "--out", str(tmp_path / "o")])
+    assert told.exit_code == 1
+    assert len(told.output.splitlines()) == 1
+    assert "an empty text: write what the person does" in told.output or "expected at most 2,000" in told.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_motions_of_one_frame_or_of_another_skeleton_are_named(run: Run, tmp_path: Path) -> None:
+    with np.load(WALK) as file:
+        arrays = dict(file)
+    one = {name: array[:1] if name in ("poses", "trans") else array for name, array in arrays.items()}
+    np.savez(tmp_path / "one.npz", **one)
+    np.savez(tmp_path / "other.npz", **{**arrays, "poses": arrays["poses"][:, :66]})
+    (tmp_path / "other.bvh").write_text(
+        "HIERARCHY\nROOT trunk\n{\nOFFSET 0 0 0\nCHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation "
+        "Yrotation\nEnd Site\n{\nOFFSET 0 1 0\n}\n}\nMOTION\nFrames: 2\nFrame Time: 0.033333\n"
+        "0 0 0 0 0 0\n0 0 0 0 0 0\n"
+    )
+    for name, told in {
+        "one.npz": "one.npz: 1 frames, expected at least 2",
+        "other.npz": "other.npz: poses has shape (39, 66), expected (T, 156|165|72)",
+        "other.bvh": "other.bvh: no joint for left_ankle",
+    }.items():
+        words = ["edit", str(run.folder), "--from", "walk", "--to", "run", "--base", str(tmp_path / name)]
+        found = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "o")])
+        assert found.exit_code == 1
+        assert told in found.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_releases_interpolations_are_clips_where_a_store_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "paper_interps.csv"
+    file.write_text("start,end\nbowling,jogging\nwalk.npz,store:kick\n")
+    assert generate.table_in(file, generate.INTERPOLATION, source="data") == [
+        {"start": "store:bowling", "end": "store:jogging"}, {"start": "walk.npz", "end": "store:kick"},
+    ]  # fmt: skip

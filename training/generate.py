@@ -19,17 +19,29 @@ from torch.nn import functional as F
 
 from mclip.pipeline.amass import resample
 from mclip.pipeline.encoder import Encoder
+from mclip.pipeline.prepare import facing_front
 from mclip.pipeline.render import tile
+from mclip.pipeline.stage import progress_bar
 from mclip.pipeline.store import Store
 from mclip.training.clips import CLIP, clip_rows
 from mclip.training.continuation import continued
-from mclip.training.export import write
-from mclip.training.motion import MOTION_FILES, motion_of_rows, pictures, read_recording, rows_of_motion
+from mclip.training.export import DRAWN, by_rename, write
+from mclip.training.motion import (
+    MOTION_FILES,
+    Motion,
+    motion_of_rows,
+    pictures,
+    read_recording,
+    rows_of_motion,
+)
 from mclip.training.run import ROOT, Run, write_aside
 
 BATCH = 64
 MANIFEST = "motions.json"
+REQUEST = ".request.json"  # what a folder is being made for, until its manifest is there
 LONGEST_TEXT = 2000  # characters of a prompt
+VARY = 0.5  # how far a seed leads away from a text, as a share of the vector's length
+MOST_ROWS = 64  # motions that a sheet shows
 # Columns of the release's paper_edits.csv and paper_interps.csv; `motion_source`, text or data, may be another.
 EDIT = ("base", "v_start", "v_end")
 INTERPOLATION = ("start", "end")
@@ -64,11 +76,16 @@ def is_clip(source: str) -> bool:
     return source.startswith(CLIP)
 
 
+def is_motion(source: str) -> bool:
+    """Whether a source is a motion, in a file or in a store, and not a text."""
+    return is_file(source) or is_clip(source)
+
+
 def vectors_of(
     run: Run, sources: Sequence[str], encoder: Encoder | None = None, *, store: Store | None = None
 ) -> Float[Tensor, "N C"]:
     """Latent vectors (N, C) of texts, motion files (what ends in .npz or .bvh), and clips of a store (store:LABEL)."""
-    texts = list(dict.fromkeys(source for source in sources if not is_file(source) and not is_clip(source)))
+    texts = list(dict.fromkeys(source for source in sources if not is_motion(source)))
     for text in texts:
         check_text(text)
     vectors = {source: motion_vector(run, Path(source)) for source in dict.fromkeys(sources) if is_file(source)}
@@ -132,10 +149,38 @@ def in_place(run: Run, rows: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*ba
     return rows if run.row25 == ROOT else torch.cat((rows[..., :24, :], torch.zeros_like(rows[..., 24:, :])), dim=-2)
 
 
+def facing_viewer(rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, "T 25 6"]:
+    """The decoded rows turned about the vertical as a whole, so that the first frame faces -y, where a viewer stands.
+
+    The release overwrites the root's rotation in every frame instead, and with it every turn, roll and fall.
+    """
+    return rows_of_motion(*facing_front(rows_TRD[:, :24], rows_TRD[:, 24, :3]))
+
+
+def varied(vector_C: Float[Tensor, " C"], text: str, *, seed: int, share: float) -> Float[Tensor, " C"]:
+    """The vector led away in a random direction by `share` of its length: another motion of the same text.
+
+    The direction comes from the seed and the text alone, so it is the same whatever else is asked for beside it.
+    """
+    drawn = int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7])
+    noise_C = torch.randn(len(vector_C), generator=torch.Generator().manual_seed(drawn))
+    return vector_C + share * vector_C.norm() * F.normalize(noise_C, dim=0)
+
+
+def styled(
+    content_C: Float[Tensor, " C"], style_C: Float[Tensor, " C"], scales: Sequence[float]
+) -> Float[Tensor, "N C"]:
+    """content + scale * style for every scale, at the length of `content` (paper, section 4.2: a style is added).
+
+    The length is given back because two vectors of a narrow cone add up to one of twice the length.
+    """
+    return torch.stack([F.normalize(content_C + scale * style_C, dim=0) * content_C.norm() for scale in scales])
+
+
 def edited(
     base_C: Float[Tensor, " C"], from_C: Float[Tensor, " C"], to_C: Float[Tensor, " C"], scales: Sequence[float]
 ) -> Float[Tensor, "N C"]:
-    """base + scale (to - from) for every scale (paper, section 4.2)."""
+    """base + scale (to - from) for every scale (paper, section 4.2: editing by arithmetic in the latent space)."""
     return torch.stack([base_C + scale * (to_C - from_C) for scale in scales])
 
 
@@ -168,10 +213,11 @@ def prompts_in(lines: Iterable[str]) -> list[str]:
     return [line for line in found if line]
 
 
-def table_in(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def table_in(file: Path, columns: Sequence[str], *, source: str = "text") -> list[dict[str, str]]:
     """The rows of a csv with these columns, whose cells are texts, motion files or clips; ValueError naming what lacks.
 
-    A row whose `motion_source` is `data` means clips of the store by their labels, as the release reads it.
+    A row whose `motion_source` is `data` means clips of the store by their labels, as the release reads it; `source` is
+    that of a table without the column.
     """
     with file.open(encoding="utf-8-sig", newline="") as opened:
         reader = csv.DictReader(opened, skipinitialspace=True)
@@ -180,8 +226,11 @@ def table_in(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             raise ValueError(f"{file}: no column {', '.join(missing)}; expected the columns {', '.join(columns)}")
         rows = []
         for row in reader:
-            mark = CLIP if row.get("motion_source") == "data" else ""
-            rows.append({name: mark + (row[name] or "").strip() for name in columns})
+            of_store = (row.get("motion_source") or source) == "data"
+            cells = {name: (row[name] or "").strip() for name in columns}
+            rows.append(
+                {name: CLIP + cell if of_store and not is_motion(cell) else cell for name, cell in cells.items()}
+            )
     for number, row in enumerate(rows, 1):
         if empty := [name for name in columns if not row[name].removeprefix(CLIP)]:
             raise ValueError(f"{file}: row {number} has no {', '.join(empty)}: write a text or a motion file")
@@ -193,6 +242,19 @@ def table_in(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 def prompts_of(titles: Sequence[str], vectors_NC: Float[Tensor, "N C"]) -> list[Prompt]:
     """A prompt for every title and vector."""
     return [Prompt(title, vector.numpy()) for title, vector in zip(titles, vectors_NC, strict=True)]
+
+
+def variations(
+    texts: Sequence[str], vectors_NC: Float[Tensor, "N C"], seeds: Sequence[int], *, share: float = VARY
+) -> list[Prompt]:
+    """The prompts of every text, each as it is where no seed is given, else one a seed."""
+    if not seeds:
+        return prompts_of(texts, vectors_NC)
+    return [
+        Prompt(f"{text} (seed {seed})", varied(vector_C, text, seed=seed, share=share).numpy())
+        for text, vector_C in zip(texts, vectors_NC, strict=True)
+        for seed in seeds
+    ]
 
 
 def named(source: str) -> str:
@@ -212,6 +274,25 @@ def edits(
         titles = [f"{base} + {scale:g} ({goal} - {away})" for scale in scales]
         made += prompts_of(titles, edited(base_C, from_C, to_C, scales))
     return made
+
+
+def styles(
+    run: Run, content: str, style: str, scales: Sequence[float], *, neutral: str | None = None,
+    store: Store | None = None, encoder: Encoder | None = None,
+) -> list[Prompt]:  # fmt: skip
+    """The prompts of a content in a style, each a text, a motion file or a clip, at every scale.
+
+    The paper adds the vector of the style's name. A clip shows an action beside its style: with `neutral`, the same
+    action without the style, what is added is only style - neutral, an edit.
+    """
+    words = [content, style] if neutral is None else [content, style, neutral]
+    content_C, style_C, *neutral_C = vectors_of(run, words, encoder, store=store)
+    what, how, *without = map(named, words)
+    if neutral_C:
+        vectors_NC, added = edited(content_C, neutral_C[0], style_C, scales), f"({how} - {without[0]})"
+    else:
+        vectors_NC, added = styled(content_C, style_C, scales), how
+    return prompts_of([f"{what} + {scale:g} {added}" for scale in scales], vectors_NC)
 
 
 def interpolations(
@@ -241,49 +322,82 @@ class Request:
     kind: str
     titles: list[str]
     frames: int
+    root: str  # keep, or front: as decoded, or turned to face the viewer
     formats: list[str]
     model: str  # of run.fingerprint
     vectors: str  # sha256
 
+    def files(self, number: int) -> list[str]:
+        """Names of the files of a motion."""
+        name = file_name(number, self.titles[number])
+        return [f"{name}.{suffix}" for suffix in self.formats]
 
-def request_of(run: Run, kind: str, prompts: Sequence[Prompt], *, frames: int, formats: Sequence[str]) -> Request:
+    def is_in(self, file: Path) -> bool:
+        """Whether a file of the folder says that it was this request."""
+        return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("request") == asdict(self)
+
+
+def request_of(
+    run: Run, kind: str, prompts: Sequence[Prompt], *, frames: int, root: str = "keep", formats: Sequence[str]
+) -> Request:
     """The request that these prompts make of a run."""
     stacked = np.stack([prompt.vector_C for prompt in prompts]).astype(np.float32).round(5)
     vectors = hashlib.sha256(stacked.tobytes()).hexdigest()
-    return Request(kind, [prompt.title for prompt in prompts], frames, list(formats), run.fingerprint, vectors)
+    return Request(kind, [prompt.title for prompt in prompts], frames, root, list(formats), run.fingerprint, vectors)
 
 
 def write_motions(
-    run: Run, kind: str, prompts: Sequence[Prompt], out: Path, *, frames: int | None = None, formats: Sequence[str]
-) -> str:
-    """Decode the prompts into a folder: a file a format each, a sheet of them all, and motions.json, which is last.
+    run: Run, kind: str, prompts: Sequence[Prompt], out: Path, *, frames: int | None = None, root: str = "keep",
+    formats: Sequence[str],
+) -> str:  # fmt: skip
+    """Decode the prompts into a folder: a file a format each, a sheet of them, and motions.json, which is last.
 
-    Returns the summary line. The same request again writes nothing.
+    Returns the summary line. The same request again writes nothing, and goes on where it was killed.
     """
-    request = request_of(run, kind, prompts, frames=frames or run.crop, formats=formats)
+    request = request_of(run, kind, prompts, frames=frames or run.crop, root=root, formats=formats)
     if is_written(out, request):
         return f"{kind}: 0 of {len(prompts)} motions to do in {out}"
-    out.mkdir(parents=True, exist_ok=True)
+    begin(out, request)
     decoded = decode(run, torch.from_numpy(np.stack([prompt.vector_C for prompt in prompts])), request.frames)
-    strips, entries = [], []
-    for number, (prompt, rows) in enumerate(zip(prompts, decoded, strict=True)):
-        motion = motion_of_rows(rows, run.fps)
-        drawn = pictures(motion)
-        name = file_name(number, prompt.title)
-        for suffix in formats:
-            write(out / f"{name}.{suffix}", motion, frames_TSS3=drawn)
-        strips.append(drawn[np.linspace(0, len(drawn) - 1, 8).astype(int)].numpy())
-        entries.append({"title": prompt.title, "files": [f"{name}.{suffix}" for suffix in formats]})
-    tile(np.concatenate(strips), columns=8).save(out / "sheet.png")
+    strips = []
+    with progress_bar() as bar:
+        task = bar.add_task(kind, total=len(prompts), rate="")
+        for number, rows in enumerate(decoded):
+            turned = facing_viewer(rows) if root == "front" else rows
+            strips += write_motion_files(out, request, number, motion_of_rows(turned, run.fps))
+            bar.update(task, advance=1, rate=f"{bar.tasks[task].speed or 0:.1f} motions/s")
+    with by_rename(out / "sheet.png") as aside:
+        tile(np.concatenate(strips), columns=8).save(aside)
+    entries = [{"title": title, "files": request.files(number)} for number, title in enumerate(request.titles)]
     write_aside(out / MANIFEST, json.dumps({"request": asdict(request), "motions": entries}, indent=2) + "\n")
+    (out / REQUEST).unlink()
     return f"{kind}: {len(prompts)} motions of {request.frames} frames done in {out}, sheet {out / 'sheet.png'}"
+
+
+def write_motion_files(out: Path, request: Request, number: int, motion: Motion) -> list[np.ndarray]:
+    """Write the files of a motion that are not there yet; returns its eight pictures for the sheet, or none."""
+    pending = [out / name for name in request.files(number) if not (out / name).exists()]
+    is_shown = number < MOST_ROWS
+    drawn = pictures(motion) if is_shown or any(path.suffix[1:] in DRAWN for path in pending) else None
+    for path in pending:
+        write(path, motion, frames_TSS3=drawn)
+    if drawn is None or not is_shown:
+        return []
+    return [drawn[np.linspace(0, len(drawn) - 1, 8).astype(int)].numpy()]
+
+
+def begin(out: Path, request: Request) -> None:
+    """Make the folder ready for a request: what an earlier, killed run of the same wrote stays, files of another go."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not request.is_in(out / REQUEST):
+        (out / MANIFEST).unlink(missing_ok=True)  # first: from here on it would not be true any more
+        for number in range(len(request.titles)):
+            for name in request.files(number):
+                (out / name).unlink(missing_ok=True)
+        write_aside(out / REQUEST, json.dumps({"request": asdict(request)}))
 
 
 def is_written(out: Path, request: Request) -> bool:
     """Whether the folder holds exactly what is asked for."""
-    file = out / MANIFEST
-    if not file.exists():
-        return False
-    made = json.loads(file.read_text(encoding="utf-8"))
-    files = [out / name for entry in made["motions"] for name in entry["files"]]
-    return made["request"] == asdict(request) and all(path.exists() for path in files)
+    names = (name for number in range(len(request.titles)) for name in request.files(number))
+    return request.is_in(out / MANIFEST) and all((out / name).exists() for name in names)
