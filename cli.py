@@ -283,7 +283,7 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 @store_argument
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
 @click.option("--queries", type=click.Path(path_type=Path), help='JSON list of {"text": ..., "clip": ...} to find.')
-@click.option("--classes", help="Recognise among babel60, a file of a class a line, or BABEL's label json, too.")
+@click.option("--classes", help="Recognise among these too, as recognise takes them.")
 @click.option("--replace", is_flag=True, help="Measure again.")
 def evaluate(
     run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, replace: bool
@@ -450,7 +450,7 @@ def style(
 @cli.command()
 @run_argument
 @click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
-@click.option("--classes", default="babel60", help="babel60, a file of a class a line, or BABEL's label json.")
+@click.option("--classes", default="babel60", help="babel60, babel120, a file of a class a line, or BABEL's list.")
 @top_option
 @json_option
 def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mclip.pipeline.store import DONE, FAILED, PENDING, Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,15 @@ def progress_bar() -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
+    """The items one by one, with a bar on stderr that counts them."""
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=len(items), rate="")
+        for item in items:
+            yield item
+            bar.update(task, advance=1, rate=f"{bar.tasks[task].speed or 0:,.1f} {unit}/s")
 
 
 def run_stage(

@@ -91,6 +91,8 @@ SCHEMA: dict[str, Spec] = {
     "embeddings/*/image_done": Spec("uint8", (), 65536, 0, "mark of embed, one a picture"),
     "embeddings/*/text": Spec("float32", ("width",), 1024, 0, "text vectors as the encoder gives them"),
     "embeddings/*/text_done": Spec("uint8", (), 65536, 0, "mark of embed, one a text"),
+    # One group a trained model, by the fingerprint of its weights. The attribute `latents` says which store it was.
+    "latents/*/z": Spec("float32", ("width",), 1024, 0, "a model's vector of every window's middle crop"),
 }
 # Lists of strings are two arrays each: <name>/utf8 and <name>/offset.
 STRINGS = {
@@ -104,9 +106,9 @@ SPLITS = ("train", "val", "test")
 
 
 def spec_of(path: str) -> Spec:
-    """The schema's entry for an array path; an encoder's name stands for the star."""
+    """The schema's entry for an array path; an encoder's or a model's name stands for the star."""
     parts = path.split("/")
-    if parts[0] == "embeddings":
+    if parts[0] in ("embeddings", "latents"):
         parts[1] = "*"
     return SCHEMA["/".join(parts)]
 

@@ -27,8 +27,8 @@ def validate(store: Store) -> list[str]:
 
 def array_paths(store: Store) -> list[str]:
     """Paths of the schema's arrays that the store has."""
-    encoders = list(store.attributes("embed").get("encoders", {}))
-    paths = (path.replace("*", name) for path in SCHEMA for name in (encoders if "*" in path else [""]))
+    names = {"embeddings": store.attributes("embed").get("encoders", {}), "latents": store.attributes("latents")}
+    paths = (path.replace("*", name) for path in SCHEMA for name in names.get(path.split("/")[0], [""]))
     return [path for path in paths if path in store]
 
 

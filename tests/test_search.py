@@ -1,6 +1,7 @@
 """The nearest of a store and the nearest of classes: against the slow way, and on vectors whose answer is known."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 from mclip.cli import cli
 from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.store import Store, StoreError
+from mclip.pipeline.store import Store, StoreError, one_writer
+from mclip.pipeline.validate import validate
 from mclip.training import clips, generate, search
 from mclip.training.crops import load_crops
 from mclip.training.run import Run
@@ -46,10 +48,29 @@ def test_a_stores_vectors_are_those_of_the_trainers_middle_crops(run: Run, store
     assert crops.frames.min() < crops.crop  # or padding was never tried
 
 
-def test_vectors_are_made_once_for_a_run_and_a_store(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = search.cached_vectors(run, store)
+def test_vectors_are_kept_in_the_store_for_a_run_and_made_again_for_other_windows(
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = search.latents_of(run, store)
+    path = f"latents/{run.fingerprint}/z"
+    assert np.array_equal(store.read(path), made)
+    assert validate(store) == []
     monkeypatch.setattr(search, "encoded", None)  # would fail if it were called
-    assert np.array_equal(search.cached_vectors(run, store), made)
+    assert np.array_equal(search.latents_of(run, store), made)
+    monkeypatch.setattr(search, "encoded", lambda *_: iter([made + 1]))
+    monkeypatch.setattr(Store, "fingerprint", lambda _: "other windows")
+    assert np.array_equal(search.latents_of(run, store), made + 1)
+    store.forget("latents", "latents")
+
+
+def test_a_store_that_somebody_is_writing_is_searched_without_keeping(
+    run: Run, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with one_writer(store.url):
+        found = search.search(run, store, "store:kick", top=1)
+    assert "/kick/" in f"/{found[0].clip}"
+    assert "latents" not in store
+    assert re.search(r"vectors are not kept in .*process \d+ on ", capsys.readouterr().err)
 
 
 def test_a_clip_finds_itself_first_and_says_where_it_is(run: Run, store: Store) -> None:
@@ -109,9 +130,30 @@ def test_classes_come_from_babel_or_a_file(tmp_path: Path) -> None:
     assert search.classes_of(str(tmp_path / "a.json")) == ["walk", "run"]
 
 
-def test_an_unknown_class_file_and_one_without_classes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--classes babel120: no such file; expected babel60"):
+def test_the_further_classes_of_babel_come_from_its_own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"babel120: neither action_label_2_idx.json nor BABEL/action_label_2_idx"):
         search.classes_of("babel120")
+    (tmp_path / "BABEL").mkdir()
+    names = {f"class {number}": number for number in reversed(range(252))}
+    (tmp_path / "BABEL/action_label_2_idx.json").write_text(json.dumps(names))
+    assert search.classes_of("babel120") == [f"class {number}" for number in range(120)]
+    assert len(search.classes_of("BABEL/action_label_2_idx.json")) == 252
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("[1, 2]", "no object of names"), ('{"walk": "a"}', "no object of names"), ("{", "cannot be read as JSON")],
+)
+def test_a_json_that_is_no_list_of_classes_is_named(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.json: {told}"):
+        search.classes_of(str(tmp_path / "a.json"))
+
+
+def test_an_unknown_class_file_and_one_without_classes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--classes babel600: no such file; expected babel60, babel120"):
+        search.classes_of("babel600")
     (tmp_path / "a.txt").write_text("# nothing\n")
     with pytest.raises(ValueError, match=r"a\.txt: 0 classes, expected at least two"):
         search.classes_of(str(tmp_path / "a.txt"))

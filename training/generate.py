@@ -21,7 +21,7 @@ from mclip.pipeline.amass import resample
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.prepare import facing_front
 from mclip.pipeline.render import tile
-from mclip.pipeline.stage import progress_bar
+from mclip.pipeline.stage import tracked
 from mclip.pipeline.store import Store
 from mclip.training.clips import CLIP, clip_rows
 from mclip.training.continuation import continued
@@ -360,12 +360,9 @@ def write_motions(
     begin(out, request)
     decoded = decode(run, torch.from_numpy(np.stack([prompt.vector_C for prompt in prompts])), request.frames)
     strips = []
-    with progress_bar() as bar:
-        task = bar.add_task(kind, total=len(prompts), rate="")
-        for number, rows in enumerate(decoded):
-            turned = facing_viewer(rows) if root == "front" else rows
-            strips += write_motion_files(out, request, number, motion_of_rows(turned, run.fps))
-            bar.update(task, advance=1, rate=f"{bar.tasks[task].speed or 0:.1f} motions/s")
+    for number in tracked(range(len(prompts)), kind, "motions"):
+        rows = facing_viewer(decoded[number]) if root == "front" else decoded[number]
+        strips += write_motion_files(out, request, number, motion_of_rows(rows, run.fps))
     with by_rename(out / "sheet.png") as aside:
         tile(np.concatenate(strips), columns=8).save(aside)
     entries = [{"title": title, "files": request.files(number)} for number, title in enumerate(request.titles)]

@@ -3,6 +3,7 @@
 # W windows, T frames, C latent width, K classes, N chunks of a motion
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,33 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed import unit
 from mclip.pipeline.encoder import Encoder
+from mclip.pipeline.labels import BABEL_60
 from mclip.pipeline.render import rows_of
-from mclip.pipeline.store import Store, StoreError
+from mclip.pipeline.stage import tracked
+from mclip.pipeline.store import Store, StoreError, one_writer
 from mclip.training.clips import middle_texts
-from mclip.training.export import by_rename
 from mclip.training.generate import check_text, continued_rows, encode, motion_rows, vectors_of
 from mclip.training.motion import rows_of_motion
 from mclip.training.run import Run
 
 BATCH = 64
 
-# In the order of BABEL's indices (action_label_2_idx.json, the first 60).
-BABEL60 = (
-    "walk", "stand", "hand movements", "turn", "interact with/use object", "arm movements", "t pose", "step",
-    "backwards movement", "raising body part", "look", "touch object", "leg movements", "forward movement",
-    "circular movement", "stretch", "jump", "touching body part", "sit", "place something", "take/pick something up",
-    "run", "bend", "throw", "foot movements", "a pose", "stand up", "lowering body part", "sideways movement",
-    "move up/down incline", "action with ball", "kick", "gesture", "head movements", "jog", "grasp object",
-    "waist movements", "lift something", "knee movement", "wave", "move something", "swing body part", "catch", "dance",
-    "lean", "greet", "poses", "touching face", "sports move", "exercise/training", "clean something", "punch", "squat",
-    "scratch", "hop", "play sport", "stumble", "crossing limbs", "perform", "martial art",
-)  # fmt: skip
+BABEL_NAMES = "action_label_2_idx.json"  # BABEL's own list of classes, in its release
 
 
 @dataclass(frozen=True)
@@ -71,24 +62,29 @@ class Index:
 
 
 def index_of(run: Run, store: Store) -> Index:
-    """The index of a store for a run: made once, then read from RUN/vectors/, for these weights and this store."""
+    """The index of a store for a run; StoreError where there is nothing to search."""
     sequence = store.read("windows/sequence")
     if not len(sequence):
         raise StoreError(f"{store.url}: no window to search; expected a store that `mclip prepare` filled")
-    z_WC = cached_vectors(run, store)
     first = np.flatnonzero(np.diff(sequence, prepend=-1))
-    return Index(torch.from_numpy(unit(z_WC).astype(np.float32)), first)
+    return Index(torch.from_numpy(unit(latents_of(run, store)).astype(np.float32)), first)
 
 
-def cached_vectors(run: Run, store: Store) -> np.ndarray:
-    """Vector (W, C) of the middle crop of every window of a store."""
-    file = run.folder / "vectors" / f"{run.fingerprint}-{store.fingerprint()}.safetensors"
-    if file.exists():
-        return load_file(file)["z_WC"]
+def latents_of(run: Run, store: Store) -> np.ndarray:
+    """Vector (W, C) of the middle crop of every window: made once, then read from the store, for these weights.
+
+    Where the store cannot be written, or somebody else is writing, they are made every time and a line says so.
+    """
+    path, made_of = f"latents/{run.fingerprint}/z", store.fingerprint()
+    if path in store and store.attributes("latents").get(run.fingerprint) == made_of:
+        return store.read(path)
     z_WC = np.concatenate(list(encoded(run, store)))
-    file.parent.mkdir(exist_ok=True)
-    with by_rename(file) as aside:
-        save_file({"z_WC": z_WC}, aside)
+    try:
+        with one_writer(store.url):
+            store.write(path, z_WC, width=z_WC.shape[1])
+            store.set_attributes("latents", **{run.fingerprint: made_of})
+    except (OSError, StoreError) as error:
+        print(f"vectors are not kept in {store.url}: {error}", file=sys.stderr)
     return z_WC
 
 
@@ -99,7 +95,7 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
     if fps != run.fps:
         raise StoreError(f"{store.url}: {fps:g} fps, but {run.folder} was trained at {run.fps:g}: prepare it so")
     row, frames = store.read("windows/row"), store.read("windows/frames")
-    for part in np.split(np.arange(len(row)), range(BATCH, len(row), BATCH)):
+    for part in tracked(np.split(np.arange(len(row)), range(BATCH, len(row), BATCH)), "encode", "batches"):
         start = row[part] + np.maximum(frames[part] - run.crop, 0) // 2
         valid = np.minimum(frames[part], run.crop)
         at = np.concatenate([np.arange(first, first + count) for first, count in zip(start, valid, strict=True)])
@@ -131,27 +127,56 @@ def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
 
 
 def classes_of(spec: str) -> list[str]:
-    """Class names: `babel60`, a file of one a line (# begins a comment), or BABEL's action_label_2_idx.json."""
+    """Class names: `babel60`, `babel120`, a file of one a line (# begins a comment), or BABEL's own list of classes.
+
+    BABEL's further names are in its release only, so `babel120` looks for its list here and in a folder BABEL.
+    """
     if spec == "babel60":
-        return list(BABEL60)
-    file = Path(spec)
+        return list(BABEL_60)
+    if spec == "babel120":
+        return names_in(babel_file())[:120]
+    return names_in(Path(spec))
+
+
+def babel_file() -> Path:
+    """BABEL's list of classes; ValueError saying where it was looked for."""
+    places = [Path(BABEL_NAMES), Path("BABEL", BABEL_NAMES)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        looked = " nor ".join(map(str, places))
+        raise ValueError(
+            f"--classes babel120: neither {looked} here; its names 60 to 119 are in that file of BABEL's release "
+            "(action_recognition/data): put it there, or pass its path as --classes"
+        )
+    return found
+
+
+def names_in(file: Path) -> list[str]:
+    """The class names in a file; ValueError for what is none."""
     if not file.is_file():
         raise ValueError(
-            f"--classes {spec}: no such file; expected babel60, a text file of one class a line, or BABEL's "
-            "action_label_2_idx.json, which holds the 120"
+            f"--classes {file}: no such file; expected babel60, babel120, a text file of one class a line, or BABEL's "
+            f"{BABEL_NAMES}"
         )
     text = file.read_text(encoding="utf-8")
-    if file.suffix == ".json":
-        found = json.loads(text)
-        names = sorted(found, key=found.__getitem__) if isinstance(found, dict) else found
-    else:
-        names = [line.split("#")[0].strip() for line in text.splitlines()]
-    names = list(dict.fromkeys(name for name in names if name))
-    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+    names = ranked_names(file, text) if file.suffix == ".json" else [line.split("#")[0] for line in text.splitlines()]
+    names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    if len(names) < 2:
         raise ValueError(f"{file}: {len(names)} classes, expected at least two names")
     for name in names:
         check_text(name)
     return names
+
+
+def ranked_names(file: Path, text: str) -> list[str]:
+    """The names of a JSON object {name: number} by their numbers; ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict) or not all(isinstance(number, int) for number in found.values()):
+        raise ValueError(f"{file}: no object of names and numbers; expected one as BABEL's {BABEL_NAMES}")
+    return sorted(found, key=found.__getitem__)
 
 
 @dataclass(frozen=True)
