@@ -160,6 +160,34 @@ def prepare(
     finish(summary)
 
 
+@cli.group(cls=Group)
+def body() -> None:
+    """Body models for pictures.
+
+    \b
+    Example: mclip body import smplh/neutral/model.npz neutral.npz
+    """
+
+
+@body.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def import_body(file: Path, out: Path) -> None:
+    """Read FILE, a model of SMPL, SMPL+H or SMPL-X (.npz or .pkl), and write OUT.npz for --body.
+
+    A .pkl is read without running it, and chumpy is not needed. The models are free for research, after registering:
+
+    \b
+    SMPL    https://smpl.is.tue.mpg.de    basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl, ..._f_..., ..._m_...
+    SMPL+H  https://mano.is.tue.mpg.de    smplh/neutral/model.npz of `Extended SMPL+H model`, as AMASS uses it
+    SMPL-X  https://smpl-x.is.tue.mpg.de  SMPLX_NEUTRAL.npz
+    Example: mclip body import smplh/neutral/model.npz bodies/neutral.npz
+    """
+    from mclip.pipeline import body_file
+
+    click.echo(body_file.import_body(file, out))
+
+
 @cli.command()
 @store_argument
 @click.option("--frames", default=1, help="Pictures a window; one is the middle frame.")

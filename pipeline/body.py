@@ -1,10 +1,8 @@
-"""A body mesh and its joints, posed by linear blend skinning (LBS): the embedded CC0 body or an SMPL file."""
+"""A body mesh and its joints, posed by linear blend skinning (LBS): the embedded CC0 body, or SMPL's."""
 
 # B batch, V vertices, J joints (24), F faces, K strongest joints of a vertex, S betas, P pose numbers (9 x 23)
 
 import hashlib
-import zipfile
-import zlib
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib.resources import as_file, files
@@ -16,15 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mclip.pipeline.body_file import Arrays, read_body
 from mclip.pipeline.compiled import compiled, run_parts
-from mclip.pipeline.skeleton import JOINTS, PARENTS, forward_kinematics
+from mclip.pipeline.skeleton import forward_kinematics
 
 EMBEDDED = {"default": "body.npz", "low": "body_low.npz"}
-OWN_KEYS = ("v_template", "faces", "joints", "weights", "parents")
-SMPL_KEYS = ("v_template", "f", "J_regressor", "weights", "kintree_table")
-SMPL_OPTIONAL = ("shapedirs", "posedirs")
-MOST_VERTICES = 1_000_000
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,22 +181,17 @@ def _skin(rest_BV3, joints_VK, weights_VK, affine_BJ34, trans_B3, out_BV3):  # t
 def load_body(body: str | Path = "default") -> Body:
     """The embedded body ("default", or "low" with a tenth of its vertices), or one from an .npz file.
 
-    The file holds our keys (v_template, faces, joints, weights, parents) or those of SMPL's official
-    .npz. A file that is neither, or whose arrays do not fit together, is refused with a ValueError that
-    names it; .pkl files are not read.
+    The file is what `mclip body import` writes, or the .npz of SMPL, SMPL+H or SMPL-X as its site gives it. A file that
+    is neither, or whose arrays do not fit together, is refused with a ValueError that names it, and so is a .pkl.
     """
     if str(body) in EMBEDDED:
         with as_file(files("mclip.pipeline") / "data" / EMBEDDED[str(body)]) as path:
-            return _read_body(path, name=str(body))
-    return _read_body(Path(body), name=Path(body).name)
+            return _body_of(read_body(path), name=str(body))
+    return _body_of(read_body(Path(body)), name=Path(body).name)
 
 
-def _read_body(path: Path, *, name: str) -> Body:
-    arrays = _read_arrays(path)
-    if "joints" not in arrays:
-        arrays = _smpl_arrays(arrays)
-    _check_arrays(arrays, path=path)
-    weights = arrays["weights"].astype(np.float32)
+def _body_of(arrays: Arrays, *, name: str) -> Body:
+    weights_VJ = arrays["weights"].astype(np.float32)
     optional = {
         "shapedirs_V3S": arrays.get("shapedirs"),
         "posedirs_V3P": arrays.get("posedirs"),
@@ -212,96 +201,10 @@ def _read_body(path: Path, *, name: str) -> Body:
         name=name,
         v_template_V3=_float32(arrays["v_template"]),
         joints_J3=_float32(arrays["joints"]),
-        weights_VJ=torch.from_numpy(weights / weights.sum(1, keepdims=True)),
+        weights_VJ=_float32(weights_VJ / weights_VJ.sum(1, keepdims=True)),
         faces_F3=torch.from_numpy(arrays["faces"].astype(np.int64)),
         **{key: _float32(array) for key, array in optional.items() if array is not None},
     )
-
-
-def _read_arrays(path: Path) -> Arrays:
-    """The arrays of a body file under the names they have there; nothing is unpickled."""
-    if path.suffix.lower() == ".pkl":
-        raise ValueError(
-            f"body file {path}: found a pickle, which can run any code when it is read; expected an "
-            ".npz: save the model's arrays v_template, shapedirs, posedirs, J_regressor, weights, f and "
-            "kintree_table with numpy.savez, and give that file"
-        )
-    if not path.is_file():
-        known = ", ".join(f'"{key}"' for key in EMBEDDED)
-        raise FileNotFoundError(f"body {path}: no such file; expected {known} or the path of an .npz")
-    try:
-        # A stream of our own: numpy leaves its file open when the archive is broken.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            wanted = OWN_KEYS if "joints" in archive.files else (*SMPL_KEYS, *SMPL_OPTIONAL)
-            found = [key for key in wanted if key in archive.files]
-            missing = sorted({*wanted} - {*found} - {*SMPL_OPTIONAL})
-            if missing:
-                raise ValueError(
-                    f"found {', '.join(archive.files) or 'nothing'}; without {', '.join(missing)} it is neither "
-                    f"a body of ours ({', '.join(OWN_KEYS)}) nor an SMPL model ({', '.join(SMPL_KEYS)})"
-                )
-            return {key: archive[key] for key in found}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"body file {path}: {error}") from error
-
-
-def _smpl_arrays(arrays: Arrays) -> Arrays:
-    """Our names for the arrays of an SMPL model; its joints are regressed from the mean shape."""
-    # The root's parent is stored as 2**32 - 1.
-    parents = arrays["kintree_table"][0].astype(np.int64).copy()
-    parents[:1] = -1
-    ours = {"faces": arrays["f"], "parents": parents}
-    ours |= {key: arrays[key] for key in arrays if key not in ("f", "kintree_table")}
-    regressor, rest = ours["J_regressor"], ours["v_template"]
-    # Shapes that do not fit are reported by the checks, with the joint count as found.
-    fits = regressor.ndim == 2 and rest.ndim == 2 and regressor.shape[1] == len(rest)
-    return ours | {"joints": regressor @ rest if fits else regressor}
-
-
-def _check_arrays(arrays: Arrays, *, path: Path) -> None:
-    """Refuse arrays of other shapes, not finite, or numbers out of range: found and expected, by name."""
-    vertices, joints = len(np.atleast_1d(arrays["v_template"])), len(JOINTS)
-    if len(np.atleast_1d(arrays["parents"])) != joints:
-        raise ValueError(
-            f"body file {path}: found {np.size(arrays['parents'])} joints, expected SMPL's {joints} "
-            "(SMPL+H and SMPL-X have 52 and 55): give the SMPL model"
-        )
-    expected: dict[str, tuple[int | None, ...]] = {
-        "v_template": (None, 3), "faces": (None, 3), "joints": (joints, 3), "weights": (vertices, joints),
-        "parents": (joints,), "shapedirs": (vertices, 3, None), "posedirs": (vertices, 3, 9 * (joints - 1)),
-        "J_regressor": (joints, vertices),
-    }  # fmt: skip
-    for key, array in arrays.items():
-        _check_array(key, array, shape=expected[key], path=path)
-    if tuple(arrays["parents"].tolist()) != PARENTS:
-        raise ValueError(
-            f"body file {path}: found parents {arrays['parents'].tolist()}, expected SMPL's {list(PARENTS)}"
-        )
-    low, high = int(arrays["faces"].min()), int(arrays["faces"].max())
-    if low < 0 or high >= vertices:
-        raise ValueError(f"body file {path}: faces name vertices {low} to {high}, expected 0 to {vertices - 1}")
-    sums = arrays["weights"].astype(np.float32).sum(1)
-    if arrays["weights"].min() < 0 or np.abs(sums - 1).max() > 0.01:
-        raise ValueError(
-            f"body file {path}: found weights from {arrays['weights'].min():g} with sums {sums.min():g} to "
-            f"{sums.max():g} a vertex, expected none below 0 and sums of 1"
-        )
-
-
-def _check_array(key: str, array: np.ndarray, *, shape: tuple[int | None, ...], path: Path) -> None:
-    fits = len(array.shape) == len(shape) and all(
-        want in (None, have) for have, want in zip(array.shape, shape, strict=True)
-    )
-    if not fits or 0 in array.shape or max(array.shape) > MOST_VERTICES:
-        wanted = " x ".join("any" if want is None else str(want) for want in shape)
-        raise ValueError(f"body file {path}: found {key} of shape {array.shape}, expected {wanted}")
-    kinds = "iu" if key in ("faces", "parents") else "f"
-    if array.dtype.kind not in kinds:
-        name = "whole numbers" if kinds == "iu" else "floating point numbers"
-        raise ValueError(f"body file {path}: found {key} of type {array.dtype}, expected {name}")
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise ValueError(f"body file {path}: found {bad} values of {key} that are NaN or infinite, expected none")
 
 
 def _float32(array: np.ndarray) -> Tensor:

@@ -5,8 +5,6 @@ AMASS has world z up; BVH and glTF have y up by custom. SMPL's rest pose is y up
 
 # T frames, J joints, V vertices, F faces, S picture side in pixels
 
-import contextlib
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mclip.pipeline.amass import write_motion
+from mclip.pipeline.atomic import by_rename
 from mclip.pipeline.backends import COLOUR
 from mclip.pipeline.body import Body, load_body
 from mclip.pipeline.render import tile
@@ -53,17 +52,6 @@ def write(path: Path, motion: Motion, *, frames_TSS3: UInt8[Tensor, "T height wi
             raise ValueError(f"{path}: {len(motion.trans_T3):,} frames, at most {MOST_DRAWN:,} are drawn: lower --fps")
         drawn = (pictures(motion) if frames_TSS3 is None else frames_TSS3).numpy()
         {"mp4": write_mp4, "gif": write_gif, "png": write_strip}[kind](aside, drawn, motion.fps)
-
-
-@contextlib.contextmanager
-def by_rename(path: Path) -> Iterator[Path]:
-    """A path to write to; what was written takes its place at the end, and nothing is left of a failure."""
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def needed(kind: str) -> Any:
