@@ -3,6 +3,7 @@
 # V vertices, F faces, J joints of the file, S shape numbers (betas)
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +32,10 @@ def import_body(file: Path, out: Path) -> str:
     if out.suffix.lower() != ".npz":
         raise ValueError(f"{out}: expected a name that ends in .npz for the body to write")
     arrays = read_body(file, pickles=True)
+    written: dict[str, Any] = {key: compact(array) for key, array in arrays.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     with by_rename(out) as aside:
-        np.savez(aside, **{key: compact(array) for key, array in arrays.items()})
+        np.savez(aside, **written)
     shapes = arrays["shapedirs"].shape[-1] if "shapedirs" in arrays else "no"
     return (
         f"{out}: {len(arrays['v_template']):,} vertices, {len(arrays['faces']):,} faces, {shapes} betas, "

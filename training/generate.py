@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.amass import resample
+from mclip.pipeline.atomic import by_rename
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.prepare import facing_front
 from mclip.pipeline.render import tile
@@ -25,7 +26,7 @@ from mclip.pipeline.stage import tracked
 from mclip.pipeline.store import Store
 from mclip.training.clips import CLIP, clip_rows
 from mclip.training.continuation import continued
-from mclip.training.export import DRAWN, by_rename, write
+from mclip.training.export import DRAWN, write
 from mclip.training.motion import (
     MOTION_FILES,
     Motion,

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mclip.pipeline.atomic import by_rename
 from mclip.pipeline.embed import unit
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.labels import BABEL_60
