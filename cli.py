@@ -278,13 +278,14 @@ def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> 
     from mclip.training import train as trainer
     from mclip.training.config import split_options
     from mclip.training.distributed import is_first
+    from mclip.training.machine import pick_device
     from mclip.training.run import delete_run
 
     config, sizes = split_options(options)
     opened = open_store(store)
     if replace and is_first():
         delete_run(run)
-    line = trainer.train(opened, run, config, sizes, device=trainer.pick_device(device))
+    line = trainer.train(opened, run, config, sizes, device=pick_device(device))
     if is_first():
         click.echo(line)
 

@@ -49,6 +49,20 @@ class Body:
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}
         return replace(self, **moved)
 
+    def double(self) -> "Body":
+        """This body in float64."""
+        floats = {name: each.double() for name, each in self._tensors() if each.is_floating_point()}
+        moved: dict[str, Any] = floats
+        return replace(self, **moved)
+
+    def part(self, chosen_N: Int[Tensor, " chosen"]) -> "Body":
+        """Some vertices of this body, by their numbers: a cloud of points without faces that poses as they do."""
+        dirs = self.posedirs_V3P
+        return Body(
+            self.name, self.v_template_V3[chosen_N], self.joints_J3, self.weights_VJ[chosen_N], self.faces_F3[:0],
+            posedirs_V3P=None if dirs is None else dirs[chosen_N],
+        )  # fmt: skip
+
     def shaped(self, betas_S: Float[Tensor, " shapes"]) -> "Body":
         """The body of other proportions: rest vertices and joints under `betas_S`, the first of its shape numbers."""
         if self.shapedirs_V3S is None or self.J_regressor_JV is None:
@@ -65,17 +79,18 @@ class Body:
         *,
         trans_B3: Float[Tensor, "batch 3"] | None = None,
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Vertices (B, V, 3) float32 in metres, in the frame of the pelvis's rotation (world z up for AMASS).
+        """Vertices (B, V, 3) in metres, in the frame of the pelvis's rotation (world z up for AMASS).
 
         `rotmat_BJ33` are local rotations, the pelvis's first; `trans_B3` is added to the posed body, as in SMPL.
         Differentiable wherever an input asks for gradients; otherwise a CPU takes the compiled way, equal to 1e-5 m.
         """
-        rotmat_BJ33 = rotmat_BJ33.float()
-        trans_B3 = rotmat_BJ33.new_zeros(len(rotmat_BJ33), 3) if trans_B3 is None else trans_B3.float()
+        rotmat_BJ33 = rotmat_BJ33.to(self.v_template_V3.dtype)
+        trans_B3 = rotmat_BJ33.new_zeros(len(rotmat_BJ33), 3) if trans_B3 is None else trans_B3.to(rotmat_BJ33.dtype)
         rest_BV3 = self._corrected(rotmat_BJ33)
         affine_BJ34 = self._affine(rotmat_BJ33)
         inputs = (rest_BV3, affine_BJ34, trans_B3)
-        if affine_BJ34.is_cuda or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)):
+        compiled = affine_BJ34.device.type == "cpu" and affine_BJ34.dtype == torch.float32
+        if not compiled or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)):
             return skin(rest_BV3, self.weights_VJ, affine_BJ34) + trans_B3[:, None]
         return skin_sparse(rest_BV3, *self._strongest, affine_BJ34, trans_B3)
 
@@ -114,7 +129,7 @@ class Body:
         """Rest vertices (B or 1, V, 3) with the pose-corrective offsets (SMPL, Loper et al. 2015, eq. 9)."""
         if self.posedirs_V3P is None:
             return self.v_template_V3[None]
-        eye = torch.eye(3, device=rotmat_BJ33.device)
+        eye = torch.eye(3, device=rotmat_BJ33.device, dtype=rotmat_BJ33.dtype)
         change_BP = (rotmat_BJ33[:, 1:] - eye).flatten(1)
         flat = change_BP @ self.posedirs_V3P.flatten(0, 1).T
         return self.v_template_V3 + flat.view(len(flat), -1, 3)

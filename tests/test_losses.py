@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mclip.pipeline.body import load_body, skin
+from mclip.pipeline.body import Body, load_body, skin
 from mclip.pipeline.rotations import rot6d_to_matrix
 from mclip.pipeline.skeleton import forward_kinematics
 from mclip.training import losses
@@ -26,13 +27,8 @@ def vertices(rot6d: torch.Tensor) -> torch.Tensor:
     return skin(body.v_template_V3.double()[None], body.weights_VJ.double(), affine)
 
 
-def vertex_loss() -> losses.VertexLoss:
-    body = load_body("low")
-    return losses.VertexLoss(
-        v_template_V3=body.v_template_V3.double(),
-        joints_J3=body.joints_J3.double(),
-        weights_VJ=body.weights_VJ.double(),
-    )
+def vertex_loss() -> losses.ClosedFormLoss:
+    return losses.ClosedFormLoss(load_body("low").double())
 
 
 def test_closed_form_vertex_loss_equals_skinning_every_vertex():
@@ -49,10 +45,60 @@ def test_closed_form_vertex_loss_equals_skinning_every_vertex():
 
 def test_vertex_loss_in_float32_is_close_to_float64():
     motion, target, mask = batch(rows=24)
-    body = load_body("low")
-    small = losses.VertexLoss(v_template_V3=body.v_template_V3, joints_J3=body.joints_J3, weights_VJ=body.weights_VJ)
+    small = losses.ClosedFormLoss(load_body("low"))
     found = small(motion.float(), target.float(), mask)
     torch.testing.assert_close(found.double(), vertex_loss()(motion, target, mask), rtol=1e-5, atol=0)
+
+
+def with_correctives(size: float = 0.05) -> Body:
+    """The small body with random pose-corrective offsets, as an SMPL file has."""
+    body, generator = load_body("low").double(), torch.Generator().manual_seed(1)
+    dirs = size * torch.randn(len(body.v_template_V3), 3, 207, dtype=torch.float64, generator=generator)
+    return replace(body, posedirs_V3P=dirs)
+
+
+def test_closed_form_and_full_loss_are_one_on_a_body_without_correctives():
+    motion, target, mask = batch(rows=24)
+    pair = [loss(motion, target, mask) for loss in (vertex_loss(), losses.SkinnedLoss(load_body("low").double()))]
+    torch.testing.assert_close(*pair, rtol=0, atol=1e-9)
+    (ours,), (theirs,) = (torch.autograd.grad(each, motion) for each in pair)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+def test_full_loss_has_the_pose_correctives_that_the_closed_form_leaves_out():
+    motion, target, mask = batch(rows=24)
+    body = with_correctives()
+    poses = [body.pose(rot6d_to_matrix(each[mask])) for each in (motion, target)]
+    expected = (poses[0] - poses[1]).square().mean()
+    found = losses.SkinnedLoss(body)(motion, target, mask)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert abs(losses.ClosedFormLoss(body)(motion, target, mask) / found - 1) > 0.01
+
+
+def test_a_subset_of_vertices_gives_the_full_loss_and_gradient_in_the_mean():
+    motion, target, mask = batch(rows=24)
+    body, generator = with_correctives(), torch.Generator().manual_seed(2)
+    full = losses.SkinnedLoss(body)(motion, target, mask)
+    (expected,) = torch.autograd.grad(full, motion)
+    loss = losses.SkinnedLoss(body, subset=60, generator=generator)
+    drawn, gradients = [], []
+    for _ in range(80):
+        drawn.append(loss(motion, target, mask))
+        gradients.append(torch.autograd.grad(drawn[-1], motion)[0])
+    values = torch.stack(drawn).detach()
+    error = values.std() / len(values) ** 0.5
+    assert error < 0.04 * full  # narrow enough to say something
+    assert abs(values.mean() - full) < 4 * error
+    mean = torch.stack(gradients).mean(0)
+    assert torch.nn.functional.cosine_similarity(mean.flatten(), expected.flatten(), dim=0) > 0.99
+    assert (mean - expected).norm() < 0.15 * expected.norm()
+
+
+def test_the_vertices_of_a_subset_are_those_of_the_whole_body():
+    motion, _, mask = batch(rows=24)
+    body, rotmat = with_correctives(), rot6d_to_matrix(batch(rows=24)[0][mask].detach())
+    chosen = torch.tensor([5, 700, 3])
+    torch.testing.assert_close(body.part(chosen).pose(rotmat), body.pose(rotmat)[:, chosen], rtol=0, atol=1e-12)
 
 
 def test_vertex_loss_of_a_motion_with_itself_is_zero_and_padding_has_no_gradient():

@@ -1,18 +1,23 @@
+import copy
 import json
+import math
 import resource
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mclip.training.config import ModelConfig
 from mclip.training.model import MotionClip
 from mclip.training.run import (
     ROOT,
     RunError,
+    best_checkpoint,
     checkpoints,
     delete_run,
+    is_best,
     load_optimizer,
     load_run,
     read_config,
@@ -73,6 +78,38 @@ def test_the_last_two_checkpoints_stay(folder):
         save_checkpoint(folder, model, optimizer, {"step": step, "steps": 9, "z_length": None})
     assert [path.name for path in checkpoints(folder)] == ["00000003", "00000004"]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["00000003", "00000004"]
+
+
+def test_the_moving_average_is_what_a_run_is_used_with(folder):
+    model, optimizer = stepped()
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        average.final.bias.fill_(0.5)
+    save_checkpoint(folder, model, optimizer, {"step": 2, "steps": 9, "z_length": None}, average=average)
+    assert load_run(folder).model.final.bias.eq(0.5).all()
+    saved = load_file(checkpoints(folder)[-1] / "model.safetensors")
+    assert torch.equal(saved["final.bias"], model.final.bias)
+
+
+def test_every_kth_checkpoint_stays_where_asked(tmp_path):
+    start_run(tmp_path / "run", CONFIG | {"train": {"keep_every": 3}})
+    model, optimizer = stepped()
+    for step in range(1, 9):
+        save_checkpoint(tmp_path / "run", model, optimizer, {"step": step, "steps": 9, "z_length": None})
+    assert [int(path.name) for path in checkpoints(tmp_path / "run")] == [3, 6, 7, 8]
+
+
+def test_best_is_most_or_least_as_the_metric_is(tmp_path):
+    for metric, expected in (("mpjpe_mm", 1), ("text_cosine", 2)):
+        folder = tmp_path / metric
+        start_run(folder, CONFIG | {"train": {"best": metric}})
+        assert not is_best(folder, {metric: math.nan})
+        for step, value in ((1, 0.1), (2, 0.7), (3, 0.5)):
+            assert is_best(folder, {metric: value}) == (step == 1 or (step == 2 and metric == "text_cosine"))
+            save_checkpoint(folder, *stepped(), {"step": step, "steps": 9, "z_length": None, metric: value})
+        best = best_checkpoint(folder)
+        assert best is not None
+        assert int(best.name) == expected
 
 
 FULL_DISK = """

@@ -8,6 +8,17 @@ from typing import Any
 import click
 
 TERMS = ("rot6d", "vertices", "velocity", "text", "image")
+# What a checkpoint can be the best by, among what a validation measures, and whether more of it is better.
+METRICS = {
+    "mpjpe_mm": False, "pa_mpjpe_mm": False, "vertex_mm": False, "geodesic_deg": False,
+    "text_cosine": True, "image_cosine": True,
+    "text_to_motion_R@1": True, "text_to_motion_R@3": True, "text_to_motion_R@5": True, "text_to_motion_R@10": True,
+    "text_to_motion_MedR": False,
+    "motion_to_text_R@1": True, "motion_to_text_R@3": True, "motion_to_text_R@5": True, "motion_to_text_R@10": True,
+    "motion_to_text_MedR": False,
+}  # fmt: skip
+
+MOST = {"ema": 0.99999, "mirror": 1, "yaw": 180, "speed": 0.5}  # the largest values of these options
 
 
 def setting(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
@@ -43,6 +54,7 @@ class TrainConfig:
     schedule: str = setting("constant", "Learning rate over time.", ("constant", "cosine"))
     warmup: int = setting(0, "Steps of linear rise.")
     clip_gradient: float = setting(0.0, "Largest gradient norm; 0 is no limit.")
+    ema: float = setting(0.0, "Share of the weights' moving average that stays each step; 0 is none.")
     target: str = setting(
         "joined", "Text of a crop: all its labels joined, one at random, or a category.",
         ("joined", "label", "category"),
@@ -51,10 +63,19 @@ class TrainConfig:
         "mask", "Windows under a crop: mask what is missing, or continue them as a cycle or a held pose.",
         ("mask", "continue"),
     )  # fmt: skip
+    mirror: float = setting(0.0, "Share of the crops that is mirrored, left and right swapped.")
+    yaw: float = setting(0.0, "Largest random turn about the vertical, in degrees.")
+    speed: float = setting(0.0, "Largest random change of speed: 0.2 is from 0.8 to 1.2 times as fast.")
     latent_noise: float = setting(0.0, "Most noise on z before decoding, as a share of |z|; not in the paper.")
     text_decoding: float = setting(0.0, "Share of a batch decoded from a label's vector; not in the paper.")
     rot6d: float = setting(1.0, "Weight of the rotations' squared error.")
     vertices: float = setting(1.0, "Weight of the vertices' squared error.")
+    vertex_loss: str = setting(
+        "closed-form", "All vertices without pose correctives in closed form, all through the body, or some a step.",
+        ("closed-form", "full", "subset"),
+    )  # fmt: skip
+    vertex_subset: int = setting(512, "Vertices a step of --vertex-loss subset.")
+    loss_body: str = setting("default", "Whose vertices: default, low, or a body's .npz, such as SMPL's.")
     velocity: float = setting(1.0, "Weight of the frame differences' squared error.")
     text: float = setting(0.01, "Weight of 1 - cos(z, text).")
     image: float = setting(0.01, "Weight of 1 - cos(z, image).")
@@ -65,20 +86,28 @@ class TrainConfig:
     precision: str = setting(
         "auto", "auto is bfloat16 where the machine multiplies it fast.", ("auto", "float32", "bfloat16")
     )
+    tf32: bool = setting(False, "Let CUDA multiply float32 in TF32.")
+    compile: bool = setting(False, "Compile the model with torch.compile, where that works.")
     storage: str = setting("float32", "How the rotations lie on the device.", ("float32", "float16"))
     seed: int = setting(10, "Of weights, order, crops and dropout.")
     log_every: int = setting(50, "Steps between two lines of losses.")
     validate_every: int = setting(500, "Steps between two validations.")
     save_every: int = setting(500, "Steps between two checkpoints.")
+    keep_every: int = setting(0, "Steps between two checkpoints that stay, beside the last two and the best; 0: none.")
+    best: str = setting("mpjpe_mm", "By what a validation's checkpoint is the best.", tuple(METRICS))
+    wandb: str = setting("", "A project of Weights & Biases to report to, too.")
 
     def __post_init__(self) -> None:
         for each in fields(self):
             choices, value = each.metadata["choices"], getattr(self, each.name)
             if choices and value not in choices:
                 raise ValueError(f"--{flag(each.name)} is {value}: expected one of {', '.join(choices)}")
-        for name in ("batch", "epochs", "log_every", "validate_every", "save_every"):
+        for name in ("batch", "epochs", "vertex_subset", "log_every", "validate_every", "save_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{flag(name)} is {getattr(self, name)}: expected more than 0")
+        for name, most in MOST.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"--{flag(name)} is {getattr(self, name)}: expected 0 to {most:g}")
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step of `steps`: linear rise, then constant or half a cosine down to a hundredth."""

@@ -2,7 +2,7 @@
 
 # B batch, T frames of a crop, R rows (25), D rotation numbers (6), W windows, S shifts, C CLIP width
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ class Batch:
 
     motion_BTRD: Float[Tensor, "B T 25 6"]
     mask_BT: Bool[Tensor, "B T"]
+    text_B: Int64[Tensor, " B"]  # number of the text in the store
     text_BC: Float[Tensor, "B C"]
     has_text_B: Bool[Tensor, " B"]
-    label_BC: Float[Tensor, "B C"]  # one of the crop's labels; where there is a text there is a label
+    label_B: Int64[Tensor, " B"]  # one of the crop's labels; where there is a text there is a label
+    label_BC: Float[Tensor, "B C"]
     image_BC: Float[Tensor, "B C"]
     has_image_B: Bool[Tensor, " B"]
     window_B: Int64[Tensor, " B"]
@@ -101,6 +103,14 @@ class Crops:
         """A line about what lies on the device."""
         return f"{len(self):,} windows on {self.row.device}: {self.bytes / 1e6:,.1f} MB, rotations in {storage}"
 
+    def some(self, most: int) -> "Crops":
+        """Up to `most` of the windows, evenly chosen."""
+        if len(self) <= most:
+            return self
+        at = torch.linspace(0, len(self) - 1, most, device=self.row.device).long()
+        names = ("window", "row", "frames", "own_frames", "labelset", "image", "has_image")
+        return replace(self, **{name: getattr(self, name)[at] for name in names})
+
     def sample(self, item_B: Int64[Tensor, " B"], generator: torch.Generator) -> Batch:
         """Random crops of the windows `item_B`, with a random text of each crop's choice."""
         chance = torch.rand(2, len(item_B), generator=generator, device=item_B.device)
@@ -124,7 +134,7 @@ class Crops:
         text, has_text = self.targets.pick(labelset, chance_B)
         label, _ = self.labels.pick(labelset, chance_B)
         return Batch(
-            motion * mask_BT[..., None, None], mask_BT, self.text[text], has_text, self.text[label],
+            motion * mask_BT[..., None, None], mask_BT, text, self.text[text], has_text, label, self.text[label],
             self.image[item_B], self.has_image[item_B], self.window[item_B], self.padded,
         )  # fmt: skip
 

@@ -51,6 +51,12 @@ class Workers:
             for tensor, summed in zip(tensors, flat.tensor_split(ends[:-1]), strict=True):
                 tensor.copy_(summed.view_as(tensor))
 
+    def sum_of(self, named: dict[str, Tensor]) -> dict[str, float]:
+        """Sums over all workers of named scalars, as numbers."""
+        values = torch.stack(list(named.values())).detach()
+        self.add_up([values])
+        return dict(zip(named, values.tolist(), strict=True))
+
 
 def is_first() -> bool:
     """Whether this process is the one that speaks, of those that torchrun started."""

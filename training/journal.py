@@ -1,5 +1,6 @@
-"""What a run writes of itself on the way: metrics.jsonl, TensorBoard, and the curves as pictures at the end."""
+"""What a run writes of itself: metrics.jsonl, TensorBoard, Weights & Biases if asked, and its curves at the end."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,21 +9,20 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mclip.training.run import write_aside
-
-STILL = 0.2  # decoded movement below this share of the source's is the "static motion" failure
+from mclip.training.run import RunError, read_config, write_aside
 
 
 class Journal:
-    """metrics.jsonl and TensorBoard, cut back to the checkpoint's step when a run continues."""
+    """metrics.jsonl and TensorBoard, cut back to the checkpoint's step when a run continues; and a run of W&B."""
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: Path, step: int, *, wandb: str = ""):
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.file = folder / "metrics.jsonl"
         lines = [json.dumps(line) for line in read_journal(self.file) if line["step"] <= step]
         write_aside(self.file, "".join(f"{line}\n" for line in lines))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        self.wandb = wandb_run(wandb, folder) if wandb else None
 
     def write(self, step: int, **values: float) -> None:
         """Append one line of named numbers; those that nobody could measure (NaN) are left out."""
@@ -31,11 +31,36 @@ class Journal:
             file.write(json.dumps({"step": step} | known) + "\n")
         for name, value in known.items():
             self.board.add_scalar(name, value, step)
+        if self.wandb:
+            self.wandb.log(known, step=step)
 
-    def close(self) -> None:
-        """Close TensorBoard's file and draw curves.png beside it."""
+    def close(self, *, whole: bool = True) -> None:
+        """Close TensorBoard's file, and when the run is whole draw curves.png beside it."""
         self.board.close()
-        draw_curves(self.file, self.file.with_name("curves.png"))
+        if self.wandb:
+            self.wandb.finish(exit_code=int(not whole))
+        if whole:
+            draw_curves(self.file, self.file.with_name("curves.png"))
+
+
+def require_wandb() -> Any:
+    """The package wandb; RunError saying how to get it."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise RunError(
+            f"--wandb needs the package wandb ({error}): pip install 'mclip[wandb]', or leave --wandb out: "
+            "metrics.jsonl and TensorBoard are written anyway"
+        ) from error
+    return wandb
+
+
+def wandb_run(project: str, folder: Path) -> Any:
+    """The run of a W&B project that this folder reports to; the same one when training continues."""
+    name = hashlib.sha256(str(folder.resolve()).encode() + (folder / "config.json").read_bytes()).hexdigest()[:16]
+    return require_wandb().init(
+        project=project, id=name, name=folder.name, dir=folder, config=read_config(folder), resume="allow"
+    )
 
 
 def read_journal(file: Path) -> list[dict[str, Any]]:
@@ -70,15 +95,3 @@ def points(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarr
     """Steps and values of one measured name."""
     known = [(line["step"], line[name]) for line in lines if name in line]
     return np.array([step for step, _ in known]), np.array([value for _, value in known])
-
-
-def collapse(figures: dict[str, float]) -> str | None:
-    """What to say when decoded motion hardly moves: the "static motion" failure of MotionCLIP's users; else None."""
-    ratio = figures["movement_ratio"]
-    if ratio >= STILL:
-        return None
-    return (
-        f"static motion: what is decoded moves {ratio:.2f} times as much as its source, expected 1 (z spread "
-        f"{figures['z_spread']:.2f}). Train longer; if it stays so, lower --learning-rate, add --warmup, or raise "
-        "--rot6d, --vertices and --velocity together"
-    )

@@ -2,7 +2,8 @@
 
 The vertex loss needs no vertices: with plain linear blend skinning and a fixed shape, vertex i is A phi_i with the
 3 x 4J matrix A = [R_j | P_j - R_j J_j] and phi_i = w_i (x) [vbar_i; 1], so the mean over all V vertices is
-|(A - A_hat) L|^2 / 3V with L L^T = sum_i phi_i phi_i^T, a fixed 4J x 4J matrix.
+|(A - A_hat) L|^2 / 3V with L L^T = sum_i phi_i phi_i^T, a fixed 4J x 4J matrix. SMPL's pose correctives have no place
+in that form: `SkinnedLoss` has them, at the price of the vertices.
 """
 
 # B batch, T frames, N poses (B x T), R rows, D rotation numbers (6), J joints, K = 4J, V vertices, C CLIP width
@@ -10,10 +11,11 @@ The vertex loss needs no vertices: with plain linear blend skinning and a fixed 
 import itertools
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.body import Body
 from mclip.pipeline.rotations import rot6d_to_matrix
 from mclip.pipeline.skeleton import PARENTS
 
@@ -85,29 +87,23 @@ def infonce_loss(
 CLIP_LOSSES = {"cosine": cosine_loss, "mse": squared_loss, "infonce": infonce_loss}
 
 
-class VertexLoss:
+def without_padding(rot6d_BTJD: Float[Tensor, "B T J 6"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N J 6"]:
+    """All poses (N, J, 6), with no rotation where there is padding: its zeros have no gradient in Gram-Schmidt."""
+    identity = rot6d_BTJD.new_tensor([1.0, 0, 0, 0, 1, 0])
+    return torch.where(mask_BT[..., None, None], rot6d_BTJD, identity).flatten(0, 1)
+
+
+class ClosedFormLoss:
     """Mean squared vertex distance of a body without its vertices; exact for skinning without pose correctives."""
 
-    def __init__(
-        self,
-        *,
-        v_template_V3: Float[Tensor, "V 3"],
-        joints_J3: Float[Tensor, "J 3"],
-        weights_VJ: Float[Tensor, "V J"],
-    ):
-        homogeneous = F.pad(v_template_V3.double(), (0, 1), value=1.0)
-        phi = (weights_VJ.double()[:, ORDER, None] * homogeneous[:, None]).flatten(1)
+    def __init__(self, body: Body):
+        homogeneous = F.pad(body.v_template_V3.double(), (0, 1), value=1.0)
+        phi = (body.weights_VJ.double()[:, ORDER, None] * homogeneous[:, None]).flatten(1)
         # An eigen-decomposition: joints that move no vertex make the matrix singular, where Cholesky stops.
         values, vectors = torch.linalg.eigh(phi.T @ phi / (3 * len(phi)))
-        self.root_KK = (vectors * values.clamp_min(0).sqrt()).T.to(v_template_V3.dtype)
-        self.joints_J3 = joints_J3[ORDER]
-        self.parents = [torch.tensor(level, device=joints_J3.device) for level in PARENTS_BEFORE]
-
-    def to(self, device: torch.device) -> "VertexLoss":
-        """Move the constants to a device."""
-        self.root_KK, self.joints_J3 = self.root_KK.to(device), self.joints_J3.to(device)
-        self.parents = [level.to(device) for level in self.parents]
-        return self
+        self.root_KK = (vectors * values.clamp_min(0).sqrt()).T.to(body.v_template_V3.dtype)
+        self.joints_J3 = body.joints_J3[ORDER]
+        self.parents = [torch.tensor(level, device=self.joints_J3.device) for level in PARENTS_BEFORE]
 
     def transforms(self, rot6d_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, "K 3 N"]:
         """The columns of all skinning transforms, (4J, 3, N), root at its rest place.
@@ -132,10 +128,38 @@ class VertexLoss:
         mask_BT: Bool[Tensor, "B T"],
     ) -> Float[Tensor, ""]:
         """The loss in square metres, per coordinate."""
-        # Padding holds zeros, whose Gram-Schmidt has no gradient: put any rotation there before, mask it after.
-        keep = mask_BT[..., None, None]
-        identity = rot6d_BTJD.new_tensor([1.0, 0, 0, 0, 1, 0])
-        rot6d, target = (torch.where(keep, x, identity).flatten(0, 1) for x in (rot6d_BTJD, target_BTJD))
+        rot6d, target = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
         difference_K3N = self.transforms(rot6d) - self.transforms(target)
         distance_N = (self.root_KK @ difference_K3N.flatten(1)).square().sum(0).unflatten(0, (3, -1)).sum(0)
         return masked_mean(distance_N.view(mask_BT.shape), mask_BT)
+
+
+class SkinnedLoss:
+    """Mean squared vertex distance by posing a body's vertices, pose correctives included.
+
+    With `subset`, of so many of them only, drawn anew by the generator in every call: its expectation is the whole.
+    """
+
+    def __init__(self, body: Body, *, subset: int | None = None, generator: torch.Generator | None = None):
+        self.body, self.subset, self.generator = body, subset, generator
+
+    def __call__(
+        self,
+        rot6d_BTJD: Float[Tensor, "B T J 6"],
+        target_BTJD: Float[Tensor, "B T J 6"],
+        mask_BT: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, ""]:
+        """The loss in square metres, per coordinate."""
+        body = self.body if self.subset is None else self.body.part(self.drawn())
+        poses = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
+        found_NV3, wanted_NV3 = (body.pose(rot6d_to_matrix(each)) for each in poses)
+        distance_N = (found_NV3 - wanted_NV3).square().mean((-1, -2))
+        return masked_mean(distance_N.view(mask_BT.shape), mask_BT)
+
+    def drawn(self) -> Int64[Tensor, " chosen"]:
+        """The vertices of this call, each as likely as any other."""
+        all_V = self.body.v_template_V3
+        return torch.randperm(len(all_V), generator=self.generator, device=all_V.device)[: self.subset]
+
+
+VertexLoss = ClosedFormLoss | SkinnedLoss

@@ -34,6 +34,7 @@ class Reconstruction:
     text_cosine_W: np.ndarray  # NaN where there is no text
     image_cosine_W: np.ndarray  # NaN where there is no picture
     moved: float  # decoded movement over the source's: near zero is the "static motion" failure
+    varied: float  # how much decoded motions differ from one another, over the sources': near zero, all are one
 
     def summary(self) -> dict[str, float]:
         """Means over the windows."""
@@ -69,6 +70,7 @@ def reconstruct(model: MotionClip, crops: Crops) -> Reconstruction:
     joints_J3 = load_body().joints_J3.to(crops.row.device)
     columns: list[tuple[torch.Tensor, ...]] = []
     moved = torch.zeros(2, device=crops.row.device)
+    moments = torch.zeros(3, 2, crops.crop, len(JOINTS), 3, device=crops.row.device)
     for batch, own_BT in middle_batches(crops):
         z_BC = model.encode(batch.motion_BTRD, batch.mask_BT)
         decoded = model.decode(z_BC, crops.crop, batch.mask_BT)
@@ -77,14 +79,30 @@ def reconstruct(model: MotionClip, crops: Crops) -> Reconstruction:
         angle = (geodesic_deg(found, source) * own_BT).sum(1) / own_BT.sum(1)
         text = F.cosine_similarity(z_BC, batch.text_BC).where(batch.has_text_B, torch.nan)
         image = F.cosine_similarity(z_BC, batch.image_BC).where(batch.has_image_B, torch.nan)
-        joints = (forward_kinematics(each, joints_J3)[1] for each in (found, source))
-        moved += torch.stack([movement_mm(each).sum() for each in joints])
+        joints_2BTJ3 = torch.stack([forward_kinematics(each, joints_J3)[1] for each in (found, source)])
+        moved += movement_mm(joints_2BTJ3).sum(1)
+        own = own_BT[..., None, None]
+        powers = (torch.ones_like(joints_2BTJ3), joints_2BTJ3, joints_2BTJ3.square())
+        moments += torch.stack([(power * own).sum(1) for power in powers])
         columns.append((z_BC, mpjpe, angle, text, image))
     model.train(was_training)
     z, mpjpe_W, angle_W, text_W, image_W = (
         torch.cat(column).float().cpu().numpy() for column in zip(*columns, strict=True)
     )
-    return Reconstruction(z, mpjpe_W, angle_W, text_W, image_W, float(moved[0] / moved[1].clamp_min(1e-9)))
+    return Reconstruction(
+        z, mpjpe_W, angle_W, text_W, image_W, moved=float(moved[0] / moved[1].clamp_min(1e-9)),
+        varied=ratio_of_spreads(moments),
+    )  # fmt: skip
+
+
+def ratio_of_spreads(moments: Float[Tensor, "3 2 T J 3"]) -> float:
+    """How far joints lie apart over the windows at one time, decoded over source; 1 where there is one window.
+
+    `moments` are count, sum and sum of squares, of decoded and source.
+    """
+    count, total, squares = moments
+    variance = (squares - total.square() / count.clamp_min(1)).clamp_min(0).sum((1, 2, 3))
+    return float((variance[0] / variance[1]).sqrt()) if variance[1] > 1e-6 else 1.0
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 RUN/config.json                       model, training options, encoder, data, versions
 RUN/metrics.jsonl, RUN/tensorboard/   what was measured on the way
-RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, state.json
+RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, ema.safetensors, state.json
 """
 
 import hashlib
@@ -21,14 +21,13 @@ from torch import Tensor
 
 from mclip.pipeline.encoder import Encoder, load_encoder
 from mclip.pipeline.store import version
-from mclip.training.config import ModelConfig
+from mclip.training.config import METRICS, ModelConfig
 from mclip.training.model import MotionClip
 
 ROOT = "displacement of the root"
 EVALUATION = "evaluation.json"  # what `mclip evaluate` writes into a run
-KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best
-
-
+KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best, and every --keep-every
+WEIGHTS, AVERAGE = "model.safetensors", "ema.safetensors"
 WAY_OUT = "delete this checkpoint's folder to go on from the one before it"
 
 
@@ -156,40 +155,53 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """state.json of a checkpoint: step, steps, z_length, and mpjpe_mm where it was validated."""
+    """state.json of a checkpoint: step, steps, z_length, and the figures of a validation where there was one."""
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     assert isinstance(state, dict)
     return state
 
 
+def best_by(folder: Path) -> str:
+    """The metric of a run's best checkpoint."""
+    return str(read_config(folder).get("train", {}).get("best", "mpjpe_mm"))
+
+
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the lowest validation MPJPE; None when none was validated."""
+    """The best checkpoint by the run's metric; None when none was validated."""
+    metric = best_by(folder)
     states = {path: read_state(path) for path in checkpoints(folder)}
-    errors = {path: float(state["mpjpe_mm"]) for path, state in states.items() if "mpjpe_mm" in state}
-    return min(errors, key=errors.__getitem__, default=None)
+    known = {path: float(state[metric]) for path, state in states.items() if metric in state}
+    best = max if METRICS[metric] else min
+    return best(known, key=known.__getitem__, default=None)
 
 
-def best_mpjpe(folder: Path) -> float:
-    """Lowest validation MPJPE among the checkpoints, in mm; infinite when none was validated."""
-    best = best_checkpoint(folder)
-    return float(read_state(best)["mpjpe_mm"]) if best else math.inf
+def is_best(folder: Path, figures: dict[str, float]) -> bool:
+    """Whether a validation's figures are better than all checkpoints'; never where the metric is unknown (NaN)."""
+    metric, best = best_by(folder), best_checkpoint(folder)
+    value = figures.get(metric, math.nan)
+    if best is None or math.isnan(value):
+        return not math.isnan(value)
+    before = float(read_state(best)[metric])
+    return value > before if METRICS[metric] else value < before
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu", *, best: bool = False) -> Run:
-    """The run's last checkpoint, or the best, in evaluation mode. RunError when there is none or it does not fit."""
+    """The run's last checkpoint, or the best, in evaluation mode: the weights' moving average where one was kept.
+
+    RunError when there is none or it does not fit.
+    """
     config = read_config(folder)
     found = checkpoints(folder)
     if not found:
         raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
     chosen = (best_checkpoint(folder) if best else None) or found[-1]
     model = MotionClip(ModelConfig(**config["model"]))
-    load_model(model, chosen)
+    load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
     return Run(folder, config, model.eval().requires_grad_(False).to(device), read_state(chosen))
 
 
-def load_model(model: MotionClip, checkpoint: Path) -> None:
+def load_model(model: MotionClip, file: Path) -> None:
     """Put a checkpoint's weights into a model; RunError listing the first keys or shapes that do not fit."""
-    file = checkpoint / "model.safetensors"
     try:
         model.load_state_dict(load_file(file))
     except Exception as error:  # safetensors raises a type of its own that it does not export
@@ -217,8 +229,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
 
 
 def save_checkpoint(
-    folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer | None, state: dict[str, Any]
-) -> Path:
+    folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer | None, state: dict[str, Any], *,
+    average: MotionClip | None = None,
+) -> Path:  # fmt: skip
     """Write a checkpoint aside, rename it, then drop the oldest. A kill or a full disk leaves the last one whole."""
     final = folder / "checkpoints" / f"{state['step']:08d}"
     if final.exists():
@@ -227,19 +240,28 @@ def save_checkpoint(
         shutil.rmtree(left_over)
     aside = final.with_name(f".{final.name}.partial")
     aside.mkdir(parents=True)
+    tensors = {WEIGHTS: model.state_dict()}
+    if average is not None:
+        tensors[AVERAGE] = average.state_dict()
+    if optimizer is not None:
+        tensors["optimizer.safetensors"] = optimizer_tensors(optimizer)
     try:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, aside / "model.safetensors")
-        if optimizer is not None:
-            save_file(optimizer_tensors(optimizer), aside / "optimizer.safetensors")
+        for name, named in tensors.items():
+            save_file({key: value.contiguous() for key, value in named.items()}, aside / name)
+        (aside / "state.json").write_text(json.dumps(state))
     except Exception as error:
         raise RunError(
             f"{aside}: could not be written ({error}); earlier checkpoints are whole: make room and run the same "
             "command again"
         ) from error
-    (aside / "state.json").write_text(json.dumps(state))
     os.replace(aside, final)
-    best = best_checkpoint(folder)
-    for old in checkpoints(folder)[:-KEEP]:
-        if old != best:
-            shutil.rmtree(old)
+    drop_old(folder)
     return final
+
+
+def drop_old(folder: Path) -> None:
+    """Delete checkpoints that are neither the last two, nor the best, nor one of every --keep-every steps."""
+    best, every = best_checkpoint(folder), read_config(folder).get("train", {}).get("keep_every", 0)
+    for old in checkpoints(folder)[:-KEEP]:
+        if old != best and not (every and int(old.name) % every == 0):
+            shutil.rmtree(old)

@@ -28,8 +28,9 @@ from mclip.pipeline.skeleton import forward_kinematics
 from mclip.training import losses
 from mclip.training.config import TERMS, ModelConfig, TrainConfig
 from mclip.training.crops import Batch
+from mclip.training.machine import multiplies_bfloat16
 from mclip.training.model import MotionClip, position_code
-from mclip.training.train import Guard, loss_terms, multiplies_bfloat16
+from mclip.training.step import Guard, loss_terms
 
 VERTICES, WIDTH, BATCH, FRAMES = 6890, 512, 20, 60
 Step = Callable[[], dict[str, float]]
@@ -94,9 +95,10 @@ def all_vertices(body: Body, rot6d_NJD: Tensor) -> Tensor:
 
 
 def random_batch(batch: int, frames: int) -> Batch:
-    has, vectors = torch.ones(batch, dtype=torch.bool), torch.randn(2, batch, WIDTH)
+    has, vectors, number = torch.ones(batch, dtype=torch.bool), torch.randn(2, batch, WIDTH), torch.arange(batch)
     motion, mask = torch.randn(batch, frames, 25, 6), torch.ones(batch, frames, dtype=torch.bool)
-    return Batch(motion, mask, vectors[0], has, vectors[0], vectors[1], has, torch.arange(batch), padded=False)
+    text, image = vectors
+    return Batch(motion, mask, number, text, has, number, text, image, has, number, padded=False)
 
 
 def plain_step(clock: Callable[[], float]) -> Step:
@@ -136,9 +138,7 @@ def our_step(precision: str, clock: Callable[[], float], *, batch: int = BATCH, 
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     body, guard, store = load_body("low"), Guard(optimizer, cpu), random_batch(10 * batch, frames)
-    vertex_loss = losses.VertexLoss(
-        v_template_V3=body.v_template_V3, joints_J3=body.joints_J3, weights_VJ=body.weights_VJ
-    )
+    vertex_loss = losses.ClosedFormLoss(body)
     count = itertools.count()
 
     def step() -> dict[str, float]:

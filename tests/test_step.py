@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from mclip.pipeline.body import load_body
+from mclip.pipeline.store import Store
+from mclip.training import losses
+from mclip.training.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.crops import load_crops
+from mclip.training.distributed import Workers
+from mclip.training.model import MotionClip
+from mclip.training.run import RunError
+from mclip.training.step import Feed, Guard, Learner, Order, loss_terms, vertex_loss_of
+
+CPU = torch.device("cpu")
+SIZES = ModelConfig(latent=384, layers=1, feed_forward=32, dropout=0.1)
+
+
+def test_the_guard_holds_the_weights_until_somebody_asks(store):
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=True)
+    guard = Guard(optimizer, CPU)
+    fine = dict.fromkeys(TERMS, torch.tensor(1.0))
+    broken = fine | {"velocity": torch.tensor(torch.inf)}
+    after = []
+    for step, (terms, norm) in enumerate([(fine, 1.0), (broken, torch.inf), (fine, 1.0)]):
+        parameter.grad = torch.ones(3)
+        guard.watch(step, terms, torch.tensor(norm))
+        optimizer.step()
+        after.append(parameter.detach().clone())
+    assert not torch.equal(after[0], torch.ones(3))
+    assert torch.equal(after[1], after[0])
+    assert torch.equal(after[2], after[0])  # later steps are finite, and still held: the model stays as it was
+    crops = load_crops(store, split="train", encoder="offline", target="label", device=CPU)
+    with pytest.raises(RunError, match="step 1: velocity not finite"):
+        guard.check(crops, Order(len(crops), 2, 0, CPU))
+
+
+def terms_of(store: Store, **options) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The losses of one batch by one seeded model in evaluation mode, and the gradient of their sum."""
+    config = TrainConfig(**{"precision": "float32", **options})
+    crops = load_crops(store, split="train", encoder="offline", target="label", device=CPU)
+    torch.manual_seed(0)
+    model = MotionClip(SIZES).eval()
+    loss = losses.ClosedFormLoss(load_body("low"))
+    terms = loss_terms(model, crops.middle(torch.arange(len(crops))), loss, config)
+    sum(terms.values()).backward()
+    return terms, model.embed.weight.grad
+
+
+def test_bfloat16_gives_the_losses_of_float32_within_a_hundredth(store):
+    (exact, gradient), (rounded, other) = (terms_of(store, precision=each) for each in ("float32", "bfloat16"))
+    for term in TERMS:
+        assert rounded[term].item() == pytest.approx(exact[term].item(), rel=1e-2), term
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), other.flatten(), dim=0) > 0.99
+
+
+def test_the_clip_loss_is_the_one_that_was_asked_for(store):
+    found = {kind: terms_of(store, clip_loss=kind)[0]["text"].item() for kind in losses.CLIP_LOSSES}
+    assert len(set(found.values())) == 3
+    assert 0.5 < found["cosine"] < 1.5
+
+
+def learner_of(**options) -> Learner:
+    config = TrainConfig(batch=2, precision="float32", **options)
+    loss = losses.ClosedFormLoss(load_body("low"))
+    return Learner(config, SIZES, vertex_loss=loss, steps=10, device=CPU, workers=Workers())
+
+
+def feed_of(store: Store, **options) -> Feed:
+    crops = load_crops(store, split="train", encoder="offline", target="label", device=CPU)
+    return Feed(crops, store.strings("texts"), TrainConfig(batch=2, **options), CPU)
+
+
+def test_the_moving_average_is_the_mean_of_the_weights_that_were(store):
+    learner, feed = learner_of(ema=0.9), feed_of(store)
+    assert learner.judged is learner.average
+    expected = learner.model.embed.weight.detach().clone()
+    for step in range(12):
+        learner.learn(step, learner.losses(step, feed(step)))
+        stays = min(0.9, (1 + step) / (10 + step))
+        expected = stays * expected + (1 - stays) * learner.model.embed.weight.detach()
+    torch.testing.assert_close(learner.average.embed.weight, expected, rtol=0, atol=1e-6)
+    assert (expected - learner.model.embed.weight).abs().max() > 1e-4
+    assert not learner.average.training
+    assert learner_of().judged.training
+
+
+def test_keeping_an_average_changes_no_weight(store):
+    pair = [learner_of(ema=share) for share in (0.0, 0.9)]
+    for learner in pair:
+        feed = feed_of(store)
+        for step in range(3):
+            learner.learn(step, learner.losses(step, feed(step)))
+    ours, theirs = (learner.model.state_dict() for learner in pair)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_step_draws_the_same_batch_whatever_was_before(store):
+    options = {"mirror": 0.5, "yaw": 90.0, "speed": 0.2}
+    walked, fresh = feed_of(store, **options), feed_of(store, **options)
+    seen = [walked(step) for step in range(4)]
+    assert torch.equal(fresh(3).motion_BTRD, seen[3].motion_BTRD)
+    assert torch.equal(fresh(1).text_BC, seen[1].text_BC)
+    plain = feed_of(store)(3)
+    assert torch.equal(plain.window_B, seen[3].window_B)
+    assert not torch.equal(plain.motion_BTRD, seen[3].motion_BTRD)
+
+
+def test_the_vertex_loss_is_the_one_that_was_asked_for(store):
+    body, motion = load_body("low"), feed_of(store)(0)
+    rot6d, mask = motion.motion_BTRD[:, :, :24], motion.mask_BT & motion.mask_BT.flip(1)
+    found = {}
+    for kind in ("closed-form", "full", "subset"):
+        config = TrainConfig(vertex_loss=kind, vertex_subset=100)
+        loss = vertex_loss_of(config, body, torch.Generator().manual_seed(0))
+        found[kind] = [float(loss(rot6d, rot6d.flip(1), mask)) for _ in range(2)]
+    assert found["closed-form"][0] == found["closed-form"][1] == pytest.approx(found["full"][0], rel=1e-4)
+    assert found["subset"][0] != found["subset"][1]
+    assert found["subset"] == pytest.approx(found["full"], rel=0.3)
+    whole = vertex_loss_of(TrainConfig(vertex_loss="subset", vertex_subset=10**6), body, torch.Generator())
+    assert float(whole(rot6d, rot6d.flip(1), mask)) == pytest.approx(found["full"][0], rel=1e-5)
