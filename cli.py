@@ -11,7 +11,7 @@ import click
 
 Command = Callable[..., Any]
 HERE = Path(__file__).resolve().parent
-FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png")
+FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
 

@@ -366,9 +366,8 @@ def write_motion(
     poses = np.zeros((len(trans_T3), 52, 3))
     poses[:, SMPLH_JOINTS] = rotations.matrix_to_axis_angle(rotmat_TJ33.double()).numpy()
     assert len(SMPLH_JOINTS) == len(JOINTS)
-    aside = path.with_name(f".{path.stem}.partial.npz")
     np.savez(
-        aside,
+        path,
         poses=poses.reshape(len(poses), 156),
         trans=trans_T3.double().numpy(),
         betas=np.zeros(16),
@@ -376,4 +375,3 @@ def write_motion(
         gender="neutral",
         mocap_framerate=float(fps),
     )
-    aside.replace(path)

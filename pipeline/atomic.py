@@ -7,10 +7,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def by_rename(path: Path) -> Iterator[Path]:
-    """A path to write to; what was written takes its place at the end, and nothing is left of a failure."""
+    """A path to write to; what was written takes its place at the end. Nothing is left of a failure: OSError, named."""
     aside = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield aside
         aside.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: not written: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)

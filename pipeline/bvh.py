@@ -61,10 +61,8 @@ def rate_of(frame_time: float) -> float:
 
 def parse_motion(content: bytes | memoryview) -> Motion:
     """The motion in a BVH file's bytes, on SMPL's joints, in metres, z up. MotionError where that cannot be."""
-    try:
-        import pybvh  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise MotionError("a BVH file needs pybvh: pip install 'mclip[bvh]'") from error
+    import pybvh  # type: ignore[import-untyped,unused-ignore]
+
     with tempfile.NamedTemporaryFile(suffix=".bvh") as file:  # pybvh reads paths only
         file.write(content)
         file.flush()

@@ -1,7 +1,9 @@
 """What several test files need: files of AMASS's layout, stores, the offline encoder, and a small trained run."""
 
+import os
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,37 @@ def run(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Run:
     sizes = ModelConfig(layers=1, feed_forward=64, unit_latent=True)
     train(store, folder, config, sizes, device=torch.device("cpu"))
     return load_run(folder)
+
+
+CHROMIUM = (
+    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
+    "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Callable[..., Any]]:
+    """A function that opens a headless Chromium with more switches; skips by name where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    found, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not found or not driver:
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    from selenium.webdriver.chrome.service import Service
+
+    os.environ |= {"SE_OFFLINE": "true", "SE_AVOID_STATS": "true"}  # selenium looks for nothing to download
+    opened = []
+
+    def open_browser(*switches: str) -> Any:
+        options = webdriver.ChromeOptions()
+        options.binary_location = found
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        for switch in (*CHROMIUM, *switches):
+            options.add_argument(switch)
+        opened.append(webdriver.Chrome(options=options, service=Service(driver)))
+        opened[-1].set_script_timeout(30)
+        return opened[-1]
+
+    yield open_browser
+    for browser in opened:
+        browser.quit()

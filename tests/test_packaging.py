@@ -39,7 +39,12 @@ def tracked(pattern: str) -> set[str]:
 def test_the_wheel_holds_every_module_and_data_file_under_mclip(wheel: zipfile.ZipFile) -> None:
     packed = {name.removeprefix("mclip/") for name in wheel.namelist() if name.startswith("mclip/")}
     wanted = {"cli.py"} | {file for file in tracked("*.py") if not file.startswith("workflows/")}
-    wanted |= {f for f in tracked("data/**/*") if (ROOT / f).is_file()} | tracked("*.toml") | tracked("*.j2")
+    wanted |= (
+        {f for f in tracked("data/**/*") if (ROOT / f).is_file()}
+        | tracked("*.toml")
+        | tracked("*.j2")
+        | tracked("*.min.js")
+    )
     wanted |= tracked("*.expected.json")
     assert wanted - packed == set()
 

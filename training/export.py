@@ -1,4 +1,4 @@
-"""A motion as a file that others read: AMASS .npz, BVH, GLB, MP4, GIF, a PNG strip.
+"""A motion as a file that others read: AMASS .npz, BVH, GLB, MP4, GIF, a PNG strip, a page that plays it.
 
 AMASS has world z up; BVH and glTF have y up by custom. SMPL's rest pose is y up already, so only the root turns.
 """
@@ -27,18 +27,18 @@ from mclip.training.motion import Motion, pictures, read
 
 DATA = ("npz", "bvh", "glb")
 DRAWN = ("mp4", "gif", "png")
-FORMATS = (*DATA, *DRAWN)
+PAGE = "html"
+FORMATS = (*DATA, *DRAWN, PAGE)
 STRIP = 8  # pictures in a .png strip
-MOST_DRAWN = 3000  # frames of a video: a minute and a half at 30 fps, half a gigabyte of pictures
+MOST_DRAWN = 3000  # frames of a video or page: a minute and a half at 30 fps, half a gigabyte of pictures
 Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # of points whose z is up
 CENTIMETRES = 100  # a BVH has no unit; MotionBuilder and Maya take centimetres
-NEEDS = {"bvh": ("pybvh", "mclip[bvh]"), "glb": ("pygltflib", "mclip[export]")}
 
 
 def write(path: Path, motion: Motion, *, frames_TSS3: UInt8[Tensor, "T height width 3"] | None = None) -> None:
     """Write a motion as its file ending says, one of FORMATS. The file appears whole or not at all.
 
-    `frames_TSS3` saves drawing it again. ValueError for another ending, ImportError naming the extra that is missing.
+    `frames_TSS3` saves drawing it again. ValueError for another ending.
     """
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
@@ -50,17 +50,13 @@ def write(path: Path, motion: Motion, *, frames_TSS3: UInt8[Tensor, "T height wi
             return
         if len(motion.trans_T3) > MOST_DRAWN:
             raise ValueError(f"{path}: {len(motion.trans_T3):,} frames, at most {MOST_DRAWN:,} are drawn: lower --fps")
+        if kind == PAGE:
+            from mclip.training.page import write_page  # which writes its files by this module
+
+            write_page(aside, motion, title=path.stem)
+            return
         drawn = (pictures(motion) if frames_TSS3 is None else frames_TSS3).numpy()
         {"mp4": write_mp4, "gif": write_gif, "png": write_strip}[kind](aside, drawn, motion.fps)
-
-
-def needed(kind: str) -> Any:
-    """The library that writes a format; ImportError naming the extra that brings it."""
-    module, extra = NEEDS[kind]
-    try:
-        return __import__(module)
-    except ImportError as error:
-        raise ImportError(f".{kind} needs {module}: pip install '{extra}'") from error
 
 
 def write_npz(path: Path, motion: Motion) -> None:
@@ -77,7 +73,7 @@ def y_up(motion: Motion, joints_J3: Float[Tensor, "24 3"]) -> tuple[Float[Tensor
 
 def write_bvh(path: Path, motion: Motion) -> None:
     """BVH by pybvh: SMPL's joints under their names on the embedded body's bones, y up, centimetres."""
-    pybvh = needed("bvh")
+    import pybvh
     from pybvh.rotations import rotmat_to_euler
 
     joints_J3 = load_body("low").joints_J3
@@ -115,7 +111,8 @@ def bvh_nodes(joints_J3: np.ndarray) -> tuple[list[Any], list[int]]:
 
 def write_glb(path: Path, motion: Motion) -> None:
     """Binary glTF 2.0 by pygltflib: the reduced embedded body as a mesh with a skin and one animation."""
-    gltf = needed("glb")
+    import pygltflib as gltf
+
     body = load_body("low")
     local, root_T3 = y_up(motion, body.joints_J3)
     data = Buffer(gltf)

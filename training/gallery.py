@@ -1,105 +1,119 @@
-"""One HTML file that opens from disk: motions beside their reconstructions, what was generated, curves and figures."""
+"""The page of a run: motions beside their reconstructions, what was generated, curves and figures."""
 
-# T frames, S picture side in pixels
+# W windows, C latent width, N texts
 
-import base64
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
+import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
+from mclip.pipeline.body import load_body
 from mclip.pipeline.render import window_pictures
 from mclip.pipeline.store import Store
 from mclip.training.config import TERMS
-from mclip.training.crops import Crops
-from mclip.training.evaluate import crops_of, default_split, label_sets, reconstructed
-from mclip.training.export import write_mp4
-from mclip.training.generate import MANIFEST, in_place
-from mclip.training.motion import motion_of_rows, pictures
+from mclip.training.evaluate import crops_of, default_split, label_sets, reconstructed, text_vectors
+from mclip.training.generate import MANIFEST, encode, in_place, motion_vector
+from mclip.training.metrics import geodesic_deg, mpjpe_mm
+from mclip.training.motion import MOTION_FILES, Motion, motion_of_rows, read
+from mclip.training.page import SCRIPT, TEMPLATE, Card, Page, Section, side_by_side
 from mclip.training.run import EVALUATION, Run, write_aside
+from mclip.training.search import Index, hits, index_of
 
-TEMPLATE = Path(__file__).with_name("gallery.html.j2")
+HEADINGS = {"generate": "Text to motion", "edit": "Edit", "interpolate": "Interpolation", "style": "Style"}
+NEAREST = 3
 
 
 @dataclass(frozen=True)
-class Card:
-    """A looping animation with a title and a line under it."""
+class Neighbours:
+    """What lies around a motion's vector in a store: its clips and its labels."""
 
-    title: str
-    note: str
-    video: str  # data: URL
-    picture: str = ""  # data: URL of a still beside it
+    store: Store
+    index: Index
+    labels: list[str]
+    label_NC: Float[Tensor, "N C"]  # of length one
+
+    @classmethod
+    def of(cls, run: Run, store: Store) -> "Neighbours":
+        """Those of a store, by the vectors of a run."""
+        texts, vectors = store.strings("texts"), text_vectors(store, run.config["encoder"]["name"])
+        labels = [texts[number] for number in np.unique(store.read("labelsets/labels"))]
+        label_NC = np.array([vectors[label] for label in labels], np.float32).reshape(len(labels), -1)
+        return cls(store, index_of(run, store), labels, F.normalize(torch.from_numpy(label_NC), dim=-1))
+
+    def facts(self, z_C: Float[Tensor, " C"]) -> list[tuple[str, str]]:
+        """The nearest labels and clips with their cosines, as lines of a card."""
+        clips = [(clip_name(hit.clip), hit.score) for hit in hits(self.store, *self.index.best(z_C, NEAREST))]
+        found = {"nearest labels": self.nearest_labels(z_C), "nearest clips": clips}
+        told = {name: ", ".join(f"{what} {score:.2f}" for what, score in each) for name, each in found.items()}
+        return [(name, line) for name, line in told.items() if line]
+
+    def nearest_labels(self, z_C: Float[Tensor, " C"]) -> list[tuple[str, float]]:
+        """Labels and their cosines, best first; none in a store without labels."""
+        if not self.labels:
+            return []
+        best = (self.label_NC @ F.normalize(z_C.float(), dim=0)).topk(min(NEAREST, len(self.labels)))
+        return [(self.labels[n], score) for n, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
 
-def data_url(kind: str, content: bytes) -> str:
-    """Bytes inside a page."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def clip_name(path: str) -> str:
+    """A sequence's name without its folders and endings."""
+    return path.rsplit("/", 1)[-1].removesuffix(".npz").removesuffix("_poses")
 
 
-def video_url(frames_TSS3: np.ndarray, fps: float) -> str:
-    """An MP4 inside a page."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "clip.mp4")
-        write_mp4(file, frames_TSS3, fps)
-        return data_url("video/mp4", file.read_bytes())
-
-
-def png_url(picture_SS3: np.ndarray) -> str:
-    """A PNG inside a page."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture_SS3).save(buffer, "png")
-    return data_url("image/png", buffer.getvalue())
-
-
-def reconstruction_cards(run: Run, store: Store, split: str, most: int) -> list[Card]:
-    """Windows of a split: the store's picture, and source and reconstruction side by side in one video."""
+def reconstruction_cards(run: Run, store: Store, around: Neighbours, *, split: str, most: int) -> list[Card]:
+    """Windows of a split: the store's picture, and source and reconstruction side by side."""
     crops = crops_of(run, store, split)
     chosen = np.unique(np.linspace(0, len(crops) - 1, min(most, len(crops))).astype(int))
     texts, names = store.strings("texts"), store.strings("sequences/name")
     labels, still = label_sets(store, "labels", texts), window_pictures(store, crops.window.numpy()[chosen])
     sequence = store.read("windows/sequence")[crops.window.numpy()]
-    return [
-        Card(
-            title=names[sequence[item]].rsplit("/", 1)[-1].removesuffix("_poses.npz"),
+    cards = []
+    for place, item in enumerate(chosen.tolist()):
+        rows, decoded = reconstructed(run.model, crops, item)
+        source, made = (motion_of_rows(each, run.fps) for each in (rows, in_place(run, decoded)))
+        title = clip_name(names[sequence[item]])
+        pair = zip((f"{title}-source", f"{title}-reconstruction"), side_by_side(source, made), strict=True)
+        cards.append(Card(
+            title,
+            dict(pair),
             note="; ".join(sorted(labels[int(crops.labelset[item, 0])])),
-            picture=png_url(still[place]),
-            **reconstruction_video(run, crops, int(item)),
-        )
-        for place, item in enumerate(chosen)
-    ]
+            facts=[("error", told_error(source, made)), *around.facts(encode(run, decoded))],
+            picture_SS3=still[place],
+        ))  # fmt: skip
+    return cards
 
 
-def reconstruction_video(run: Run, crops: Crops, item: int) -> dict[str, str]:
-    """Source left, reconstruction right, frame by frame."""
-    source, decoded = reconstructed(run.model, crops, item)
-    pair = [pictures(motion_of_rows(rows, run.fps)).numpy() for rows in (source, in_place(run, decoded))]
-    return {"video": video_url(np.concatenate(pair, axis=2), run.fps)}
+def told_error(source: Motion, made: Motion) -> str:
+    """How far a reconstruction is off, roots together."""
+    pair = made.rotmat_TJ33, source.rotmat_TJ33
+    mpjpe = mpjpe_mm(*pair, load_body("low").joints_J3).mean()
+    return f"{mpjpe:.1f} mm MPJPE, {geodesic_deg(*pair).mean():.1f} degrees"
 
 
-def generated_cards(folder: Path) -> tuple[str, list[Card]]:
-    """Heading and cards of a folder that generate, edit or interpolate wrote with --format mp4."""
+def generated_section(run: Run, folder: Path, around: Neighbours) -> Section:
+    """What generate, edit or interpolate wrote into a folder with --format npz or bvh."""
     file = folder / MANIFEST
     if not file.exists():
         raise ValueError(f"{folder}: no {MANIFEST} in it; expected what `mclip generate ... --out {folder}` writes")
     made = json.loads(file.read_text(encoding="utf-8"))
-    cards = []
+    kind, cards = made["request"]["kind"], []
     for entry in made["motions"]:
-        video = next((name for name in entry["files"] if name.endswith(".mp4")), None)
-        if video is None:
-            raise ValueError(f"{folder}: {entry['title']!r} has no .mp4; generate it with --format mp4")
-        url = data_url("video/mp4", (folder / video).read_bytes())
-        cards.append(Card(entry["title"], ", ".join(entry["files"]), url))
-    return made["request"]["kind"], cards
+        data = next((folder / name for name in entry["files"] if name.endswith(MOTION_FILES)), None)
+        if data is None:
+            raise ValueError(f"{folder}: {entry['title']!r} has no .npz; generate it with --format npz")
+        cards.append(Card(entry["title"], {data.stem: read(data)}, facts=around.facts(motion_vector(run, data))))
+    return Section(HEADINGS[kind], cards)
 
 
 def curves(run: Run) -> str:
@@ -140,16 +154,25 @@ def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path]
     manifests = "".join((folder / MANIFEST).read_text() for folder in folders if (folder / MANIFEST).exists())
     evaluation = run.folder / EVALUATION
     figures = json.loads(evaluation.read_text()) if evaluation.exists() else {}
-    identity = json.dumps([run.fingerprint, store.fingerprint(), split, most, manifests, figures])
+    looks = TEMPLATE.read_text(encoding="utf-8") + SCRIPT.read_text(encoding="utf-8")
+    identity = json.dumps([run.fingerprint, store.fingerprint(), split, most, manifests, figures, looks])
     made_of = hashlib.sha256(identity.encode()).hexdigest()
     if page.exists() and made_of in page.read_text(encoding="utf-8")[:2000]:
         return f"gallery: nothing to do, {page} is there"
-    sections = [generated_cards(folder) for folder in folders]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        made_of=made_of, run=run, split=split, sections=sections, figures=flat(figures),
-        reconstructions=reconstruction_cards(run, store, split, most), curves=curves(run),
+    around = Neighbours.of(run, store)
+    sections = [generated_section(run, folder, around) for folder in folders]
+    sections.append(Section(
+        f"Motions of split {split} and their reconstructions",
+        reconstruction_cards(run, store, around, split=split, most=most),
+        lead="From the left: the picture that CLIP saw, the source (grey), the reconstruction.",
+    ))  # fmt: skip
+    encoder, version = run.config["encoder"]["name"], run.config["version"]
+    made = Page(
+        run.folder.name,
+        f"A MotionCLIP trained for {run.step:,} steps against the encoder {encoder}; mclip {version}.",
+        sections, curves=curves(run), figures=flat(figures), made_of=made_of,
     )  # fmt: skip
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(page, text)
-    return f"gallery: {page} ({page.stat().st_size / 1e6:.1f} MB)"
+    write_aside(page, made.html())
+    motions = sum(len(section.cards) for section in sections)
+    return f"gallery: {motions} motions in {page} ({page.stat().st_size / 1e6:.1f} MB)"

@@ -18,7 +18,8 @@ def check(folder: Path, second_run: str) -> list[str]:
             len(list((folder / name).glob("*.npz"))) >= least
             for name, least in (("generated", 10), ("edited", 3), ("interpolated", 5))
         ),
-        "a gallery with every animation in it": page.count("data:video/mp4") >= 20 + 18,
+        "a gallery with every motion in it, to play and to save": page.count('<figure class="card"') >= 20 + 18
+        and all(page.count(f'.{kind}">H4sI') >= 2 * 20 + 18 for kind in ("npz", "bvh", "glb")),
         "a second run does nothing": set(again) == {"0"} and "0 of" in second_run,
     }
     if "phrases" in figures:
