@@ -94,7 +94,7 @@ def cli() -> None:
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder of BABEL or HumanML3D, or a .csv or .jsonl; may be repeated.",
+    help="Folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
 )
 @click.option("--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split; it goes first.")
 @click.option("--fps", default=30.0, help="Frames per second of the store.")
@@ -140,8 +140,10 @@ def prepare(
     from mclip.pipeline import stage as stages
     from mclip.pipeline import store as stores
 
+    motions = HERE / "pipeline/data/motions"
     if str(source) == "embedded":
-        source, labels = HERE / "pipeline/data/motions", labels or (HERE / "pipeline/data/motions/babel",)
+        source, labels = motions, labels or (Path("embedded"),)
+    labels = tuple(motions / "babel" if str(each) == "embedded" else each for each in labels)
     shape = stage.PrepareOptions(**options)
     if dry_run:
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mclip.cli import cli
-from mclip.pipeline.store import Store
+from mclip.pipeline.store import Store, open_store
 from mclip.training.run import Run
 
 
@@ -91,3 +91,14 @@ def test_status_draws_the_chain_with_counts(store: Store) -> None:
         r"embed offline .* 3 of 3 images",
     ):
         assert re.search(line, told.output), told.output
+
+
+def test_a_second_source_joins_the_embedded_motions_in_one_store(tmp_path: Path, amass_folder: Path) -> None:
+    (tmp_path / "own.csv").write_text("path,text\nKIT/3/kick,a kick\n")
+    shared = ("--labels", "embedded", "--labels", tmp_path / "own.csv")
+    for source, *options in (("embedded", "--only", "/kick/"), (amass_folder,)):
+        made = mclip("prepare", source, tmp_path / "s.zarr", *shared, *options)
+        assert made.exit_code == 0, made.output
+    assert "5 sequences done, 1 skipped" in made.output
+    texts = open_store(tmp_path / "s.zarr").strings("texts")
+    assert {"a kick", "karate kick"} <= set(texts)

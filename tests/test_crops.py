@@ -104,18 +104,27 @@ def test_a_crop_without_labels_has_no_text(store):
     assert batch.has_text_B.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("target", ["joined", "label", "category"])
+@pytest.mark.parametrize("target", ["joined", "label", "any"])
 def test_targets_are_the_stores_strings(store, target):
     strings = store.strings("texts")
     flat, offset, count = text_choices(store, target)
-    labels, starts = store.read("labelsets/labels"), store.read("labelsets/labels_offset")
-    for number in range(len(count)):
+    labels, categories = (
+        [
+            [strings[i] for i in flat_kind[a:b]]
+            for flat_kind, ends in [(store.read(f"labelsets/{kind}"), store.read(f"labelsets/{kind}_offset"))]
+            for a, b in zip(ends[:-1], ends[1:], strict=True)
+        ]
+        for kind in ("labels", "categories")
+    )
+    for number, mine in enumerate(labels):
         chosen = [strings[i] for i in flat[offset[number] : offset[number] + count[number]]]
-        mine = [strings[i] for i in labels[starts[number] : starts[number + 1]]]
         if target == "joined":
             assert chosen == ([" and ".join(sorted(set(mine)))] if mine else [])
         if target == "label":
             assert chosen == mine
+        if target == "any":
+            assert chosen == mine + categories[number]
+    assert any(categories)
     assert count.max() >= 1
 
 

@@ -23,6 +23,13 @@ def test_arguments_come_first_and_lists_repeat_their_option() -> None:
     assert made == ["prepare", "embedded", "s.zarr", "--clip", "walk", "--clip", "run"]
 
 
+def test_a_recipe_may_name_what_lies_beside_it(tmp_path: Path) -> None:
+    made = recipes.arguments(
+        cli, "prepare", {"source": "a", "store": "b", "split": "{here}/s.csv"}, tmp_path / "r.toml"
+    )
+    assert made[-2:] == ["--split", str(tmp_path / "s.csv")]
+
+
 def test_a_false_flag_is_spelled_out() -> None:
     assert words("train", store="s", run="r", unit_latent=False)[-1] == "--no-unit-latent"
 

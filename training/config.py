@@ -56,8 +56,8 @@ class TrainConfig:
     clip_gradient: float = setting(0.0, "Largest gradient norm; 0 is no limit.")
     ema: float = setting(0.0, "Share of the weights' moving average that stays each step; 0 is none.")
     target: str = setting(
-        "joined", "Text of a crop: all its labels joined, one at random, or a category.",
-        ("joined", "label", "category"),
+        "joined", "Text of a crop: all its labels joined, one at random, a category, or any of both.",
+        ("joined", "label", "category", "any"),
     )  # fmt: skip
     short: str = setting(
         "mask", "Windows under a crop: mask what is missing, or continue them as a cycle or a held pose.",

@@ -189,11 +189,14 @@ def continue_short(arrays: dict[str, np.ndarray], crop: int) -> dict[str, np.nda
 
 
 def text_choices(store: Store, target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(texts flat, offset, count) by label set: the joined text, or every label, or every category."""
+    """(texts flat, offset, count) by label set: the joined text, or every label, category, or both."""
     if target == "joined":
         text = store.read("labelsets/text")
         return np.maximum(text, 0), np.arange(len(text)), (text >= 0).astype(np.int64)
-    name = {"label": "labels", "category": "categories"}[target]
-    offset = store.read(f"labelsets/{name}_offset")
+    kinds = {"label": ("labels",), "category": ("categories",), "any": ("labels", "categories")}[target]
+    counts = [np.diff(store.read(f"labelsets/{kind}_offset")) for kind in kinds]
+    owner = np.concatenate([np.repeat(np.arange(len(count)), count) for count in counts])
+    flat = np.concatenate([store.read(f"labelsets/{kind}") for kind in kinds])[np.argsort(owner, kind="stable")]
+    count = np.sum(counts, axis=0)
     # One more entry, never chosen, so that an empty list can be indexed.
-    return np.append(store.read(f"labelsets/{name}"), 0), offset[:-1], np.diff(offset)
+    return np.append(flat, 0), np.cumsum(count) - count, count

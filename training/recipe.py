@@ -37,7 +37,10 @@ def read_recipe(recipe: Path) -> dict[str, dict[str, Any]]:
 
 
 def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) -> list[str]:
-    """The command line of a table: `evaluate.2` is a second `evaluate`. ValueError naming an unknown command or key."""
+    """The command line of a table: `evaluate.2` is a second `evaluate`; `{here}` in a value is the recipe's folder.
+
+    ValueError naming an unknown command or key.
+    """
     command = cli.commands.get(name.split(".")[0])
     if command is None:
         raise ValueError(f"{recipe}: no command {name}; expected one of {', '.join(cli.commands)}")
@@ -50,6 +53,7 @@ def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) 
     for key, value in table.items():
         parameter = by_flag.get(key) or known[key]
         values = [str(each) for each in (value if isinstance(value, list) else [value])]
+        values = [each.replace("{here}", str(recipe.resolve().parent)) for each in values]
         if isinstance(parameter, click.Argument):
             positional[parameter.name] = values
         elif isinstance(parameter, click.Option) and parameter.is_flag:

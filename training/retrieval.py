@@ -27,6 +27,11 @@ class Gallery:
     labels: list[set[str]]  # of each sequence
     categories_W: list[set[str]]  # of each window's middle crop
 
+    @property
+    def all_labels(self) -> list[str]:
+        """Every label of the sequences, sorted."""
+        return sorted(set().union(*self.labels) - {""})
+
     def score(self, query_QC: np.ndarray) -> np.ndarray:
         """(Q, sequences): the cosine of each query with the best window of every sequence."""
         return best_of_groups(cosines(query_QC, self.z_WC), self.sequence_W, len(self.names))
@@ -55,14 +60,17 @@ def label_sets(store: Store, name: str, texts: Sequence[str]) -> list[set[str]]:
 
 def retrieval(gallery: Gallery, vectors: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Text -> motion and motion -> text recall over the labels. A text is right for every sequence that carries it."""
-    labels = sorted(set().union(*gallery.labels) - {""})
-    if not labels:
-        return {}
-    similarity = gallery.score(np.stack([vectors[label] for label in labels]))
+    labels = gallery.all_labels
+    return retrieval_by(gallery, gallery.score(np.stack([vectors[label] for label in labels]))) if labels else {}
+
+
+def retrieval_by(gallery: Gallery, score_LS: np.ndarray) -> dict[str, dict[str, float]]:
+    """`retrieval` where the score of every label (rows, as `all_labels`) with every sequence is known already."""
+    labels = gallery.all_labels
     relevant = np.array([[label in carried for carried in gallery.labels] for label in labels])
     return {
-        "text_to_motion": recall(best_ranks(similarity, relevant)) | {"queries": len(labels)},
-        "motion_to_text": recall(best_ranks(similarity.T, relevant.T)) | {"queries": len(gallery.names)},
+        "text_to_motion": recall(best_ranks(score_LS, relevant)) | {"queries": len(labels)},
+        "motion_to_text": recall(best_ranks(score_LS.T, relevant.T)) | {"queries": len(gallery.names)},
     }
 
 
@@ -132,7 +140,12 @@ def far_apart(alike_NN: np.ndarray, count: int) -> np.ndarray:
 def recognition_among(
     z_WC: np.ndarray, class_KC: np.ndarray, names: Sequence[str], true_W: Sequence[set[str]]
 ) -> dict[str, float]:
-    """Top-1 and top-5 over given classes, in the release's protocol, and BABEL's mean over classes.
+    """`recognition_by` the cosines of windows and given classes."""
+    return recognition_by(cosines(z_WC, class_KC), names, true_W)
+
+
+def recognition_by(score_WK: np.ndarray, names: Sequence[str], true_W: Sequence[set[str]]) -> dict[str, float]:
+    """Top-1 and top-5 of windows' scores with classes, in the release's protocol, and BABEL's mean over classes.
 
     Any true class of a crop within the first k is a hit; crops of none of these classes are left out. `top1_norm` is
     the mean over classes of how often a crop of the class has it first (BABEL, Punnakkal et al. 2021, Top-1-norm).
@@ -141,9 +154,9 @@ def recognition_among(
     asked = relevant.any(1)
     if not asked.any():
         return {}
-    similarity, relevant = cosines(z_WC, class_KC)[asked], relevant[asked]
-    found = recall(best_ranks(similarity, relevant), among=(1, 5))
-    first = similarity.argmax(1)
+    score_WK, relevant = score_WK[asked], relevant[asked]
+    found = recall(best_ranks(score_WK, relevant), among=(1, 5))
+    first = score_WK.argmax(1)
     by_class = [float((first[carried] == k).mean()) for k, carried in enumerate(relevant.T) if carried.any()]
     norm = float(np.mean(by_class))
     return {"top1": found["R@1"], "top5": found["R@5"], "top1_norm": norm, "crops": int(asked.sum())}
