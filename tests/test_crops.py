@@ -4,7 +4,7 @@ import torch
 
 from mclip.pipeline.store import Store, StoreError
 from mclip.training.crops import Choice, Crops, load_crops, text_choices
-from mclip.training.train import Order
+from mclip.training.step import Order
 
 CPU = torch.device("cpu")
 
