@@ -85,7 +85,8 @@ class Labels:
 
 def sequence_key(path: str) -> str:
     """What one recording is called whatever its file is: current data set name, no `_poses` or `_stageii` ending."""
-    dataset, *rest = PurePosixPath(path.rpartition("!/")[2].replace(" ", "_")).parts
+    within = path.rpartition("!/")[2].replace(" ", "_")
+    dataset, *rest = (part for part in within.split("/") if part not in ("", "."))
     name = "/".join((DATASET_ALIASES.get(dataset, dataset), *rest))
     for ending in (".npz", ".npy", ".bvh"):
         name = name.removesuffix(ending)
@@ -283,9 +284,11 @@ def babel_entry(entry: Mapping[str, Any], passed_over: Counter[str]) -> tuple[st
 
 def split_of(key: str, labels: Labels) -> str:
     """`train`, `val` or `test`: what the files say of the sequence or a folder above it, else AMASS's by data set."""
-    for above in (PurePosixPath(key), *PurePosixPath(key).parents):
-        if found := labels.split.get(above.as_posix()):
+    above = key
+    while above:
+        if found := labels.split.get(above):
             return found
+        above = above.rpartition("/")[0]
     return AMASS_SPLIT.get(key.split("/")[0], "train")
 
 

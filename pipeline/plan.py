@@ -1,4 +1,4 @@
-"""The plan of a store's motion: which rows each recording fills, in blocks that whole shards hold."""
+"""The plan of a store's motion: which rows each recording fills, in blocks that whole chunks hold."""
 
 import hashlib
 import itertools
@@ -11,16 +11,16 @@ import numpy as np
 from mclip.pipeline import sources
 from mclip.pipeline.amass import MotionError, source_times
 from mclip.pipeline.sources import Recording
-from mclip.pipeline.store import DONE, FAILED, FRAME_CHUNK, FRAME_SHARD, PENDING, REPLACED, Store
+from mclip.pipeline.store import DONE, FAILED, FRAME_CHUNK, PENDING, REPLACED, Store
 
-SHARD_ROWS = FRAME_CHUNK * FRAME_SHARD
+BLOCK_ROWS = FRAME_CHUNK
 COLUMNS = ("row", "frames", "block", "fps", "size", "modified", "done")
 MIRROR = "#mirror"  # the ending of a mirrored recording's name
 
 
 @dataclass
 class Plan:
-    """Where each sequence goes. One block of sequences fills whole shards, so that a shard has one writer.
+    """Where each sequence goes. One block of sequences fills whole chunks, so that a chunk has one writer.
 
     Items are only ever added: a file that changed becomes a new item, and its old one is marked as replaced.
     """
@@ -42,19 +42,24 @@ class Plan:
         return self.row[-1] + self.frames[-1] if self.name else 0
 
     def add(self, recording: Recording, *, frames: int, fps: float, new_block: bool) -> None:
-        """Put a sequence behind the last one, or at the next free shard when the block's shard is full.
+        """Put a sequence behind the last one, or at the next free chunk when the block's chunk is full.
 
-        A block is called by the shard it begins with.
+        A block is called by the chunk it begins with.
         """
         block, row = (self.block[-1], self.rows) if self.name else (0, 0)
-        if self.name and (new_block or row + frames > (block + 1) * SHARD_ROWS):
-            block = -(-row // SHARD_ROWS)
-            row = block * SHARD_ROWS
+        if self.name and (new_block or row + frames > (block + 1) * BLOCK_ROWS):
+            block = -(-row // BLOCK_ROWS)
+            row = block * BLOCK_ROWS
         values = (row, frames, block, fps, recording.size, recording.modified, PENDING)
         self.name.append(recording.name)
         for column, value in zip(COLUMNS, values, strict=True):
             getattr(self, column).append(value)
         self.touched = True
+
+    def rows_of(self, block: range) -> int:
+        """Rows up to the next block: whole chunks, but for the last of all."""
+        end = self.row[block.stop] if block.stop < len(self.row) else self.rows
+        return end - self.row[block.start]
 
     def blocks(self) -> list[range]:
         """Ranges of sequences, one a block."""

@@ -111,11 +111,11 @@ def prepare(
         admit_changes(store, changes, replace_changed=replace_changed)
     if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):
         write_plan(store, plan)
-        record(store, plan.unusable)
+        record(store, (manifest_line(plan, options.fps, item, bytes(32), why) for item, why in plan.unusable.items()))
     summary = run_stage(
         store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
-        workers=workers, compute=functools.partial(prepare_block, store.url, source, options),
-        marked=functools.partial(record, store),
+        workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
+        marked=functools.partial(record_block, store, plan, options.fps),
     )  # fmt: skip
     if not store.attributes("prepare").get("indexed"):
         index(
@@ -159,12 +159,9 @@ def preview(
     return "\n".join(lines)
 
 
-def prepare_block(url: str, source: Path, options: PrepareOptions, block: range) -> Result:
+def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, block: range) -> Result:
     """Read, resample and write the sequences of a block; what fails is left as zeros and named."""
-    store = open_store(url)
-    plan = read_plan(store)
-    first = plan.row[block.start]
-    rows = max(plan.row[item] + plan.frames[item] for item in block) - first
+    first, rows = plan.row[block.start], plan.rows_of(block)
     rot6d, trans = np.zeros((rows, 24, 6), np.float32), np.zeros((rows, 3), np.float32)
     betas, gender = np.zeros((len(block), 16), np.float32), np.zeros(len(block), np.uint8)
     sha256 = np.zeros((len(block), 32), np.uint8)
@@ -182,6 +179,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, block: range)
         betas[place], gender[place] = motion.betas, amass.GENDERS.index(motion.gender)
         sha256[place] = np.frombuffer(motion.sha256, np.uint8)
     if rows:
+        store = open_store(url)
         store.array("motion/rot6d")[first : first + rows] = rot6d
         store.array("motion/trans")[first : first + rows] = trans
     columns: dict[str, np.ndarray] = {"betas": betas, "gender": gender, "sha256": sha256}
@@ -265,21 +263,34 @@ def manifest_file(store: Store) -> Path:
     return Path(store.url) / "manifest.jsonl" if is_local(store.url) else beside(store.url, ".manifest.jsonl")
 
 
-def record(store: Store, items: Iterable[int]) -> None:
-    """Append items to the manifest as they are marked; at the end of a run it is written anew, in order."""
+def record(store: Store, lines: Iterable[str]) -> None:
+    """Append lines to the manifest as items are marked; at the end of a run it is written anew, in order."""
     with manifest_file(store).open("a", encoding="utf-8") as file:
-        file.writelines(manifest(store, items))
+        file.writelines(lines)
 
 
-def manifest(store: Store, items: Iterable[int] | None = None) -> Iterator[str]:
-    """JSON lines, one a source file: name, sha256, frames, frames per second, outcome and reason."""
-    read = {name: store.read(f"sequences/{name}") for name in ("frames", "fps", "done", "sha256")}
-    names, told = store.strings("sequences/name"), store.attributes("prepare")
+def record_block(store: Store, plan: Plan, fps: float, block: range, result: Result) -> None:
+    """Append a block to the manifest, once it is marked."""
+    lines = []
+    for item, sha256 in zip(block, result.columns["sequences/sha256"], strict=True):
+        if plan.done[item] == PENDING:
+            plan.done[item] = FAILED if item in result.failures else DONE
+            lines.append(manifest_line(plan, fps, item, sha256.tobytes(), result.failures.get(item)))
+    record(store, lines)
+
+
+def manifest(store: Store) -> Iterator[str]:
+    """JSON lines, one a source file, in the order of the store."""
+    plan, told, sha256 = read_plan(store), store.attributes("prepare"), store.read("sequences/sha256")
     failures, fps = told.get("failures", {}), told["options"]["fps"]
-    for item in range(len(names)) if items is None else items:
-        line = {
-            "file": names[item], "sha256": read["sha256"][item].tobytes().hex(), "frames": int(read["frames"][item]),
-            "fps_in": float(read["fps"][item]), "fps_out": fps, "outcome": OUTCOME[int(read["done"][item])],
-            "reason": failures.get(f"sequences/done[{item}]"),
-        }  # fmt: skip
-        yield json.dumps(line) + "\n"
+    for item in range(len(plan.name)):
+        yield manifest_line(plan, fps, item, sha256[item].tobytes(), failures.get(f"sequences/done[{item}]"))
+
+
+def manifest_line(plan: Plan, fps: float, item: int, sha256: bytes, reason: str | None) -> str:
+    """A source file's name, sha256, frames, frames per second, outcome and reason, as a line of JSON."""
+    line = {
+        "file": plan.name[item], "sha256": sha256.hex(), "frames": plan.frames[item], "fps_in": plan.fps[item],
+        "fps_out": fps, "outcome": OUTCOME[plan.done[item]], "reason": reason,
+    }  # fmt: skip
+    return json.dumps(line) + "\n"

@@ -34,7 +34,7 @@ class Recording:
 
 def is_motion(path: str) -> bool:
     """Whether a file's name says that it may be a motion; AMASS's shape.npz is none."""
-    name = PurePosixPath(path).name
+    name = path.rpartition("/")[2]
     return name.lower().endswith(MOTIONS) and name != "shape.npz" and not name.startswith(".")
 
 
@@ -49,26 +49,32 @@ def require_source(source: Path) -> None:
 def recordings(source: Path) -> Iterator[Recording]:
     """Every recording of a source in the order of its path; those of an archive in the archive's order."""
     require_source(source)
-    root = source.parent if source.is_file() else source
-    for path in [source] if source.is_file() else files_below(source):
-        name = path.relative_to(root).as_posix()
+    root = root_of(source)
+    for name in [source.name] if source.is_file() else names_below(source):
         try:
-            stat = path.stat()
+            stat = os.stat(os.path.join(root, name))
         except OSError as error:
             yield Recording(name, reason=amass.plain(error))
             continue
         if name.lower().endswith(ARCHIVES):
-            yield from archived(path, name, stat)
+            yield from archived(root / name, name, stat)
         else:
             yield Recording(name, stat.st_size, stat.st_mtime_ns)
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Motion and archive files below a folder, sorted. Links are followed, but no folder is entered twice."""
-    found: list[Path] = []
+def root_of(source: Path) -> Path:
+    """The folder that names of recordings begin in."""
+    return source.parent if source.is_file() else source
+
+
+def names_below(folder: Path) -> list[str]:
+    """Names of motion and archive files below a folder, in the order of their parts.
+
+    Links are followed, but no folder is entered twice. A folder that cannot be listed is named too, and fails by name.
+    """
+    found: list[str] = []
     entered: set[tuple[int, int]] = set()
-    refused: list[Path] = []  # a folder that cannot be listed is passed on, and fails by name
-    walk = os.walk(folder, followlinks=True, onerror=lambda error: refused.append(Path(error.filename)))
+    walk = os.walk(folder, followlinks=True, onerror=lambda error: found.append(error.filename))
     for where, folders, files in walk:
         stat = os.stat(where)
         if (stat.st_dev, stat.st_ino) in entered:
@@ -76,8 +82,9 @@ def files_below(folder: Path) -> list[Path]:
             continue
         entered.add((stat.st_dev, stat.st_ino))
         folders.sort()
-        found += [Path(where, name) for name in files if is_motion(name) or name.lower().endswith(ARCHIVES)]
-    return sorted(found + refused)
+        found += [os.path.join(where, name) for name in files if is_motion(name) or name.lower().endswith(ARCHIVES)]
+    begin = len(os.path.join(folder, ""))
+    return sorted((path[begin:].replace(os.sep, "/") for path in found), key=lambda name: name.split("/"))
 
 
 def archived(path: Path, name: str, stat: os.stat_result) -> Iterator[Recording]:
@@ -105,7 +112,7 @@ def archived_member(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, st
 
 def contents(source: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | memoryview | MotionError]]:
     """Pairs of name and bytes, or the reason why there are none. The bytes are good until the next are asked for."""
-    root = source.parent if source.is_file() else source
+    root = root_of(source)
     buffer = bytearray()  # one for all: fresh memory for every file costs as much as reading it
     for name in names:
         archive, inside, member = name.partition(INSIDE)
@@ -176,6 +183,6 @@ def open_recording(source: Path, recording: Recording) -> io.BufferedIOBase:
     if recording.content is not None:
         return io.BytesIO(recording.content)
     try:
-        return open((source.parent if source.is_file() else source) / recording.name, "rb")
+        return open(root_of(source) / recording.name, "rb")
     except OSError as error:
         raise MotionError(amass.plain(error)) from error

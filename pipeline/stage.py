@@ -89,14 +89,14 @@ def run_stage(
     scheduler: str = "sync",
     workers: int = 1,
     limit: int | None = None,
-    marked: Callable[[range], None] = lambda block: None,
+    marked: Callable[[range, Result], None] = lambda block, result: None,
 ) -> Summary:
     """Run `compute` over every block with pending items and mark them; the same call again continues.
 
     `marks` is the path of the stage's mark array; `blocks` are ranges of its items. `scheduler` is `sync`,
     `threads` or `processes`, or the address of a dask scheduler that runs (`tcp://host:port`). `limit` stops after
     about that many items. Failures are kept with their reason under the stage's attributes and do not stop the stage.
-    `marked` is called after a block's marks are written.
+    `marked` is called with a block and its result after its marks are written.
     """
     started = time.perf_counter()
     array = store.array(marks)
@@ -123,7 +123,7 @@ def run_stage(
                 reasons |= {f"{marks}[{item}]": why for item, why in failures.items()}
                 store.set_attributes(stage, failures=dict(sorted(reasons.items())))
             array[at] = state[at]
-            marked(block)
+            marked(block, result)
             failed += len(failures)
             bar.update(task, advance=len(tried))
             finished = bar.tasks[task].completed

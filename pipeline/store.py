@@ -47,25 +47,26 @@ class Spec:
     doc: str
 
 
-# Every array of the store. A name in `row` is a size that the stage fixes when it makes the array. A shard is a file
-# and has one writer. Frames: 8 x 2048 rows a shard, so that AMASS at 30 fps is about 280 files an array.
-FRAME_CHUNK, FRAME_SHARD = 2048, 8
+# Every array of the store. A name in `row` is a size that the stage fixes when it makes the array. A chunk (a shard
+# where there are shards) is a file and has one writer. Frames: 9 MB a chunk, so that AMASS at 30 fps is about 280 files
+# an array; shards of smaller chunks took two to three times as long to read and to write (records/prepare.md).
+FRAME_CHUNK = 16384
 SCHEMA: dict[str, Spec] = {
     "sequences/row": Spec("int64", (), 65536, 0, "first row of the sequence in motion/*"),
     "sequences/frames": Spec(
         "int64", (), 65536, 0, "frames at the store's fps; its rows are zeros where the file failed"
     ),
-    "sequences/block": Spec("int64", (), 65536, 0, "block of work; sequences of a block share its shards"),
+    "sequences/block": Spec("int64", (), 65536, 0, "block of work; sequences of a block share its chunks"),
     "sequences/fps": Spec("float64", (), 65536, 0, "frames per second of the source file"),
     "sequences/size": Spec("int64", (), 65536, 0, "bytes of the file that holds the source"),
     "sequences/modified": Spec("int64", (), 65536, 0, "when that file was last changed, nanoseconds since 1970"),
-    "sequences/betas": Spec("float32", (16,), 65536, 0, "SMPL shape of the source"),
+    "sequences/betas": Spec("float32", (16,), 4096, 0, "SMPL shape of the source"),
     "sequences/gender": Spec("uint8", (), 65536, 0, "0 neutral, 1 female, 2 male"),
-    "sequences/sha256": Spec("uint8", (32,), 65536, 0, "of the source file"),
+    "sequences/sha256": Spec("uint8", (32,), 4096, 0, "of the source file"),
     "sequences/split": Spec("uint8", (), 65536, 0, "0 train, 1 val, 2 test"),
     "sequences/done": Spec("uint8", (), 65536, 0, "mark of prepare"),
-    "motion/rot6d": Spec("float32", (24, 6), FRAME_CHUNK, FRAME_SHARD, "local joint rotations, 6D rows"),
-    "motion/trans": Spec("float32", (3,), FRAME_CHUNK, FRAME_SHARD, "root translation, metres, z up"),
+    "motion/rot6d": Spec("float32", (24, 6), FRAME_CHUNK, 0, "local joint rotations, 6D rows"),
+    "motion/trans": Spec("float32", (3,), FRAME_CHUNK, 0, "root translation, metres, z up"),
     "spans/sequence": Spec("int64", (), 65536, 0, "sequence the label belongs to"),
     "spans/start": Spec("float64", (), 65536, 0, "seconds into the sequence"),
     "spans/end": Spec("float64", (), 65536, 0, "seconds into the sequence; infinity: to its end"),
@@ -129,10 +130,11 @@ class Store:
 
     def array(self, path: str) -> zarr.Array[Any]:
         """The array at `path`; StoreError naming the command that makes it when it is missing."""
-        if path not in self.root:
+        try:
+            found = self.root[path]
+        except KeyError:
             stage = {"pictures": "render", "embeddings": "embed"}.get(path.split("/")[0], "prepare")
-            raise StoreError(f"{self.url}: no {path} in this store; run `mclip {stage} {self.url}` first")
-        found = self.root[path]
+            raise StoreError(f"{self.url}: no {path} in this store; run `mclip {stage} {self.url}` first") from None
         assert isinstance(found, zarr.Array)
         return found
 

@@ -55,9 +55,12 @@ class LabelSets:
 
     def of_members(self, spans: Sequence[Span], members: np.ndarray) -> np.ndarray:
         """Set of every row of `members` (shifts, spans)."""
-        distinct, which = np.unique(members, axis=0, return_inverse=True)
-        numbers = [self.of_spans([spans[i] for i in np.flatnonzero(row).tolist()]) for row in distinct]
-        return np.array(numbers, np.int32)[which.ravel()]
+        if not spans:
+            return np.zeros(len(members), np.int32)
+        flat, width = members.tobytes(), len(spans)
+        rows = [flat[start : start + width] for start in range(0, len(flat), width)]
+        number = {row: self.of_spans([*itertools.compress(spans, row)]) for row in sorted(set(rows))}
+        return np.array([number[row] for row in rows], np.int32)
 
     def of_spans(self, spans: Sequence[Span]) -> int:
         """Number of the set that these spans make."""

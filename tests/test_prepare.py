@@ -326,10 +326,10 @@ def test_impossible_options_are_refused_by_flag(options, expected):
 
 @pytest.fixture
 def blocks_of_few(monkeypatch) -> None:
-    """Shards of 512 rows instead of 16,384, so that a small folder is many blocks."""
-    monkeypatch.setattr("mclip.pipeline.plan.SHARD_ROWS", 512)
+    """Chunks of 512 rows instead of 16,384, so that a small folder is many blocks."""
+    monkeypatch.setattr("mclip.pipeline.plan.BLOCK_ROWS", 512)
     for name in ("motion/rot6d", "motion/trans"):
-        monkeypatch.setitem(SCHEMA, name, SCHEMA[name].__class__(**{**vars(SCHEMA[name]), "chunk": 512, "shard": 1}))
+        monkeypatch.setitem(SCHEMA, name, SCHEMA[name].__class__(**{**vars(SCHEMA[name]), "chunk": 512}))
 
 
 @pytest.fixture
@@ -354,9 +354,9 @@ from pathlib import Path
 from mclip.pipeline import plan, store as stores
 from mclip.pipeline.labels import Labels
 from mclip.pipeline.prepare import PrepareOptions, prepare
-plan.SHARD_ROWS = 512
+plan.BLOCK_ROWS = 512
 for name in ("motion/rot6d", "motion/trans"):
-    stores.SCHEMA[name] = stores.SCHEMA[name].__class__(**{**vars(stores.SCHEMA[name]), "chunk": 512, "shard": 1})
+    stores.SCHEMA[name] = stores.SCHEMA[name].__class__(**{**vars(stores.SCHEMA[name]), "chunk": 512})
 source, url, scheduler = sys.argv[1:]
 if __name__ == "__main__":
     with stores.one_writer(url):
@@ -427,8 +427,8 @@ def kill_once(monkey: pytest.MonkeyPatch, marked: list[int], victim) -> None:
     """Kill a worker's process when the first block is marked."""
     record = stage.record
 
-    def record_and_kill(store: Store, items) -> None:
-        record(store, items)
+    def record_and_kill(store: Store, lines) -> None:
+        record(store, lines)
         if not marked:
             os.kill(victim.process.pid, signal.SIGKILL)
         marked.append(1)

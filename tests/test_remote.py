@@ -72,7 +72,7 @@ def test_every_command_takes_a_store_on_s3(tmp_path, bucket, store, monkeypatch)
     for words, told in (
         (["render", url, "--body", "low", "--size", "32", "--replace"], "contact sheet: three.png"),
         (["embed", url, "--clip", "offline"], "3 images done"),
-        (["train", url, "run", "--layers", "1", "--epochs", "0.5", "--batch", "2", "--precision", "float32"], "1 steps"),
+        (["train", url, "run", "--layers", "1", "--epochs", "0.5", "--batch", "2"], "1 steps"),
         (["evaluate", "run", url, "--replace"], "3 windows of split train"),
         (["search", "run", motion, "--store", url, "--top", "1"], "kick"),
         (["edit", "run", "--base", motion, "--from", motion, "--to", motion, "--scale", "1", "--store", url,

@@ -115,7 +115,7 @@ def test_no_more_blocks_are_under_way_than_workers(store):
 
 def test_marks_are_told_after_they_are_written(store):
     told = []
-    run(store, marked=lambda block: told.append((block.start, store.read("sequences/done")[block.start])))
+    run(store, marked=lambda block, result: told.append((block.start, store.read("sequences/done")[block.start])))
     assert told == [(block.start, DONE) for block in BLOCKS]
 
 

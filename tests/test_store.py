@@ -38,7 +38,7 @@ def test_every_array_of_the_schema_is_made_as_it_says(store):
 
 def test_frames_of_all_of_amass_are_a_few_hundred_files():
     frames = 42 * 3600 * 30
-    assert frames / (stores.FRAME_CHUNK * stores.FRAME_SHARD) < 300
+    assert frames / stores.FRAME_CHUNK < 300
 
 
 def test_growing_keeps_what_is_there(store):

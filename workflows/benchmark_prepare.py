@@ -23,7 +23,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from mclip.pipeline import sources
-from mclip.pipeline.store import FRAME_CHUNK, FRAME_SHARD, Store, open_store
+from mclip.pipeline.store import FRAME_CHUNK, Store, open_store
 from mclip.training.crops import Crops
 
 RELEASE = 1114  # source frames a second of the release's own parser, on the machine that issue 3 was written on
@@ -75,7 +75,7 @@ def grow_to_amass(small: Store, url: Path) -> Store:
     """A store of AMASS's size: the small one's frames and windows, over and over."""
     shutil.rmtree(url, ignore_errors=True)
     store = open_store(url, create=True)
-    rows, shard = int(AMASS_HOURS * 3600 * 30), FRAME_CHUNK * FRAME_SHARD
+    rows, shard = int(AMASS_HOURS * 3600 * 30), FRAME_CHUNK
     for name in ("rot6d", "trans"):
         source, target = small.read(f"motion/{name}")[:shard], store.grow(f"motion/{name}", rows)
         for start in range(0, rows, shard):
@@ -144,7 +144,7 @@ def rows(source: Path, scratch: Path, workers: int) -> Iterator[tuple[str, str]]
 
 def codec_rows(store: Store, scratch: Path) -> Iterator[tuple[str, str]]:
     """Size, write and read of one shard's rotations, by chunk length and codec."""
-    rot6d = store.read("motion/rot6d")[: FRAME_CHUNK * FRAME_SHARD]
+    rot6d = store.read("motion/rot6d")[: FRAME_CHUNK]
     codecs = {
         "none": [], "zstd-1 bitshuffle": [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
         "zstd-3 bitshuffle": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
