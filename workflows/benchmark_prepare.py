@@ -144,7 +144,7 @@ def rows(source: Path, scratch: Path, workers: int) -> Iterator[tuple[str, str]]
 
 def codec_rows(store: Store, scratch: Path) -> Iterator[tuple[str, str]]:
     """Size, write and read of one shard's rotations, by chunk length and codec."""
-    rot6d = store.read("motion/rot6d")[: FRAME_CHUNK]
+    rot6d = store.read("motion/rot6d")[:FRAME_CHUNK]
     codecs = {
         "none": [], "zstd-1 bitshuffle": [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
         "zstd-3 bitshuffle": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
