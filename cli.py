@@ -315,24 +315,25 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
 @click.option("--queries", type=click.Path(path_type=Path), help='JSON list of {"text": ..., "clip": ...} to find.')
 @click.option("--classes", help="Recognise among these too, as recognise takes them.")
+@json_option
 @click.option("--replace", is_flag=True, help="Measure again.")
 def evaluate(
-    run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, replace: bool
+    run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, as_json: bool, replace: bool
 ) -> None:
-    """Measure RUN on STORE: reconstruction, retrieval, recognition; writes RUN/evaluation.json.
+    """Measure RUN on STORE: reconstruction, retrieval, recognition; writes RUN/evaluation.json and RUN/report.html.
 
     \b
     Example: mclip evaluate runs/cmu store.zarr --split val
     """
     from mclip.pipeline.store import open_store
     from mclip.training import evaluate as evaluation
+    from mclip.training.evaluation import told
     from mclip.training.run import load_run
 
     figures, line = evaluation.evaluate_once(
         load_run(run), open_store(store), split=split, queries=queries, classes=classes, replace=replace
     )
-    click.echo(json.dumps(figures, indent=2))
-    click.echo(line)
+    click.echo(json.dumps(figures, indent=2) if as_json else f"{told(figures)}{line}")
 
 
 @cli.command()

@@ -71,6 +71,7 @@ SCHEMA: dict[str, Spec] = {
     "spans/start": Spec("float64", (), 65536, 0, "seconds into the sequence"),
     "spans/end": Spec("float64", (), 65536, 0, "seconds into the sequence; infinity: to its end"),
     "spans/text": Spec("int64", (), 65536, 0, "text of the label"),
+    "spans/labelset": Spec("int64", (), 65536, 0, "label set of the label alone, for its categories"),
     "windows/sequence": Spec("int64", (), 65536, 0, "sequence the window is cut from"),
     "windows/row": Spec("int64", (), 65536, 0, "first row in motion/*"),
     "windows/frames": Spec("int64", (), 65536, 0, "valid frames, at most the window; the rest is padding"),

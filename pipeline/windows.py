@@ -120,7 +120,7 @@ def index(store: Store, labels: Labels, *, window: int, crop: int, short: str, f
         store.write(f"windows/{name}", values)
     shifts = window - crop + 1
     store.write("windows/labelset", np.array(labelset, np.int32).reshape(-1, shifts), shifts=shifts)
-    write_spans(store, shown, texts)
+    write_spans(store, shown, texts, sets)
     sets.write(store)
     texts.write(store)
     store.set_attributes(
@@ -138,9 +138,10 @@ def spans_of(labels: Labels, key: str, *, mirror: bool) -> list[Span]:
     return [Span(mirrored(s.text), s.start, s.end, tuple(map(mirrored, s.categories)), s.source) for s in spans]
 
 
-def write_spans(store: Store, spans: Sequence[tuple[int, Span]], texts: Texts) -> None:
+def write_spans(store: Store, spans: Sequence[tuple[int, Span]], texts: Texts, sets: LabelSets) -> None:
     """Write the labels that some crop carries, one row each."""
     store.write("spans/sequence", np.array([item for item, _ in spans], np.int64))
     store.write("spans/start", np.array([span.start for _, span in spans], np.float64))
     store.write("spans/end", np.array([span.end for _, span in spans], np.float64))
     store.write("spans/text", np.array([texts(span.text) for _, span in spans], np.int64))
+    store.write("spans/labelset", np.array([sets.of_spans([span]) for _, span in spans], np.int64))

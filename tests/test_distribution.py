@@ -74,3 +74,36 @@ def test_an_interval_misses_the_truth_about_one_time_in_twenty() -> None:
         for low, high in (distribution.interval(generator.normal(size=60), repeats=200) for _ in range(200))
     ]
     assert 0.88 < np.mean(held) < 0.99
+
+
+def test_a_median_has_the_interval_of_a_median_and_batches_count_as_they_are() -> None:
+    ranks = np.array([1.0, 1, 1, 1, 50, 90, 2, 1, 1])
+    found = distribution.Measured(ranks, median=True)
+    assert found.figure == 1
+    assert found.interval == distribution.interval(ranks, statistic=np.median)
+    assert found.interval[1] <= 50
+    assert distribution.Measured(ranks).interval[1] > 20
+
+
+def test_a_tree_gives_its_figures_and_the_same_tree_of_intervals() -> None:
+    column = distribution.Measured(np.array([0.0, 1.0, np.nan]))
+    tree = {"a": {"x": column, "queries": 3}, "b": {"y": 0.5}, "c": {}}
+    assert distribution.figures_of(tree) == {"a": {"x": 0.5, "queries": 3}, "b": {"y": 0.5}, "c": {}}
+    assert distribution.intervals_of(tree) == {"a": {"x": [0.0, 1.0]}}
+    assert np.isnan(distribution.Measured(np.array([np.nan])).figure)
+
+
+def test_the_principal_axes_of_a_stretched_cloud_are_its_own() -> None:
+    cloud = np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]]) + [5, 5, 5]
+    place, share = distribution.principal_axes(cloud)
+    assert np.allclose(place, [[3, 0], [-3, 0], [0, 1], [0, -1]])
+    assert share == pytest.approx([0.9, 0.1])
+    assert np.allclose(distribution.principal_axes(np.ones((3, 4)))[0], 0)
+
+
+def test_the_principal_axes_are_those_of_the_singular_values() -> None:
+    vectors = np.random.default_rng(8).normal(size=(30, 6)) @ np.random.default_rng(9).normal(size=(6, 6))
+    u, s, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    place, share = distribution.principal_axes(vectors)
+    assert np.allclose(np.abs(place), np.abs(u[:, :2] * s[:2]))
+    assert share == pytest.approx(s[:2] ** 2 / (s**2).sum())

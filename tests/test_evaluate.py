@@ -1,18 +1,23 @@
 """Retrieval, recognition and reconstruction on cases whose answer is known."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from mclip.cli import cli
 from mclip.pipeline.body import load_body
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.store import Store
+from mclip.pipeline.store import Store, StoreError
 from mclip.training import evaluate
 from mclip.training.crops import Crops, load_crops
+from mclip.training.distribution import figures_of
 from mclip.training.metrics import mpjpe_mm
 from mclip.training.model import MotionClip
 from mclip.training.run import Run
@@ -41,28 +46,26 @@ def test_a_sequence_scores_as_its_best_window() -> None:
 
 
 def test_retrieval_is_perfect_when_every_motion_lies_on_its_label() -> None:
-    found = evaluate.retrieval(gallery(AXES, LABELS), VECTORS)
-    assert found["text_to_motion"]["R@1"] == 1.0
-    assert found["motion_to_text"]["R@1"] == 1.0
-    assert found["text_to_motion"]["queries"] == 3
+    ranks = evaluate.retrieval(gallery(AXES, LABELS), VECTORS)
+    assert ranks["text_to_motion"].tolist() == [1, 1, 1]
+    assert ranks["motion_to_text"].tolist() == [1, 1, 1]
 
 
 def test_a_collapsed_model_finds_nothing_first() -> None:
     same = np.repeat(AXES[:1], 4, axis=0)
-    found = evaluate.retrieval(gallery(same, LABELS), VECTORS)
-    assert found["text_to_motion"]["R@1"] == 0.0
-
-
-def test_recognition_counts_any_true_category_of_the_crop() -> None:
-    # Window 0 lies on no class, 1 on walk, 2 on kick, 3 on sit, which is one of its two classes.
-    found = evaluate.recognition(gallery(AXES, LABELS), VECTORS)
-    assert found["top1"] == 0.75
-    assert found["classes"] == 3
+    assert evaluate.retrieval(gallery(same, LABELS), VECTORS)["text_to_motion"].min() > 1
 
 
 def test_phrases_hit_clips_by_their_folder() -> None:
     query = np.stack([AXES[2], AXES[0]])
-    assert evaluate.hit_rate(gallery(AXES, LABELS), query, [["b"], ["c"]])["R@1"] == 0.5
+    assert figures_of(evaluate.hit_rate(gallery(AXES, LABELS), query, [["b"], ["c"]]))["R@1"] == 0.5
+
+
+def test_the_map_calls_a_window_by_its_class_or_else_by_a_label() -> None:
+    found = gallery(AXES, LABELS)
+    assert evaluate.shown(found) == ["walk", "walk", "kick", "sit"]
+    found.categories_W[2].clear()
+    assert evaluate.shown(found)[2] == "kicks"
 
 
 def test_reconstruction_counts_valid_frames_only(run: Run, crops: Crops) -> None:
@@ -102,20 +105,92 @@ def test_evaluation_is_written_once_and_made_again_for_other_queries(
     file.unlink()
 
 
-def test_all_figures_are_there_and_asked_classes_too(run: Run, store: Store, encoder: Encoder, tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("walk\nkick\nget up\nswim\n")
-    figures = evaluate.evaluate(
-        run, store, split="train", queries=None, encoder=encoder, classes=str(tmp_path / "classes.txt")
+def test_all_figures_are_there_each_within_its_interval(
+    run: Run, store: Store, encoder: Encoder, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text("walk\nkick\nstand up\nswim\n")
+    (tmp_path / "queries.json").write_text(
+        '[{"text": "roundhouse", "clip": "kick"}, {"text": "stroll", "clip": "walk"}]'
     )
-    assert figures["recognition_classes"]["crops"] > 0
+    figures, plots = evaluate.evaluate(
+        run, store, split="train", queries=tmp_path / "queries.json", encoder=encoder,
+        classes=str(tmp_path / "classes.txt"),
+    )  # fmt: skip
+    assert figures["recognition_release"]["items"] == 3
+    assert figures["recognition_babel"]["items"] >= 3
+    assert figures["recognition_release"]["classes"] == 4
     assert set(figures["protocols"]) == {"all", "threshold"}
     assert figures["protocols"]["all"]["text_to_motion"]["queries"] == 3
     assert figures["generation"]["fid"] > 0
     assert 0 < figures["alignment"]["cka_text"] <= 1
-    for name, (low, high) in figures["ci95"].items():
-        mean = {**figures["reconstruction"], **figures["quality"]}[name]
-        assert low <= mean + 1e-3 * abs(mean), name
-        assert high >= mean - 1e-3 * abs(mean), name
+    within = list(intervals_beside(figures, figures["ci95"]))
+    assert {"mpjpe_mm", "R@1", "MedR", "top1", "top1_norm", "vertex_mm", "direction", "detour"} <= {
+        w[0] for w in within
+    }
+    for name, value, (low, high) in within:
+        assert low - 1e-3 * abs(value) <= value <= high + 1e-3 * abs(value), name
+    assert plots.classes == ["walk", "kick", "stand up", "swim"]
+    assert plots.confusion_KK.sum() == sum(
+        len({"walk", "kick", "stand up"} & found) for found in plots_true(run, store)
+    )
+    assert plots.z_WC.shape == (3, 384)
+    assert set(plots.ranks) == {
+        f"{name}, {way}" for name in ("labels", "all", "threshold") for way in ("text_to_motion", "motion_to_text")
+    }
+
+
+def intervals_beside(figures: dict[str, Any], intervals: dict[str, Any]) -> Iterator[tuple[str, float, list[float]]]:
+    """Every figure that has an interval, with it."""
+    for name, interval in intervals.items():
+        if isinstance(interval, dict):
+            yield from intervals_beside(figures[name], interval)
+        else:
+            yield name, figures[name], interval
+
+
+def plots_true(run: Run, store: Store) -> list[set[str]]:
+    """Categories of the middle crops."""
+    crops = evaluate.crops_of(run, store, "train")
+    return evaluate.gallery_of(store, crops, np.zeros((len(crops), 384))).categories_W
+
+
+def test_a_store_whose_vectors_come_from_other_weights_is_refused(
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = run.config["encoder"] | {"weights_sha256": "0" * 64}
+    monkeypatch.setitem(run.config, "encoder", other)
+    with pytest.raises(
+        StoreError, match="vectors of offline come from weights .* was trained with 000000000000: embed"
+    ):
+        evaluate.crops_of(run, store, "train")
+    monkeypatch.setitem(run.config, "encoder", other | {"weights_sha256": None})  # imported: nobody knows
+    assert len(evaluate.crops_of(run, store, "train")) == 3
+    monkeypatch.setitem(run.config, "encoder", other | {"name": "ViT-B-32_openai"})
+    with pytest.raises(StoreError, match=r"no vectors of encoder ViT-B-32_openai, only of \['offline'\]"):
+        evaluate.crops_of(run, store, "train")
+
+
+def test_bfloat16_stays_inside_the_model(run: Run, crops: Crops) -> None:
+    exact = evaluate.reconstruct(run.model, crops).summary()
+    fast = evaluate.reconstruct(run.model, crops, bfloat16=True).summary()
+    assert fast != exact
+    for name in ("mpjpe_mm", "geodesic_deg", "movement_ratio"):
+        assert fast[name] == pytest.approx(exact[name], rel=0.02), name
+
+
+def test_the_command_prints_tables_or_json_and_writes_a_report(run: Run, store: Store) -> None:
+    words = ["evaluate", str(run.folder), store.url, "--replace"]
+    told = CliRunner().invoke(cli, words)
+    assert told.exit_code == 0, told.output
+    assert "MPJPE, mm" in told.output
+    assert "windows of split train done" in told.output
+    assert (run.folder / "report.html").exists()
+    told = CliRunner().invoke(cli, [*words[:3], "--json"])
+    assert json.loads(told.output)["windows"] == 3
+    (run.folder / "report.html").unlink()
+    assert "done" in CliRunner().invoke(cli, words[:3]).output  # a page that was deleted is made again
+    for name in ("report.html", "evaluation.json"):
+        (run.folder / name).unlink()
 
 
 def test_another_class_file_is_measured_anew(run: Run, store: Store, tmp_path: Path) -> None:
@@ -124,5 +199,5 @@ def test_another_class_file_is_measured_anew(run: Run, store: Store, tmp_path: P
     evaluate.evaluate_once(run, store, **args)
     figures, line = evaluate.evaluate_once(run, store, **args, classes=str(tmp_path / "a.txt"))
     assert "done" in line
-    assert "recognition_classes" in figures
+    assert figures["recognition_release"]["classes"] == 2
     (run.folder / "evaluation.json").unlink()

@@ -78,16 +78,10 @@ def test_best_ranks_equal_sorting():
     np.testing.assert_array_equal(metrics.best_ranks(similarity, relevant), expected)
 
 
-def test_one_score_for_everything_finds_nothing():
+def test_one_score_for_everything_ranks_the_right_one_last():
     relevant = np.eye(4, dtype=bool)
-    assert metrics.recall(metrics.best_ranks(np.ones((4, 4)), relevant))["R@3"] == 0
-    assert metrics.recall(metrics.best_ranks(np.eye(4), relevant))["R@1"] == 1
-
-
-def test_recall_counts_ranks_within_k():
-    found = metrics.recall(np.array([1, 2, 4, 11]))
-    assert found == {"R@1": 0.25, "R@3": 0.5, "R@5": 0.75, "R@10": 0.75, "MedR": 3.0}
-    assert metrics.recall(np.array([])) == {}
+    assert metrics.best_ranks(np.ones((4, 4)), relevant).tolist() == [4] * 4
+    assert metrics.best_ranks(np.eye(4), relevant).tolist() == [1] * 4
 
 
 def test_cosines_equal_the_formula_and_take_zero_vectors():

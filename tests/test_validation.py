@@ -19,7 +19,7 @@ def test_validation_gives_the_figures_of_an_evaluation(run, store):
     found = validation_of(store)(run.model.train())
     assert run.model.training  # as it was
     run.model.eval()
-    figures = evaluate(run, store, split="train", queries=None, encoder=None)
+    figures, _ = evaluate(run, store, split="train", queries=None, encoder=None)
     expected = {
         **figures["reconstruction"],
         **{name: figures["quality"][name] for name in ("pa_mpjpe_mm", "vertex_mm")},

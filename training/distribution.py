@@ -2,6 +2,10 @@
 
 # N, M vectors, C width
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 
@@ -39,12 +43,67 @@ def linear_cka(a_NC: np.ndarray, b_NM: np.ndarray) -> float:
     return float(np.linalg.norm(a.T @ b) ** 2 / scale) if scale else 0.0
 
 
-def interval(values: np.ndarray, *, repeats: int = 1000, seed: int = 0) -> list[float]:
-    """95 % confidence interval [low, high] of the mean of what is not NaN, by the percentile bootstrap (Efron 1979)."""
+@dataclass(frozen=True)
+class Measured:
+    """A figure with the items that it is the mean of, or the median: NaN where an item is not known."""
+
+    values: np.ndarray
+    median: bool = False
+
+    @property
+    def figure(self) -> float:
+        """Mean or median of what is known; NaN where nothing is."""
+        known = self.values[~np.isnan(self.values)]
+        return float(np.median(known) if self.median else known.mean()) if len(known) else float("nan")
+
+    @property
+    def interval(self) -> list[float]:
+        """95 % confidence interval [low, high] of the figure."""
+        return interval(self.values, statistic=np.median if self.median else np.mean)
+
+
+def figures_of(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with a number for each `Measured` in it."""
+    return {
+        name: figures_of(each) if isinstance(each, dict) else each.figure if isinstance(each, Measured) else each
+        for name, each in tree.items()
+    }
+
+
+def intervals_of(tree: dict[str, Any]) -> dict[str, Any]:
+    """The same tree with the interval of each `Measured`, and without what is none."""
+    found = {
+        name: intervals_of(each) if isinstance(each, dict) else each.interval
+        for name, each in tree.items()
+        if isinstance(each, dict | Measured)
+    }
+    return {name: each for name, each in found.items() if each}
+
+
+def interval(
+    values: np.ndarray, *, statistic: Callable[[np.ndarray], Any] = np.mean, repeats: int = 1000, seed: int = 0
+) -> list[float]:
+    """95 % confidence interval [low, high] of a statistic of what is not NaN, by the percentile bootstrap (Efron 1979).
+
+    Items count as independent: windows of one sequence are not quite, so the truth is a little less sure than this.
+    """
     known = values[~np.isnan(values)].astype(np.float64)
     if not len(known):
         return [float("nan"), float("nan")]
     generator = np.random.default_rng(seed)
-    means = [known[generator.integers(len(known), size=len(known))].mean() for _ in range(repeats)]
-    low, high = np.quantile(means, (0.025, 0.975))
+    drawn = [statistic(known[generator.integers(len(known), size=len(known))]) for _ in range(repeats)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
     return [float(low), float(high)]
+
+
+def principal_axes(vectors_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places (N, 2) of vectors on their two principal axes, and the share of the variance that lies on each (2,).
+
+    The sign of an axis is chosen so that its largest coefficient is positive; a set without a second axis has zeros.
+    """
+    centred = vectors_NC.astype(np.float64) - vectors_NC.mean(0, dtype=np.float64)
+    value, axis = np.linalg.eigh(centred.T @ centred)
+    value, axis = value[::-1].clip(0), axis[:, ::-1]
+    axis = axis * np.sign(axis[np.abs(axis).argmax(0), np.arange(axis.shape[1])])
+    total = value.sum()
+    return centred @ axis[:, :2], value[:2] / total if total else np.zeros(2)

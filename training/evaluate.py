@@ -1,10 +1,9 @@
 """What a trained model is worth on a store: reconstruction, alignment with CLIP, retrieval, recognition, generation."""
 
-# W windows, T frames, J joints, C CLIP width, Q queries
+# W windows, T frames, J joints, C CLIP width, Q queries, K classes, P pairs, N items
 
 import hashlib
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,17 @@ import torch
 
 from mclip.pipeline.embed import unit
 from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.store import SPLITS, Store
+from mclip.pipeline.store import SPLITS, Store, StoreError
+from mclip.training.arithmetic import arithmetic, there_and_back
 from mclip.training.crops import Crops, load_crops
-from mclip.training.distribution import diversity, frechet_distance, interval, linear_cka
+from mclip.training.distribution import diversity, figures_of, frechet_distance, intervals_of, linear_cka
+from mclip.training.evaluation import Plots, write_report
 from mclip.training.generate import latent
+from mclip.training.machine import in_bfloat16
 from mclip.training.metrics import cosines
+from mclip.training.recognition import babel_chunks, confusion, random_crops, recognition
 from mclip.training.reconstruction import (
-    BATCH,
-    Quality,
     Reconstruction,
-    known_mean,
     middle_batches,
     quality,
     reconstruct,
@@ -31,15 +31,15 @@ from mclip.training.reconstruction import (
 )
 from mclip.training.retrieval import (
     Gallery,
+    batch_recalls,
     gallery_of,
     hit_rate,
     label_sets,
     protocols,
-    recognition,
-    recognition_among,
+    recalls,
     retrieval,
 )
-from mclip.training.run import EVALUATION, Run, write_aside
+from mclip.training.run import EVALUATION, REPORT, Run, write_aside
 from mclip.training.search import classes_of
 
 # What the trainer, the gallery and the tests take from here.
@@ -48,6 +48,8 @@ __all__ = [
     "reconstruct", "reconstructed", "retrieval", "z_length",
 ]  # fmt: skip
 
+MOST_PAIRS = 1000  # texts that are decoded and encoded again
+
 
 def text_vectors(store: Store, encoder: str) -> dict[str, np.ndarray]:
     """Vector of every text of the store."""
@@ -55,12 +57,10 @@ def text_vectors(store: Store, encoder: str) -> dict[str, np.ndarray]:
     return dict(zip(store.strings("texts"), vectors, strict=True))
 
 
-@torch.inference_mode()
 def decoded_back(run: Run, text_QC: np.ndarray) -> np.ndarray:
-    """Vectors (Q, C) of the motions, a crop long, that the run decodes from texts' vectors (Q, C)."""
-    device = next(run.model.parameters()).device
-    parts = latent(run, torch.from_numpy(text_QC)).to(device).split(BATCH)
-    return torch.cat([run.model.encode(run.model.decode(part, run.crop)) for part in parts]).cpu().numpy()
+    """Vectors (Q, C) of the motions that the run decodes from texts' vectors (Q, C)."""
+    back: np.ndarray = there_and_back(run, latent(run, torch.from_numpy(text_QC))).numpy()
+    return back
 
 
 def middle_texts(crops: Crops) -> tuple[np.ndarray, np.ndarray]:
@@ -70,45 +70,58 @@ def middle_texts(crops: Crops) -> tuple[np.ndarray, np.ndarray]:
     return text_WC, has_W
 
 
-def told_quality(found: Quality) -> dict[str, float]:
-    """Means over the windows."""
-    return {each.name: known_mean(getattr(found, each.name)) for each in fields(found)}
+def generation(run: Run, z_NC: np.ndarray, text_NC: np.ndarray) -> dict[str, Any]:
+    """Motions decoded from up to MOST_PAIRS texts, evenly chosen, beside the motions of those texts.
 
-
-def intervals(result: Reconstruction, found: Quality) -> dict[str, list[float]]:
-    """95 % confidence intervals of the means over windows."""
-    columns = {
-        "mpjpe_mm": result.mpjpe_W, "geodesic_deg": result.geodesic_W, "text_cosine": result.text_cosine_W,
-        "image_cosine": result.image_cosine_W,
-    }  # fmt: skip
-    columns |= {each.name: getattr(found, each.name) for each in fields(found)}
-    return {name: interval(values) for name, values in columns.items()}
-
-
-def with_texts(run: Run, z_WC: np.ndarray, text_WC: np.ndarray) -> dict[str, Any]:
-    """Figures over windows that have a text: TMR's protocols, alignment, and motions decoded from the texts."""
-    if len(text_WC) < 2:
-        return {}
-    back_WC = decoded_back(run, text_WC)
-    real, made = unit(z_WC), unit(back_WC)
+    In the space of the model's own encoder, vectors of length one.
+    """
+    chosen = np.unique(np.linspace(0, len(text_NC) - 1, min(len(text_NC), MOST_PAIRS)).astype(int))
+    back_NC = decoded_back(run, text_NC[chosen])
+    real, made = unit(z_NC[chosen]), unit(back_NC)
     return {
-        "protocols": protocols(z_WC, text_WC),
-        "alignment": {"cka_text": linear_cka(z_WC, text_WC)},
-        # In the space of the model's own encoder, vectors of length one.
-        "generation": {
-            "fid": frechet_distance(real, made),
-            "diversity": diversity(made),
-            "source_diversity": diversity(real),
-            "text_cosine": float(cosines(back_WC, text_WC).diagonal().mean()),
-        },
+        "fid": frechet_distance(real, made),
+        "diversity": diversity(made),
+        "source_diversity": diversity(real),
+        "text_cosine": float(cosines(back_NC, text_NC[chosen]).diagonal().mean()),
+        "motions": len(chosen),
     }
+
+
+def with_texts(run: Run, result: Reconstruction, crops: Crops) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Figures over windows that have a text, and the ranks of the retrieval curves; nothing for under two of them."""
+    text_WC, has_W = middle_texts(crops)
+    z_NC, text_NC = result.z_WC[has_W], text_WC[has_W]
+    if len(text_NC) < 2:
+        return {}, {}
+    ranks = protocols(z_NC, text_NC)
+    figures = {
+        "protocols": {
+            name: {way: (batch_recalls if name == "small_batches" else recalls)(found) for way, found in both.items()}
+            for name, both in ranks.items()
+        },
+        "alignment": {"cka_text": linear_cka(z_NC, text_NC)},
+        "generation": generation(run, z_NC, text_NC),
+        **arithmetic(run, z_NC, text_NC),
+    }
+    return figures, {f"{name}, {way}": ranks[name][way].ravel() for name in ranks for way in ranks[name]}
+
+
+def shown(gallery: Gallery) -> list[str]:
+    """What the map calls every window: its first category, else its sequence's first label."""
+    labels = [sorted(found - {""})[:1] for found in gallery.labels]
+    return [
+        (sorted(found)[:1] or labels[s] or [""])[0]
+        for found, s in zip(gallery.categories_W, gallery.sequence_W, strict=True)
+    ]
 
 
 def evaluate(
     run: Run, store: Store, *, split: str | None, queries: Path | None, encoder: Encoder | None,
     classes: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """All figures of a run on a split of a store (default: val where it has one, else train).
+) -> tuple[dict[str, Any], Plots]:  # fmt: skip
+    """All figures of a run on a split of a store (default: val where it has one, else train), and what to draw.
+
+    Figures that are means or medians have 95 % intervals, in the same tree under `ci95`.
 
     `queries` is a JSON list of {"text", "clip"} or {"text", "clips"}: phrases with the sequences they should find,
     through the motion encoder and through decoding and encoding back. `classes` as `mclip recognise` takes them. Both
@@ -116,21 +129,34 @@ def evaluate(
     """
     split = split or default_split(store)
     crops = crops_of(run, store, split)
-    result, found = reconstruct(run.model, crops), quality(run.model, crops, fps=run.fps)
+    result = reconstruct(run.model, crops, bfloat16=in_bfloat16(run), bar="reconstruct")
     gallery = gallery_of(store, crops, result.z_WC)
     vectors = text_vectors(store, run.config["encoder"]["name"])
-    text_WC, has_W = middle_texts(crops)
-    figures: dict[str, Any] = {"split": split, "windows": len(crops), "sequences": len(gallery.names), "step": run.step}
-    figures |= {"reconstruction": result.summary(), "quality": told_quality(found)}
-    figures |= {"ci95": intervals(result, found), **retrieval(gallery, vectors)}
-    figures |= {"recognition": recognition(gallery, vectors), **with_texts(run, result.z_WC[has_W], text_WC[has_W])}
+    ranks = retrieval(gallery, vectors)
+    names = sorted(set().union(*gallery.categories_W))
+    class_KC = np.stack([vectors[name] for name in names]) if names else np.zeros((0, result.z_WC.shape[1]))
+    tree: dict[str, Any] = {
+        "reconstruction": result.measured(),
+        "quality": quality(run.model, crops, fps=run.fps, bfloat16=in_bfloat16(run)).measured(),
+        **{way: recalls(found) for way, found in ranks.items()},
+        "recognition": recognition(result.z_WC, gallery.categories_W, class_KC, names),
+    }
+    told_of_texts, curves = with_texts(run, result, crops)
+    tree |= told_of_texts
     if classes is not None and encoder is not None:
         names = classes_of(classes)
         class_KC = encoder.encode_texts(names).numpy()
-        figures["recognition_classes"] = recognition_among(result.z_WC, class_KC, names, gallery.categories_W)
+        tree["recognition_release"] = recognition(*random_crops(run, store, crops), class_KC, names)
+        tree["recognition_babel"] = recognition(*babel_chunks(run, store, split, names), class_KC, names)
     if queries is not None and encoder is not None:
-        figures["phrases"] = phrases(run, gallery, queries, encoder)
-    return figures
+        tree["phrases"] = phrases(run, gallery, queries, encoder)
+    header = {"split": split, "windows": len(crops), "sequences": len(gallery.names), "step": run.step}
+    plots = Plots(
+        ranks={f"labels, {way}": found for way, found in ranks.items()} | curves, classes=names,
+        confusion_KK=confusion(result.z_WC, gallery.categories_W, class_KC, names),
+        z_WC=result.z_WC, shown_W=shown(gallery),
+    )  # fmt: skip
+    return header | figures_of(tree) | {"ci95": intervals_of(tree)}, plots
 
 
 def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict[str, Any]:
@@ -148,21 +174,23 @@ def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict
 def evaluate_once(
     run: Run, store: Store, *, split: str | None, queries: Path | None, replace: bool, classes: str | None = None
 ) -> tuple[dict[str, Any], str]:
-    """`evaluate` into RUN/evaluation.json, or what lies there already for this run, store and questions; and a line."""
-    file = run.folder / EVALUATION
+    """`evaluate` into RUN/evaluation.json and RUN/report.html, or what lies there already for the same; and a line."""
+    file, page = run.folder / EVALUATION, run.folder / REPORT
     asked = queries.read_text(encoding="utf-8") if queries else None
     names = classes_of(classes) if classes else None
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, asked, names])
     made_of = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    if file.exists() and not replace:
+    if file.exists() and page.exists() and not replace:
         figures = json.loads(file.read_text(encoding="utf-8"))
         if figures["made_of"] == made_of:
             return figures, f"evaluate: nothing to do, {file} is there"
     encoder = run.load_encoder() if queries or classes else None
-    figures = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)
+    figures, plots = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)
     figures |= {"made_of": made_of}
+    write_report(run, store, figures, plots)
     write_aside(file, json.dumps(figures, indent=2) + "\n")
-    return figures, f"evaluate: {figures['windows']} windows of split {figures['split']} done, in {file}"
+    windows, split = figures["windows"], figures["split"]
+    return figures, f"evaluate: {windows:,} windows of split {split} done, in {file} and {page}"
 
 
 def default_split(store: Store) -> str:
@@ -171,9 +199,17 @@ def default_split(store: Store) -> str:
 
 
 def crops_of(run: Run, store: Store, split: str) -> Crops:
-    """The crops of a split as the run was trained on them."""
+    """The crops of a split as the run was trained on them; StoreError when another encoder made the store's vectors."""
+    described = run.config["encoder"]
+    embedded = store.attributes("embed").get("encoders", {}).get(described["name"], {})
+    was, now = described["weights_sha256"], embedded.get("weights_sha256")
+    if now and was not in (None, now):  # None: an imported run, nobody recorded it
+        raise StoreError(
+            f"{store.url}: its vectors of {described['name']} come from weights {now[:12]}, {run.folder} was trained "
+            f"with {was[:12]}: embed the store again with those (`mclip embed --replace`), or use another store"
+        )
     options = run.config["train"]
     return load_crops(
-        store, split=split, encoder=run.config["encoder"]["name"], target=options["target"], short=options["short"],
-        device=next(run.model.parameters()).device,
+        store, split=split, encoder=described["name"], target=options["target"], short=options["short"],
+        device=run.device,
     )  # fmt: skip

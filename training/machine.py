@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mclip.training.run import RunError
+from mclip.training.run import Run, RunError
 
 
 def pick_device(name: str) -> torch.device:
@@ -25,6 +25,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capable = torch.backends.cpu.get_cpu_capability()
     return capable.startswith("AVX512") and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def in_bfloat16(run: Run) -> bool:
+    """Whether to use a run in bfloat16: what it was trained in, where its device multiplies it fast."""
+    return run.config["train"].get("precision") == "bfloat16" and multiplies_bfloat16(run.device)
+
+
+def autocast(run: Run) -> torch.autocast:
+    """A context in which the run's model computes as `in_bfloat16` says; for nothing but the model."""
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=in_bfloat16(run))
 
 
 def require_bfloat16(device: torch.device) -> None:

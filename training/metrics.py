@@ -55,13 +55,6 @@ def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def recall(ranks: np.ndarray, among: tuple[int, ...] = (1, 3, 5, 10)) -> dict[str, float]:
-    """Share of queries whose rank is within k for each k (R@k), and the median rank (MedR)."""
-    if not len(ranks):
-        return {}
-    return {f"R@{k}": float((ranks <= k).mean()) for k in among} | {"MedR": float(np.median(ranks))}
-
-
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine similarity (Q, M) of vectors (Q, C) and (M, C)."""
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))

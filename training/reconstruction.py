@@ -3,7 +3,8 @@
 # B batch, W windows, T frames, J joints, C CLIP width
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from mclip.pipeline.body import load_body
 from mclip.pipeline.embed import unit
 from mclip.pipeline.rotations import rot6d_to_matrix
 from mclip.pipeline.skeleton import JOINTS, forward_kinematics
+from mclip.pipeline.stage import tracked
 from mclip.training.crops import Batch, Crops
+from mclip.training.distribution import Measured, figures_of
 from mclip.training.metrics import geodesic_deg, movement_mm, mpjpe_mm, pa_mpjpe_mm
 from mclip.training.model import MotionClip
 
@@ -36,44 +39,55 @@ class Reconstruction:
     moved: float  # decoded movement over the source's: near zero is the "static motion" failure
     varied: float  # how much decoded motions differ from one another, over the sources': near zero, all are one
 
-    def summary(self) -> dict[str, float]:
-        """Means over the windows."""
+    def measured(self) -> dict[str, Any]:
+        """Every figure: those that are means over the windows with their windows."""
         return {
-            "mpjpe_mm": float(self.mpjpe_W.mean()),
-            "geodesic_deg": float(self.geodesic_W.mean()),
-            "text_cosine": known_mean(self.text_cosine_W),
-            "image_cosine": known_mean(self.image_cosine_W),
+            "mpjpe_mm": Measured(self.mpjpe_W),
+            "geodesic_deg": Measured(self.geodesic_W),
+            "text_cosine": Measured(self.text_cosine_W),
+            "image_cosine": Measured(self.image_cosine_W),
             "movement_ratio": self.moved,
             "z_spread": float(unit(self.z_WC).std(0).mean() * self.z_WC.shape[1] ** 0.5),
         }
 
-
-def known_mean(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN where all is."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    def summary(self) -> dict[str, float]:
+        """The figures alone."""
+        return figures_of(self.measured())
 
 
-def middle_batches(crops: Crops) -> Iterator[tuple[Batch, torch.Tensor]]:
+def through(
+    model: MotionClip, batch: Batch, frames: int, *, bfloat16: bool
+) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B T 25 6"]]:
+    """Vectors (B, C) and decoded motions (B, T, 25, 6) of a batch, in float32; `bfloat16` only inside the model.
+
+    What is measured afterwards must not be: a rotation is off by half a degree in bfloat16.
+    """
+    with torch.autocast(batch.motion_BTRD.device.type, torch.bfloat16, enabled=bfloat16):
+        z_BC = model.encode(batch.motion_BTRD, batch.attended_BT)
+        decoded = model.decode(z_BC, frames, batch.attended_BT)
+    return z_BC.float(), decoded.float()
+
+
+def middle_batches(crops: Crops, bar: str = "") -> Iterator[tuple[Batch, torch.Tensor]]:
     """The middle crop of every window, in order, and which of its frames are the source's own (B, T)."""
     time = torch.arange(crops.crop, device=crops.row.device)
-    for item_B in torch.arange(len(crops), device=crops.row.device).split(BATCH):
+    items = torch.arange(len(crops), device=crops.row.device).split(BATCH)
+    for item_B in tracked(items, bar, "batches") if bar else items:
         # A window that is longer than a crop was never continued: all frames of its crop are its own.
         yield crops.middle(item_B), time < crops.own_frames[item_B, None]
 
 
 @torch.inference_mode()
-def reconstruct(model: MotionClip, crops: Crops) -> Reconstruction:
-    """Encode and decode the middle crop of every window."""
+def reconstruct(model: MotionClip, crops: Crops, *, bfloat16: bool = False, bar: str = "") -> Reconstruction:
+    """Encode and decode the middle crop of every window; `bfloat16` as `through`, `bar` is what a bar is called."""
     was_training = model.training
     model.eval()
     joints_J3 = load_body().joints_J3.to(crops.row.device)
     columns: list[tuple[torch.Tensor, ...]] = []
     moved = torch.zeros(2, device=crops.row.device)
     moments = torch.zeros(3, 2, crops.crop, len(JOINTS), 3, device=crops.row.device)
-    for batch, own_BT in middle_batches(crops):
-        z_BC = model.encode(batch.motion_BTRD, batch.mask_BT)
-        decoded = model.decode(z_BC, crops.crop, batch.mask_BT)
+    for batch, own_BT in middle_batches(crops, bar):
+        z_BC, decoded = through(model, batch, crops.crop, bfloat16=bfloat16)
         found, source = rotmats(decoded, batch), rotmats(batch.motion_BTRD, batch)
         mpjpe = (mpjpe_mm(found, source, joints_J3) * own_BT).sum(1) / own_BT.sum(1)
         angle = (geodesic_deg(found, source) * own_BT).sum(1) / own_BT.sum(1)
@@ -142,17 +156,23 @@ class Quality:
     jerk: np.ndarray  # of the decoded motion, m/s^3; NaN for a window of under 4 frames
     source_jerk: np.ndarray
 
+    def measured(self) -> dict[str, Measured]:
+        """Every figure with its windows."""
+        return {each.name: Measured(getattr(self, each.name)) for each in fields(self)}
+
 
 @torch.inference_mode()
-def quality(model: MotionClip, crops: Crops, *, fps: float, most: int = 1000) -> Quality:
-    """`Quality` of up to `most` windows, evenly chosen, on the reduced body."""
+def quality(
+    model: MotionClip, crops: Crops, *, fps: float, most: int = 1000, bfloat16: bool = False
+) -> Quality:  # fmt: skip
+    """`Quality` of up to `most` windows, evenly chosen, on the reduced body; `bfloat16` as `through`."""
     body = load_body("low").to(crops.row.device)
     columns: list[tuple[Tensor, ...]] = []
     time = torch.arange(crops.crop, device=crops.row.device)
     items = torch.linspace(0, len(crops) - 1, min(most, len(crops)), device=crops.row.device).long()
     for item_B in items.split(BATCH):
         batch = crops.middle(item_B)
-        decoded = model.decode(model.encode(batch.motion_BTRD, batch.mask_BT), crops.crop, batch.mask_BT)
+        _, decoded = through(model, batch, crops.crop, bfloat16=bfloat16)
         mask = time < crops.own_frames[item_B, None]  # only what the source has itself
         pair = [(rotmats(each, batch), each[:, :, 24, :3].float()) for each in (decoded, batch.motion_BTRD)]
         found, wanted = (forward_kinematics(rotmat, body.joints_J3, root_B3=root)[1] for rotmat, root in pair)

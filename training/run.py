@@ -25,7 +25,7 @@ from mclip.training.config import METRICS, ModelConfig
 from mclip.training.model import MotionClip
 
 ROOT = "displacement of the root"
-EVALUATION = "evaluation.json"  # what `mclip evaluate` writes into a run
+EVALUATION, REPORT = "evaluation.json", "report.html"  # what `mclip evaluate` writes into a run
 KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best, and every --keep-every
 WEIGHTS, AVERAGE = "model.safetensors", "ema.safetensors"
 WAY_OUT = "delete this checkpoint's folder to go on from the one before it"
@@ -76,6 +76,11 @@ class Run:
     def row25(self) -> str:
         """What the 25th row of its motions holds: the root's displacement, or in the release's models the ankle's."""
         return str(self.config["data"].get("row25", ROOT))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
 
     def load_encoder(self) -> Encoder:
         """The CLIP encoder the run was trained with; RunError when today's weights are others."""

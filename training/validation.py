@@ -7,9 +7,10 @@ import numpy as np
 
 from mclip.pipeline.store import Store
 from mclip.training.crops import Crops
+from mclip.training.distribution import figures_of
 from mclip.training.model import MotionClip
-from mclip.training.reconstruction import known_mean, quality, reconstruct
-from mclip.training.retrieval import gallery_of, retrieval
+from mclip.training.reconstruction import quality, reconstruct
+from mclip.training.retrieval import gallery_of, recalls, retrieval
 
 WINDOWS = 512  # of a large split, so that a validation stays a matter of seconds; `mclip evaluate` takes them all
 POSED = 64  # of these, windows whose vertices are posed
@@ -33,9 +34,11 @@ class Validation:
         found, posed = reconstruct(model, self.crops), quality(model, self.crops, fps=self.fps, most=POSED)
         model.train(was_training)
         figures = found.summary() | {"variety_ratio": found.varied}
-        figures |= {name: known_mean(getattr(posed, name)) for name in ("pa_mpjpe_mm", "vertex_mm")}
+        figures |= {name: posed.measured()[name].figure for name in ("pa_mpjpe_mm", "vertex_mm")}
         for way, ranks in retrieval(replace(self.gallery, z_WC=found.z_WC), self.vectors).items():
-            figures |= {f"{way}_{name}": value for name, value in ranks.items() if name != "queries"}
+            figures |= {
+                f"{way}_{name}": value for name, value in figures_of(recalls(ranks)).items() if name != "queries"
+            }
         return figures
 
 

@@ -30,13 +30,14 @@ from mclip.pipeline.prepare import matches
 from mclip.pipeline.skeleton import forward_kinematics
 from mclip.pipeline.store import Store, open_store
 from mclip.training.crops import Batch, Crops
-from mclip.training.distribution import interval
+from mclip.training.distribution import figures_of, interval
 from mclip.training.evaluate import crops_of, default_split, label_sets, text_vectors
 from mclip.training.journal import points, read_journal
 from mclip.training.metrics import best_of_groups, cosines, movement_mm
 from mclip.training.model import MotionClip
+from mclip.training.recognition import recognition_by
 from mclip.training.reconstruction import BATCH, middle_batches, reconstruct, rotmats
-from mclip.training.retrieval import Gallery, gallery_of, recognition_by, retrieval_by
+from mclip.training.retrieval import Gallery, gallery_of, recalls, retrieval_by
 from mclip.training.run import Run, load_run, write_aside
 
 SEEDS, RANKINGS = 5, 200  # of random weights, and of blind choice
@@ -61,10 +62,10 @@ class Asked:
     def measure(self, score_LW: np.ndarray, score_KW: np.ndarray) -> Figures:
         """Retrieval by the scores of labels with windows, recognition by those of categories."""
         score_LS = best_of_groups(score_LW, self.gallery.sequence_W, len(self.gallery.names))
-        found = retrieval_by(self.gallery, score_LS)
+        found = {way: figures_of(recalls(ranks)) for way, ranks in retrieval_by(self.gallery, score_LS).items()}
         figures = {f"t2m_{name}": value for name, value in found["text_to_motion"].items()}
         figures |= {f"m2t_{name}": value for name, value in found["motion_to_text"].items()}
-        return figures | recognition_by(score_KW.T, self.categories, self.gallery.categories_W)
+        return figures | figures_of(recognition_by(score_KW.T, self.categories, self.gallery.categories_W))
 
 
 def asked_of(run: Run, store: Store, split: str, only: Sequence[str]) -> Asked:
