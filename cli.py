@@ -225,29 +225,37 @@ def render(store: str, backend: str, sheet: Path | None, limit: int | None, repl
 
 @cli.command()
 @store_argument
-@click.option("--clip", default="ViT-B-32", help="An open_clip model, or offline.")
+@click.option("--clip", default="ViT-B-32", help="An open_clip model, hf-hub:ORG/NAME, local-dir:PATH, or offline.")
 @click.option("--pretrained", help="A tag of that model or a file with its weights [default: openai].")
+@click.option("--template", "templates", multiple=True, help='As "a person {}"; several are averaged. May be repeated.')
+@click.option("--dtype", type=click.Choice(("float32", "float16")), default="float32", help="Of the stored vectors.")
+@click.option("--precision", type=click.Choice(("float32", "bfloat16")), default="float32", help="Of the products.")
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
-def embed(store: str, clip: str, pretrained: str | None, limit: int | None, replace: bool) -> None:
+def embed(
+    store: str, clip: str, pretrained: str | None, templates: tuple[str, ...], dtype: str, precision: str,
+    limit: int | None, replace: bool,
+) -> None:  # fmt: skip
     """Give every picture and every distinct text of STORE its CLIP vector.
 
     \b
     Example: mclip embed store.zarr --clip ViT-B-32 --pretrained openai
+             mclip embed store.zarr --clip ViT-B-32 --pretrained ViT-B-32.pt --template "a person {}"
              mclip embed store.zarr --clip offline
     """
     from mclip.pipeline import embed as stage
     from mclip.pipeline import encoder as encoders
     from mclip.pipeline import store as stores
 
-    if pretrained is None and clip != encoders.OFFLINE and not clip.startswith("hf-hub:"):
+    if pretrained is None and ":" not in clip and clip != encoders.OFFLINE:
         pretrained = "openai"
     with stores.one_writer(store):
         opened = stores.open_store(store)
-        encoder = encoders.load_encoder(clip, pretrained)
+        encoder = encoders.load_encoder(clip, pretrained, templates=templates, precision=precision)
         if replace:
             stage.forget(opened, encoder.name)
-        summaries = stage.embed(opened, encoder, limit=limit)
+        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit)
+        click.echo(f"cut to {encoder.context} tokens: {stage.cut_texts(opened, encoder.name)} texts")
         for name, figure in stage.zero_shot(opened, encoder.name).items():
             click.echo(f"text -> picture {name}: {figure:.2f}")
     finish(*summaries)

@@ -1,46 +1,62 @@
 """Pictures and texts -> CLIP vectors in the store, each picture and each distinct text once."""
 
+# W windows, C width of the CLIP space
+
+import collections
+import contextlib
 import functools
 import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.stage import Result, Summary, run_stage
-from mclip.pipeline.store import DONE, FAILED, PENDING, Store, StoreError, open_store
+from mclip.pipeline.store import DONE, FAILED, PENDING, Store, StoreError
 
-BATCH = 32  # pictures or texts a forward pass: fastest on a CPU, small on a GPU
-BLOCK = 256  # items between two marks
+BLOCK = 256  # items between two marks; a shard of pictures
+MOST_TEXTS = 2000  # that the zero-shot check asks for
+
+Drawn = tuple[np.ndarray, np.ndarray]  # pictures (B, size, size, 3), and whether each was drawn
 
 
-def embed(store: Store, encoder: Encoder, *, limit: int | None = None) -> list[Summary]:
+def embed(store: Store, encoder: Encoder, *, dtype: str = "float32", limit: int | None = None) -> list[Summary]:
     """Fill embeddings/<encoder>/ with a vector per picture and per text; those that are there are skipped.
 
-    StoreError when the store's vectors of this name came from other weights, and when there are no pictures.
+    `dtype` is float32 or float16. StoreError when the store's vectors of this name came from other weights or
+    preprocessing, and when there are no pictures.
     """
     group = f"embeddings/{encoder.name}"
-    check_provenance(store, encoder)
+    check_provenance(store, encoder, dtype)
     drawn = store.read("pictures/done")
     if not (drawn == DONE).any():
         raise StoreError(f"{store.url}: no picture in this store; run `mclip render {store.url}` first")
     texts = store.strings("texts")
-    store.grow(f"{group}/image", len(drawn), width=encoder.width)
-    store.grow(f"{group}/image_done", len(drawn))
-    store.grow(f"{group}/text", len(texts), width=encoder.width)
-    store.grow(f"{group}/text_done", len(texts))
+    for kind, count in (("image", len(drawn)), ("text", len(texts))):
+        store.grow(f"{group}/{kind}", count, dtype=dtype, width=encoder.width)
+        store.grow(f"{group}/{kind}_done", count)
+    store.grow(f"{group}/text_cut", len(texts))
     forget_other_texts(store, encoder.name, texts)
     # A picture that was missing when its block was embedded, and has been drawn since, is no failure any more.
     marks = store.array(f"{group}/image_done")
     state = np.asarray(marks[...])
     marks[...] = np.where((state == FAILED) & (drawn == DONE), PENDING, state)
-    return [
-        run_stage(
-            store, f"embed {encoder.name}", marks=f"{group}/{kind}_done", blocks=blocks(count),
-            compute=functools.partial(compute, store.url, encoder), unit=f"{kind}s", limit=limit,
-        )
-        for kind, count, compute in (("image", len(drawn), embed_pictures), ("text", len(texts), embed_texts))
-    ]  # fmt: skip
+    borrow_pictures(store, encoder.name)
+    state = np.asarray(marks[...])
+    pending = [block for block in blocks(len(drawn), BLOCK) if (state[block.start : block.stop] == PENDING).any()]
+    stage = functools.partial(run_stage, store, f"embed {encoder.name}", limit=limit)
+    with contextlib.closing(read_ahead(store, pending)) as pictures:
+        compute = functools.partial(embed_pictures, store, encoder, pictures)
+        images = stage(marks=f"{group}/image_done", blocks=pending, compute=compute, unit="images")
+    compute = functools.partial(embed_texts, store, encoder, texts)
+    done = stage(marks=f"{group}/text_done", blocks=blocks(len(texts), BLOCK), compute=compute, unit="texts")
+    known = store.attributes("embed")["texts"]
+    known[encoder.name]["cut"] = cut_texts(store, encoder.name)
+    store.set_attributes("embed", texts=known)
+    return [images, done]
 
 
 def forget(store: Store, name: str) -> None:
@@ -52,32 +68,39 @@ def forget(store: Store, name: str) -> None:
     store.set_attributes("embed", **kept)
 
 
-def blocks(count: int) -> list[range]:
-    """Ranges of `BLOCK` items."""
-    return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+def blocks(count: int, size: int) -> list[range]:
+    """Ranges of `size` items."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def check_provenance(store: Store, encoder: Encoder) -> None:
+def check_provenance(store: Store, encoder: Encoder, dtype: str) -> None:
     """Record what the encoder is, or refuse vectors of the same name that another one made."""
     described = store.attributes("embed").get("encoders", {})
-    made_with, now = described.get(encoder.name), encoder.describe()
+    made_with, now = described.get(encoder.name), encoder.describe() | {"dtype": dtype}
     if made_with is None:
         store.set_attributes("embed", encoders=described | {encoder.name: now})
-    elif made_with != now:
-        differ = sorted(key for key in now if now[key] != made_with.get(key))
+        return
+    differ = differences(made_with, now)
+    if differ:
         raise StoreError(
             f"{store.url}: embeddings/{encoder.name} was made with other {', '.join(differ)}: "
             f"was {[made_with.get(key) for key in differ]}, is {[now[key] for key in differ]}; pass --replace"
         )
 
 
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """In what two descriptions of encoders differ; weights may have been moved, their fingerprint tells."""
+    return sorted(key for key in one | other if key != "pretrained" and one.get(key) != other.get(key))
+
+
 def forget_other_texts(store: Store, name: str, texts: list[str]) -> None:
     """Mark every text pending when the store's list of texts is no longer a continuation of the embedded one."""
-    known = store.attributes("embed").get("texts", {}).get(name, {"count": 0, "sha256": digest([])})
+    lists = store.attributes("embed").get("texts", {})
+    known = lists.get(name, {"count": 0, "sha256": digest([])})
     if digest(texts[: known["count"]]) != known["sha256"]:
         store.array(f"embeddings/{name}/text_done")[...] = PENDING
-    lists = store.attributes("embed").get("texts", {})
-    store.set_attributes("embed", texts=lists | {name: {"count": len(texts), "sha256": digest(texts)}})
+    now = {"count": len(texts), "sha256": digest(texts)}
+    store.set_attributes("embed", texts=lists | {name: now})
 
 
 def digest(texts: list[str]) -> str:
@@ -85,26 +108,54 @@ def digest(texts: list[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def embed_pictures(url: str, encoder: Encoder, block: range) -> Result:
-    """Vectors of a block of pictures; a picture that is not drawn yet, or failed, is named."""
-    store = open_store(url)
+def borrow_pictures(store: Store, name: str) -> None:
+    """Copy the image vectors of another encoder of the store that differs from this one in its templates alone."""
+    described = store.attributes("embed")["encoders"]
+    for other in described:
+        if differences(described[name], described[other]) != ["templates"]:
+            continue
+        there, here = (store.array(f"embeddings/{each}/image") for each in (other, name))
+        marks = store.array(f"embeddings/{name}/image_done")
+        state = np.asarray(marks[...])
+        done = store.read(f"embeddings/{other}/image_done")[: len(state)] == DONE
+        taken = np.pad(done, (0, len(state) - len(done))) & (state == PENDING)
+        for block in blocks(len(done), there.chunks[0]):
+            at = slice(block.start, block.stop)
+            if taken[at].any():
+                here[at] = np.where(taken[at, None], there[at], here[at])
+        marks[...] = np.where(taken, DONE, state)
+
+
+def read_ahead(store: Store, pending: Sequence[range]) -> Generator[Drawn, None, None]:
+    """The pictures of each block, read while those of the block before are encoded."""
+    with ThreadPoolExecutor(1) as pool:
+        read = functools.partial(read_pictures, store)
+        ahead = collections.deque(pool.submit(read, block) for block in pending[:1])
+        for following in range(1, len(pending) + 1):
+            ahead.extend(pool.submit(read, block) for block in pending[following : following + 1])
+            yield ahead.popleft().result()
+
+
+def read_pictures(store: Store, block: range) -> Drawn:
+    """A block's pictures and whether each was drawn."""
     at = slice(block.start, block.stop)
-    drawn = np.asarray(store.array("pictures/done")[at]) == DONE
-    rgb = torch.from_numpy(np.asarray(store.array("pictures/rgb")[at]))
-    vectors = torch.cat([encoder.encode_pictures(batch) for batch in rgb.split(BATCH)]).numpy()
+    return np.asarray(store.array("pictures/rgb")[at]), np.asarray(store.array("pictures/done")[at]) == DONE
+
+
+def embed_pictures(store: Store, encoder: Encoder, pictures: Iterator[Drawn], block: range) -> Result:
+    """Vectors of the block that comes next; a picture that is not drawn yet, or failed, is named."""
+    rgb, drawn = next(pictures)
+    vectors = encoder.encode_pictures(torch.from_numpy(rgb)).numpy()
     vectors[~drawn] = 0
-    store.array(f"embeddings/{encoder.name}/image")[at] = vectors
+    store.array(f"embeddings/{encoder.name}/image")[block.start : block.stop] = vectors
     return Result({block.start + int(item): "not drawn" for item in np.flatnonzero(~drawn)})
 
 
-def embed_texts(url: str, encoder: Encoder, block: range) -> Result:
-    """Vectors of a block of texts."""
-    store = open_store(url)
-    texts = store.strings("texts")[block.start : block.stop]
-    batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-    vectors = torch.cat([encoder.encode_texts(batch) for batch in batches]).numpy()
-    store.array(f"embeddings/{encoder.name}/text")[block.start : block.stop] = vectors
-    return Result()
+def embed_texts(store: Store, encoder: Encoder, texts: list[str], block: range) -> Result:
+    """Vectors of a block of texts, and which of them were cut."""
+    own = texts[block.start : block.stop]
+    store.array(f"embeddings/{encoder.name}/text")[block.start : block.stop] = encoder.encode_texts(own).numpy()
+    return Result(columns={f"embeddings/{encoder.name}/text_cut": np.array(encoder.cut(own), np.uint8)})
 
 
 def window_vectors(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -115,30 +166,54 @@ def window_vectors(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise StoreError(
             f"{store.url}: no vectors of encoder {name}, only of {have}; run `mclip embed {store.url} --clip ...`"
         )
-    vectors, done = store.read(f"{group}/image"), store.read(f"{group}/image_done") == DONE
-    window = store.read("pictures/window")[: len(done)][done]
-    count = np.bincount(window, minlength=store.array("windows/row").shape[0])
+    done, vectors = store.read(f"{group}/image_done") == DONE, store.array(f"{group}/image")
+    window = store.read("pictures/window")[: len(done)]
+    count = np.bincount(window[done], minlength=store.array("windows/row").shape[0])
     total = np.zeros((len(count), vectors.shape[1]), np.float32)
-    np.add.at(total, window, vectors[done])
-    return total / np.maximum(count, 1)[:, None], count > 0
+    for block in blocks(len(done), vectors.chunks[0]):
+        at = slice(block.start, block.stop)
+        np.add.at(total, window[at][done[at]], np.asarray(vectors[at], np.float32)[done[at]])
+    return total / np.maximum(count, 1).astype(np.float32)[:, None], count > 0
+
+
+def text_vectors(store: Store, name: str) -> np.ndarray:
+    """Text vector of every text (N, C), in float32."""
+    return store.read(f"embeddings/{name}/text").astype(np.float32)
+
+
+def cut_texts(store: Store, name: str) -> int:
+    """How many texts are longer than the encoder reads."""
+    return int(store.read(f"embeddings/{name}/text_cut").sum())
 
 
 def zero_shot(store: Store, name: str) -> dict[str, float]:
-    """How often a label set's joined text finds one of its own windows' pictures first, and among three; and chance."""
-    image, has_image = window_vectors(store, name)
-    text_of_window = store.read("labelsets/text")[store.read("windows/labelset")[:, 0]]
-    keep = has_image & (text_of_window >= 0)
-    texts = np.unique(text_of_window[keep])
-    if not len(texts):
+    """How often the joined text of windows' middles finds a picture of theirs first, and among three; and by chance.
+
+    Of many texts, `MOST_TEXTS` are asked, evenly spaced.
+    """
+    image_WC, has_image = window_vectors(store, name)
+    labelset = store.read("windows/labelset")
+    text_W = store.read("labelsets/text")[labelset[:, labelset.shape[1] // 2]]
+    keep = has_image & (text_W >= 0)
+    image_WC, text_W = unit(image_WC[keep]), text_W[keep]
+    texts, windows = np.unique(text_W, return_counts=True)
+    asked = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), MOST_TEXTS)).astype(int))
+    if not len(asked):
         return {}
-    similarity = unit(store.read(f"embeddings/{name}/text")[texts]) @ unit(image[keep]).T
-    ranked = text_of_window[keep][np.argsort(-similarity, axis=1)]
-    right = ranked == texts[:, None]
+    query_NC = unit(text_vectors(store, name)[texts[asked]])
+    parts = np.array_split(query_NC, -(-len(asked) // BLOCK))  # of thousands of windows, so that the product is small
+    right = text_W[np.concatenate([nearest(part, image_WC, count=3) for part in parts])] == texts[asked, None]
     return {
-        "R@1": float(right[:, :1].any(1).mean()),
-        "R@3": float(right[:, :3].any(1).mean()),
-        "chance": float(right.mean()),
+        "R@1": float(right[:, 0].mean()),
+        "R@3": float(right.any(1).mean()),
+        "chance": float(windows[asked].mean() / len(text_W)),
     }
+
+
+def nearest(query_NC: np.ndarray, among_WC: np.ndarray, *, count: int) -> np.ndarray:
+    """Numbers (N, count) of the nearest unit vectors, best first."""
+    best = torch.from_numpy(query_NC) @ torch.from_numpy(among_WC).T
+    return best.topk(min(count, len(among_WC)), dim=1).indices.numpy()
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

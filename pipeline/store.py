@@ -45,12 +45,14 @@ class Spec:
     chunk: int
     shard: int
     doc: str
+    also: tuple[str, ...] = ()  # other element types that a user may choose
 
 
 # Every array of the store. A name in `row` is a size that the stage fixes when it makes the array. A chunk (a shard
 # where there are shards) is a file and has one writer. Frames: 9 MB a chunk, so that AMASS at 30 fps is about 280 files
 # an array; shards of smaller chunks took two to three times as long to read and to write (records/prepare.md).
 FRAME_CHUNK = 16384
+VECTORS = ("float16",)
 SCHEMA: dict[str, Spec] = {
     "sequences/row": Spec("int64", (), 65536, 0, "first row of the sequence in motion/*"),
     "sequences/frames": Spec(
@@ -89,9 +91,10 @@ SCHEMA: dict[str, Spec] = {
     "pictures/done": Spec("uint8", (), 65536, 0, "mark of render"),
     "pictures/rgb": Spec("uint8", ("size", "size", 3), 8, 32, "pictures, RGB, white background"),
     # One group an encoder: embeddings/<encoder>/...
-    "embeddings/*/image": Spec("float32", ("width",), 1024, 0, "image vectors as the encoder gives them"),
+    "embeddings/*/image": Spec("float32", ("width",), 1024, 0, "image vectors as the encoder gives them", VECTORS),
     "embeddings/*/image_done": Spec("uint8", (), 65536, 0, "mark of embed, one a picture"),
-    "embeddings/*/text": Spec("float32", ("width",), 1024, 0, "text vectors as the encoder gives them"),
+    "embeddings/*/text": Spec("float32", ("width",), 1024, 0, "text vectors as the encoder gives them", VECTORS),
+    "embeddings/*/text_cut": Spec("uint8", (), 65536, 0, "1 where the text is longer than the encoder reads"),
     "embeddings/*/text_done": Spec("uint8", (), 65536, 0, "mark of embed, one a text"),
     # One group a trained model, by the fingerprint of its weights. The attribute `latents` says which store it was.
     "latents/*/z": Spec("float32", ("width",), 1024, 0, "a model's vector of every window's middle crop"),
@@ -143,7 +146,7 @@ class Store:
         """The whole array at `path` in memory."""
         return np.asarray(self.array(path)[...])
 
-    def grow(self, path: str, rows: int, **sizes: int) -> zarr.Array[Any]:
+    def grow(self, path: str, rows: int, *, dtype: str | None = None, **sizes: int) -> zarr.Array[Any]:
         """The array at `path` with `rows` rows, made from the schema or resized; old rows are kept."""
         spec = spec_of(path)
         if path in self.root:
@@ -155,7 +158,7 @@ class Store:
         return self.root.create_array(
             path,
             shape=(rows, *row),
-            dtype=spec.dtype,
+            dtype=dtype or spec.dtype,
             chunks=(spec.chunk, *row),
             shards=(spec.chunk * spec.shard, *row) if spec.shard else None,
             # 1 % larger than zstd-3, twice as fast (workflows/records/prepare.md). crc32c so that rot is seen.
@@ -166,7 +169,7 @@ class Store:
 
     def write(self, path: str, values: np.ndarray, **sizes: int) -> None:
         """Replace a whole small array."""
-        self.grow(path, len(values), **sizes)[...] = values
+        self.grow(path, len(values), dtype=None, **sizes)[...] = values
 
     def write_strings(self, path: str, strings: Sequence[str]) -> None:
         """Replace a list of strings: UTF-8 bytes, flat, and where each begins.

@@ -56,8 +56,8 @@ def misshapen(store: Store, paths: list[str]) -> Iterator[str]:
     lengths: dict[str, dict[str, int]] = {}
     for path in paths:
         array, spec = store.array(path), spec_of(path)
-        if array.dtype != np.dtype(spec.dtype):
-            yield f"{path} holds {array.dtype}, expected {spec.dtype}"
+        if array.dtype not in map(np.dtype, (spec.dtype, *spec.also)):
+            yield f"{path} holds {array.dtype}, expected {' or '.join((spec.dtype, *spec.also))}"
         table, column = str(PurePosixPath(path).parent), PurePosixPath(path).name
         if table in ("sequences", "windows", "spans", "pictures", "motion"):
             lengths.setdefault(table, {})[column] = array.shape[0]

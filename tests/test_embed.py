@@ -1,16 +1,30 @@
 """The embed stage: each picture and each text once, of one encoder, and nothing taken for a vector that is none."""
 
 import dataclasses
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from mclip.cli import cli
 from mclip.pipeline import embed
-from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.store import PENDING, Store, StoreError, open_store
+from mclip.pipeline.encoder import Encoder, encoder_name
+from mclip.pipeline.store import DONE, PENDING, Store, StoreError, open_store
+from mclip.pipeline.validate import validate
+from mclip.training.config import ModelConfig, TrainConfig
+from mclip.training.crops import load_crops
+from mclip.training.generate import latent, vectors_of
+from mclip.training.run import load_run
+from mclip.training.train import train
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -94,10 +108,221 @@ def test_a_missing_encoder_names_those_there_are(store: Store) -> None:
         embed.window_vectors(store, "ViT-B-32_openai")
 
 
+def middle_text(store: Store) -> np.ndarray:
+    """Text of every window's middle."""
+    labelset = store.read("windows/labelset")
+    return store.read("labelsets/text")[labelset[:, labelset.shape[1] // 2]]
+
+
 def test_zero_shot_is_perfect_when_pictures_are_their_texts_and_chance_when_they_are_one(copy: Store) -> None:
-    text_of_window = copy.read("labelsets/text")[copy.read("windows/labelset")[:, 0]]
     image = copy.array("embeddings/offline/image")
-    image[...] = copy.read("embeddings/offline/text")[text_of_window]
+    image[...] = copy.read("embeddings/offline/text")[middle_text(copy)]
     assert embed.zero_shot(copy, "offline") == {"R@1": 1.0, "R@3": 1.0, "chance": pytest.approx(1 / 3)}
-    image[...] = copy.read("embeddings/offline/text")[np.roll(text_of_window, 1)]
-    assert embed.zero_shot(copy, "offline")["R@1"] < 1
+    image[...] = copy.read("embeddings/offline/text")[np.roll(middle_text(copy), 1)]
+    assert embed.zero_shot(copy, "offline")["R@1"] == 0
+
+
+def test_zero_shot_of_several_pictures_a_window_and_several_windows_a_text_is_as_counted_by_hand(
+    copy: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Six windows of two texts; window 5 has no picture, window 0 has three. Vectors lie on a circle.
+    a, b = middle_text(copy)[:2]
+    texts_of = np.array([a, a, a, b, b, b])
+    at_degrees = [(0, -30), (0, 0), (0, 30), (1, 20), (2, 70), (3, 100), (4, 60)]  # of text a's vector, b's is at 90
+    store_of_windows(copy, texts_of, [window for window, _ in at_degrees])
+    angle = np.deg2rad([degrees for _, degrees in at_degrees])
+    image = np.zeros((len(angle), 384), np.float32)
+    image[:, 0], image[:, 1] = np.cos(angle), np.sin(angle)
+    copy.array("embeddings/offline/image")[...] = image
+    text = copy.array("embeddings/offline/text")
+    text[int(a)], text[int(b)] = np.eye(384)[:2]
+    # From a: windows 0, 1, 4 are nearest, the first is right. From b: 3, 2, 4; the first is right.
+    expected = {"R@1": 1.0, "R@3": 1.0, "chance": 2.5 / 5}
+    assert embed.zero_shot(copy, "offline") == pytest.approx(expected)
+    # With window 2 at 95 degrees, b finds it first and 3 second; of one text only, the chance is that text's share.
+    image[4, :2] = np.cos(np.deg2rad(95)), np.sin(np.deg2rad(95))
+    image[5, :2] = np.cos(np.deg2rad(97)), np.sin(np.deg2rad(97))
+    copy.array("embeddings/offline/image")[...] = image
+    assert embed.zero_shot(copy, "offline") == pytest.approx({"R@1": 0.5, "R@3": 1.0, "chance": 0.5})
+    monkeypatch.setattr(embed, "MOST_TEXTS", 1)
+    first = {"R@1": 1.0, "R@3": 1.0, "chance": 3 / 5} if a < b else {"R@1": 0.0, "R@3": 1.0, "chance": 2 / 5}
+    assert embed.zero_shot(copy, "offline") == pytest.approx(first)
+
+
+def store_of_windows(store: Store, texts: np.ndarray, pictures: list[int]) -> None:
+    """Give a store windows of these texts and pictures of these windows, all embedded."""
+    joined = store.read("labelsets/text")
+    labelset = np.array([np.flatnonzero(joined == text)[0] for text in texts], np.int32)
+    store.write("windows/row", np.zeros(len(texts), np.int64))
+    shifts = store.array("windows/labelset").shape[1]
+    store.write("windows/labelset", np.tile(labelset[:, None], (1, shifts)))
+    store.write("pictures/window", np.array(pictures))
+    for name in ("image", "image_done"):
+        store.grow(f"embeddings/offline/{name}", len(pictures))
+    store.array("embeddings/offline/image_done")[...] = DONE
+
+
+def test_templates_have_vectors_of_their_own_and_pictures_are_not_embedded_again(copy: Store, encoder: Encoder) -> None:
+    prompted = dataclasses.replace(encoder, name="offline+prompt-1", templates=("a person {}", "someone {}"))
+    images, texts = embed.embed(copy, prompted)
+    assert (images.done, images.skipped, texts.done) == (0, 3, len(copy.strings("texts")))
+    image, other = (copy.read(f"embeddings/{name}/image") for name in ("offline", prompted.name))
+    assert image.tobytes() == other.tobytes()
+    text = copy.read(f"embeddings/{prompted.name}/text")
+    assert np.allclose(text, prompted.encode_texts(copy.strings("texts")), atol=2e-5)
+    described = copy.attributes("embed")["encoders"]
+    assert sorted(described) == ["offline", prompted.name]
+    assert described[prompted.name]["templates"] == ["a person {}", "someone {}"]
+    assert validate(copy) == []
+
+
+def test_a_run_trained_with_templates_encodes_prompts_in_them(copy: Store, tmp_path: Path, encoder: Encoder) -> None:
+    words = ["embed", copy.url, "--clip", "offline", "--template", "a person {}", "--template", "someone {}"]
+    told = CliRunner().invoke(cli, words)
+    assert told.exit_code == 0, told.output
+    name = encoder_name("offline", None, words[5::2])
+    config = TrainConfig(encoder=name, epochs=0.5, batch=2, precision="float32")
+    train(open_store(copy.url), tmp_path / "run", config, ModelConfig(layers=1, feed_forward=64), device=CPU)
+    run = load_run(tmp_path / "run")
+    assert run.config["encoder"]["templates"] == ["a person {}", "someone {}"]
+    prompted = dataclasses.replace(encoder, templates=("a person {}", "someone {}"))
+    assert torch.allclose(vectors_of(run, ["kicks"]), latent(run, prompted.encode_texts(["kicks"])), atol=1e-5)
+    assert not torch.allclose(vectors_of(run, ["kicks"]), latent(run, encoder.encode_texts(["kicks"])), atol=1e-2)
+
+
+def test_pictures_that_the_other_encoder_lacks_are_embedded(copy: Store, encoder: Encoder) -> None:
+    copy.array("embeddings/offline/image_done")[1] = PENDING
+    prompted = dataclasses.replace(encoder, name="prompted", templates=("a person {}",))
+    images, _ = embed.embed(copy, prompted)
+    assert (images.done, images.skipped) == (1, 2)
+    image, other = (copy.read(f"embeddings/{name}/image") for name in ("offline", "prompted"))
+    assert np.allclose(image, other, atol=2e-5)
+    # An encoder that differs in more than its templates gets nothing from another.
+    images, _ = embed.embed(copy, dataclasses.replace(prompted, name="half", precision="bfloat16"))
+    assert (images.done, images.skipped) == (3, 0)
+
+
+def test_float16_is_a_choice_that_is_kept_and_read_as_float32(copy: Store, encoder: Encoder) -> None:
+    before = copy.read("embeddings/offline/text")
+    with pytest.raises(StoreError, match=r"made with other dtype: was \['float32'\], is \['float16'\]; pass --replace"):
+        embed.embed(copy, encoder, dtype="float16")
+    embed.forget(copy, "offline")
+    embed.embed(copy, encoder, dtype="float16")
+    for kind in ("image", "text"):
+        assert copy.array(f"embeddings/offline/{kind}").dtype == np.float16
+    assert validate(copy) == []
+    crops = load_crops(copy, split="train", encoder="offline", target="joined", device=CPU)
+    assert crops.text.dtype == crops.image.dtype == torch.float32
+    assert np.allclose(crops.text, before, atol=1e-3)
+    assert not np.array_equal(crops.text, before)
+
+
+def test_texts_that_were_cut_are_counted(copy: Store, encoder: Encoder) -> None:
+    texts = copy.strings("texts")
+    copy.write_strings("texts", [*texts, "walk " * 80, "sit", "run " * 100])
+    assert embed.cut_texts(copy, "offline") == 0
+    told = CliRunner().invoke(cli, ["embed", copy.url, "--clip", "offline"])
+    assert told.exit_code == 0, told.output
+    assert "cut to 77 tokens: 2 texts" in told.output
+    assert copy.read("embeddings/offline/text_cut").tolist() == [0] * len(texts) + [1, 0, 1]
+    assert open_store(copy.url).attributes("embed")["texts"]["offline"]["cut"] == 2
+
+
+def test_a_store_embedded_with_other_preprocessing_is_refused(copy: Store, encoder: Encoder) -> None:
+    attributes = copy.attributes("embed")["encoders"]
+    attributes["offline"]["preprocessing"]["interpolation"] = "bilinear"
+    copy.set_attributes("embed", encoders=attributes)
+    with pytest.raises(StoreError, match="made with other preprocessing: .*bilinear.*bicubic.*--replace"):
+        embed.embed(copy, encoder)
+    told = CliRunner().invoke(cli, ["embed", copy.url, "--clip", "offline", "--replace"])
+    assert told.exit_code == 0, told.output
+    assert "3 images done" in told.output
+
+
+def test_weights_may_lie_elsewhere_the_next_time(copy: Store, encoder: Encoder) -> None:
+    moved = dataclasses.replace(encoder, pretrained="/elsewhere/weights.pt")
+    assert [summary.done for summary in embed.embed(copy, moved)] == [0, 0]
+
+
+def test_a_store_without_pictures_names_the_command_that_draws_them(copy: Store, encoder: Encoder) -> None:
+    copy.array("pictures/done")[...] = PENDING
+    with pytest.raises(StoreError, match="no picture in this store; run `mclip render"):
+        embed.embed(copy, encoder)
+
+
+def larger(store: Store) -> Store:
+    """The store with enough pictures and texts to be stopped in the midst of them."""
+    rgb = store.read("pictures/rgb")
+    many = np.stack([np.roll(rgb[item % 3], item, axis=1) for item in range(48)])
+    store.write("pictures/rgb", many)
+    store.write("pictures/done", np.full(48, DONE, np.uint8))
+    for name in ("window", "frame", "view"):
+        store.write(f"pictures/{name}", np.arange(48) % 3)
+    store.write_strings("texts", [*store.strings("texts"), *(f"a person walks {n} steps" for n in range(80))])
+    embed.forget(store, "offline")
+    return store
+
+
+# A child of this process embeds, blocks of four, and is killed some marks later, between two marks or in one.
+KILLED = """
+import os, pathlib, signal, sys, time, warnings
+warnings.simplefilter("ignore")
+import torch
+from mclip.pipeline import embed, encoder, store
+torch.set_num_threads(1)
+embed.BLOCK = 4
+loaded = encoder.load_encoder("offline")
+group = pathlib.Path(sys.argv[1], "embeddings/offline")
+marked = lambda: [file.stat().st_mtime_ns for file in group.glob("*_done/c/0")]
+for marks in map(int, sys.argv[2:]):
+    before = marked()
+    child = os.fork()
+    if not child:
+        embed.embed(store.open_store(sys.argv[1]), loaded)
+        os._exit(0)
+    while marks and not os.waitpid(child, os.WNOHANG)[0]:
+        time.sleep(0.0005)
+        marks, before = marks - (marked() != before), marked()
+    os.kill(child, signal.SIGKILL)
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_killed_at_any_moment_the_same_command_gives_the_same_vectors_byte_for_byte(
+    copy: Store, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "BLOCK", 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    larger(copy)
+    shutil.copytree(copy.url, tmp_path / "whole.zarr")
+    whole = open_store(tmp_path / "whole.zarr")
+    embed.embed(whole, encoder)
+    words = [sys.executable, "-c", KILLED, copy.url, "6", "10", "10"]
+    ends = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout.split()
+    assert ends.count("9") >= 2
+    done = sum(summary.done for summary in embed.embed(open_store(copy.url), encoder))
+    assert 0 < done < 48 + 80
+    torch.set_num_threads(threads)
+    for kind in ("image", "text", "text_cut"):
+        one, other = (each.read(f"embeddings/offline/{kind}") for each in (copy, whole))
+        assert one.tobytes() == other.tobytes()
+    assert validate(copy) == []
+
+
+def test_a_disk_that_fills_up_stops_the_stage_plainly_and_the_same_command_goes_on(
+    copy: Store, encoder: Encoder
+) -> None:
+    larger(copy)
+    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        stopped = CliRunner().invoke(cli, ["embed", copy.url, "--clip", "offline"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert stopped.exit_code == 1
+    assert "Error: [Errno 27] File too large" in stopped.output
+    images, texts = embed.embed(open_store(copy.url), encoder)
+    assert images.done + texts.done > 80
+    assert validate(copy) == []

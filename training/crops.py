@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from mclip.pipeline.embed import window_vectors
+from mclip.pipeline.embed import text_vectors, window_vectors
 from mclip.pipeline.store import SPLITS, Store, StoreError
 from mclip.training.continuation import continued
 
@@ -159,8 +159,8 @@ def load_crops(
         "row": store.read("windows/row")[in_split],
         "frames": store.read("windows/frames")[in_split],
         "labelset": store.read("windows/labelset")[in_split].astype(np.int64),
-        "text": store.read(f"embeddings/{encoder}/text"),
-        "image": image[in_split].astype(np.float32),
+        "text": text_vectors(store, encoder),
+        "image": image[in_split],
         "has_image": has_image[in_split],
     }
     crop = store.attributes("prepare")["options"]["crop"]

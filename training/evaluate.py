@@ -53,7 +53,7 @@ MOST_PAIRS = 1000  # texts that are decoded and encoded again
 
 def text_vectors(store: Store, encoder: str) -> dict[str, np.ndarray]:
     """Vector of every text of the store."""
-    vectors = store.read(f"embeddings/{encoder}/text")
+    vectors = store.read(f"embeddings/{encoder}/text").astype(np.float32)
     return dict(zip(store.strings("texts"), vectors, strict=True))
 
 

@@ -85,7 +85,12 @@ class Run:
     def load_encoder(self) -> Encoder:
         """The CLIP encoder the run was trained with; RunError when today's weights are others."""
         described = self.config["encoder"]
-        encoder = load_encoder(described["clip"], described["pretrained"])
+        encoder = load_encoder(
+            described["clip"],
+            described["pretrained"],
+            templates=described.get("templates", ()),  # an imported run's record has none of these
+            precision=described.get("precision", "float32"),
+        )
         if described["weights_sha256"] not in (None, encoder.fingerprint):  # None: imported, nobody recorded it
             raise RunError(
                 f"{self.folder}: trained with weights {described['weights_sha256'][:12]} of {described['clip']}, found "
