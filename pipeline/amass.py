@@ -4,19 +4,12 @@ An AMASS file is an .npz with `poses` (T, 156) axis-angle of SMPL+H, (T, 165) of
 (T, 3), `betas`, `gender` and `mocap_framerate` (SMPL-X: `mocap_frame_rate`). A plain .npy of poses (T, 72) is read too.
 """
 
-# T frames of the source, N frames of the result, J joints (24), D rotation numbers (6)
+# T frames of the source, K joints of the file, N frames of the result, J joints (24), D rotation numbers (6)
 
-import functools
 import hashlib
-import io
 import math
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +18,7 @@ from torch import Tensor
 
 from mclip.pipeline import rotations
 from mclip.pipeline.compiled import compiled
+from mclip.pipeline.npz import Npz, NpzError, Read, array_of
 from mclip.pipeline.skeleton import JOINTS, SMPLH_JOINTS, SMPLX_JOINTS
 
 GENDERS = ("neutral", "female", "male")
@@ -32,9 +26,8 @@ GENDERS = ("neutral", "female", "male")
 LAYOUTS = {156: SMPLH_JOINTS, 165: SMPLX_JOINTS, 72: tuple(range(24))}
 FRAME_RATES = ("mocap_framerate", "mocap_frame_rate")
 SLOWEST, FASTEST = 1.0, 1000.0  # frames per second that a recording can have
-LARGEST = 2 << 30  # bytes of one array: ten hours of SMPL+H at 120 Hz; more is a damaged or hostile file
-HEAD = 4096  # bytes that hold a .npy's header: numpy's own writes 128
 LARGEST_ANGLE = 100.0  # radians; CMU's own files reach 12
+FARTHEST = 1e5  # metres from the origin
 
 
 class MotionError(ValueError):
@@ -45,105 +38,18 @@ class MotionError(ValueError):
 class Motion:
     """One recording: local joint rotations as axis-angle in radians, root translation in metres, z up."""
 
-    poses_TJ3: np.ndarray
+    poses_TK3: np.ndarray  # of every joint in the file; a view of its bytes where they allow it
     trans_T3: np.ndarray
     fps: float
     betas: np.ndarray
     gender: str
     sha256: bytes
+    joints: tuple[int, ...] = LAYOUTS[72]  # which of the file's joints are SMPL's 24
 
-
-class View(io.RawIOBase):
-    """Bytes in memory as a file, without the copy that BytesIO makes."""
-
-    def __init__(self, data: bytes | memoryview):
-        self.data, self.at = memoryview(data), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        part = self.data[self.at : self.at + len(buffer)]
-        buffer[: len(part)] = part
-        self.at += len(part)
-        return len(part)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self.at = max(0, offset + (0, self.at, len(self.data))[whence])
-        return self.at
-
-
-class Npz:
-    """The arrays of an .npz by name, plain numbers and text only, each refused before it is unpacked when too large.
-
-    `content` is the whole file where it is in memory: an array that is stored uncompressed is then viewed, not copied.
-    """
-
-    def __init__(self, file: io.BufferedIOBase | View, content: bytes | memoryview | None = None):
-        self.zip, self.content = zipfile.ZipFile(file), content
-        self.members = {info.filename.removesuffix(".npy"): info for info in self.zip.infolist()}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.members)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.members
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of an array from its header alone."""
-        with self.zip.open(self.members[key]) as member:
-            return header_of(member.read(HEAD), key)[0]
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        info = self.members[key]
-        if info.file_size > LARGEST:
-            raise MotionError(f"{key} claims {info.file_size >> 30} GB, more than {LARGEST >> 30}: not a motion")
-        return array_of(self.payload(info), key)
-
-    def payload(self, info: zipfile.ZipInfo) -> bytes | memoryview:
-        """Bytes of a member, their checksum checked."""
-        if self.content is None or info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            return self.zip.read(info)
-        # A local file header is 30 bytes, then name and extra field, whose lengths are its last two numbers.
-        name, extra = struct.unpack_from("<HH", self.content, info.header_offset + 26)
-        start = info.header_offset + 30 + name + extra
-        data = memoryview(self.content)[start : start + info.file_size]
-        if zlib.crc32(data) != info.CRC:
-            raise zipfile.BadZipFile(f"checksum of {info.filename} is wrong")
-        return data
-
-
-def header_of(head: bytes, key: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, Fortran order, type and header length of a .npy that begins so; MotionError for no motion."""
-    wide = head[6:7] != b"\x01"
-    length = 12 + struct.unpack_from("<I", head, 8)[0] if wide else 10 + struct.unpack_from("<H", head, 8)[0]
-    shape, fortran, dtype = parsed_header(head[:length])
-    if dtype.hasobject:
-        raise MotionError(f"{key} holds Python objects, which are never read: expected plain number arrays")
-    if math.prod(shape) * dtype.itemsize > LARGEST:
-        raise MotionError(f"{key} claims shape {shape}, more than {LARGEST >> 30} GB: not a motion")
-    return tuple(shape), fortran, dtype, length
-
-
-@functools.lru_cache(maxsize=4096)  # numpy parses it as Python, which takes longer than reading a short motion
-def parsed_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and type that a .npy's header says."""
-    file = io.BytesIO(head)
-    read = np.lib.format.read_array_header_1_0
-    if np.lib.format.read_magic(file)[0] > 1:
-        read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
-
-
-def array_of(data: bytes | memoryview, key: str) -> np.ndarray:
-    """The array in the bytes of a .npy, as a view of them."""
-    shape, fortran, dtype, length = header_of(bytes(data[:HEAD]), key)
-    flat = np.frombuffer(data, dtype, math.prod(shape), length)
-    return flat.reshape(shape, order="F" if fortran else "C")
+    @property
+    def poses_TJ3(self) -> np.ndarray:
+        """Rotations (T, 24, 3) of SMPL's joints."""
+        return self.poses_TK3[:, self.joints]
 
 
 def read_motion(path: Path) -> Motion:
@@ -155,36 +61,37 @@ def read_motion(path: Path) -> Motion:
 
 
 def parse_motion(content: bytes | memoryview, *, array_fps: float | None = None) -> Motion:
-    """The motion in a file's bytes, told by what is in them; `array_fps` is a plain array's frame rate. MotionError."""
+    """The motion in a file's bytes, told by what is in them; `array_fps` is a plain array's frame rate. MotionError.
+
+    Its rotations may be a view of the bytes.
+    """
+    view = memoryview(content)
     try:
-        arrays = arrays_of(View(content), content, array_fps)
+        arrays = arrays_of(lambda at, length: view[at : at + length], len(view), array_fps)
         return motion_of(arrays, hashlib.sha256(content).digest())
-    # A damaged file makes zipfile, zlib and numpy's header reader raise nearly anything.
+    # A damaged file makes struct, zlib and numpy's header reader raise nearly anything.
     except Exception as error:
         raise MotionError(plain(error)) from error
 
 
-def probe_motion(file: io.BufferedIOBase, *, array_fps: float | None = None) -> tuple[int, float]:
-    """Number of frames and frames per second of an open file, from its headers; MotionError as `parse_motion`."""
+def probe_motion(read: Read, size: int, *, array_fps: float | None = None) -> tuple[int, float]:
+    """Number of frames and frames per second of a file, from its headers; MotionError as `parse_motion`."""
     try:
-        return frames_and_fps(arrays_of(file, None, array_fps))
+        return frames_and_fps(arrays_of(read, size, array_fps))
     except Exception as error:
         raise MotionError(plain(error)) from error
 
 
-def arrays_of(
-    file: io.BufferedIOBase | View, content: bytes | memoryview | None, array_fps: float | None
-) -> "Npz | PlainArray":
+def arrays_of(read: Read, size: int, array_fps: float | None) -> "Npz | PlainArray":
     """The arrays of a file, by its first bytes."""
-    magic = file.read(6)
-    file.seek(0)
+    magic = bytes(read(0, 6))
     if magic == np.lib.format.MAGIC_PREFIX:
         if array_fps is None:
             raise MotionError("a plain array, which says no frame rate: pass --array-fps")
-        return PlainArray(file.read() if content is None else content, array_fps)
+        return PlainArray(read(0, size), array_fps)
     if not magic.startswith(b"PK"):
         raise MotionError(f"begins with {magic!r}: expected an .npz archive; copy or download it again")
-    return Npz(file, content)
+    return Npz(read, size)
 
 
 class PlainArray(dict[str, np.ndarray]):
@@ -201,7 +108,7 @@ class PlainArray(dict[str, np.ndarray]):
 
 def plain(error: Exception) -> str:
     """An error's text in our words where numpy's or zipfile's say too little."""
-    if isinstance(error, MotionError):
+    if isinstance(error, (MotionError, NpzError)):
         return str(error)
     if isinstance(error, OSError):
         return error.strerror or str(error)
@@ -214,17 +121,15 @@ def motion_of(arrays: "Npz | PlainArray", sha256: bytes) -> Motion:
     poses, trans = numbers_of(arrays, "poses"), numbers_of(arrays, "trans").astype(np.float64)
     if trans.shape != (frames, 3):
         raise MotionError(f"trans has shape {trans.shape}, expected ({frames}, 3), as many as poses")
-    poses_TJ3 = np.empty((frames, len(JOINTS), 3))
-    largest = take_joints(native(poses), np.array(LAYOUTS[poses.shape[1]]), poses_TJ3)
-    for name, values in (("poses", poses_TJ3), ("trans", trans)):
-        if not np.isfinite(values.sum()):
-            frame = int(np.argwhere(~np.isfinite(values))[0, 0])
-            raise MotionError(f"{name} has NaN or infinity, first in frame {frame}")
-    if largest > LARGEST_ANGLE:
-        raise MotionError(f"poses has an angle of {largest:g}, expected radians, at most {LARGEST_ANGLE:g}")
-    if (largest := float(np.abs(trans).max())) > 1e5:
-        raise MotionError(f"trans reaches {largest:g}, expected metres")
-    return Motion(poses_TJ3, trans, fps, betas_of(arrays), gender_of(arrays), sha256)
+    joints = LAYOUTS[poses.shape[1]]
+    motion = Motion(
+        native(poses).reshape(frames, -1, 3), trans, fps, betas_of(arrays), gender_of(arrays), sha256, joints
+    )
+    if count_beyond(motion.poses_TK3.reshape(-1), LARGEST_ANGLE):
+        refuse_beyond("poses", motion.poses_TJ3, LARGEST_ANGLE, "has an angle of {:g}, expected radians, at most 100")
+    if count_beyond(trans.reshape(-1), FARTHEST):
+        refuse_beyond("trans", trans, FARTHEST, "reaches {:g}, expected metres")
+    return motion
 
 
 def native(poses: np.ndarray) -> np.ndarray:
@@ -233,16 +138,21 @@ def native(poses: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def take_joints(poses_TP, joints_J, poses_TJ3):  # type: ignore[no-untyped-def]
-    """Copy the joints of every pose, and return the largest number: one pass, for the hands are most of the file."""
-    largest = 0.0
-    for t in range(len(poses_TP)):
-        for j in range(len(joints_J)):
-            for axis in range(3):
-                value = poses_TP[t, 3 * joints_J[j] + axis]
-                poses_TJ3[t, j, axis] = value
-                largest = max(largest, abs(value))
-    return largest
+def count_beyond(flat, limit):  # type: ignore[no-untyped-def]
+    """How many numbers are not within a limit of zero; NaN is not. Counting vectorises."""
+    count = 0
+    for i in range(len(flat)):
+        count += not (abs(flat[i]) <= limit)
+    return count
+
+
+def refuse_beyond(name: str, values: np.ndarray, limit: float, told: str) -> None:
+    """MotionError for numbers that are not finite, with the first frame, or beyond the limit; fingers may be."""
+    if not np.isfinite(values).all():
+        frame = int(np.argwhere(~np.isfinite(values))[0, 0])
+        raise MotionError(f"{name} has NaN or infinity, first in frame {frame}")
+    if (largest := float(np.abs(values).max())) > limit:
+        raise MotionError(f"{name} {told.format(largest)}")
 
 
 def numbers_of(arrays: "Npz | PlainArray", key: str) -> np.ndarray:
@@ -298,13 +208,19 @@ def stride_of(fps: float, target_fps: float) -> int:
     return stride
 
 
+def frames_at(frames: int, fps: float, *, target_fps: float, how: str) -> int:
+    """Number of frames that `source_times` gives."""
+    if how == "stride":
+        return -(-frames // stride_of(fps, target_fps))
+    # 59.99998856 Hz is 60 Hz of somebody's clock: a thousandth of a frame is not worth losing the last one.
+    return math.floor((frames - 1) / fps * target_fps + 1e-3) + 1
+
+
 def source_times(frames: int, fps: float, *, target_fps: float, how: str) -> Float64[np.ndarray, " N"]:
     """Times of the result's frames, counted in source frames: `slerp` exactly `target_fps`, `stride` as the release."""
-    if how == "stride":
-        return np.arange(0, frames, stride_of(fps, target_fps), dtype=np.float64)
-    # 59.99998856 Hz is 60 Hz of somebody's clock: a thousandth of a frame is not worth losing the last one.
-    count = math.floor((frames - 1) / fps * target_fps + 1e-3) + 1
-    return np.minimum(np.arange(count) * (fps / target_fps), float(frames - 1)).astype(np.float64)
+    step = stride_of(fps, target_fps) if how == "stride" else fps / target_fps
+    count = frames_at(frames, fps, target_fps=target_fps, how=how)
+    return np.minimum(np.arange(count) * step, float(frames - 1)).astype(np.float64)
 
 
 def resample(motion: Motion, fps: float, *, how: str = "slerp") -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
@@ -312,51 +228,98 @@ def resample(motion: Motion, fps: float, *, how: str = "slerp") -> tuple[Float[T
 
     Rotations are slerped and translation is linear between the two source frames around each time.
     """
-    time_N = source_times(len(motion.poses_TJ3), motion.fps, target_fps=fps, how=how)
-    rot6d_NJD = np.empty((len(time_N), motion.poses_TJ3.shape[1], 6), np.float32)
-    trans_N3 = np.empty((len(time_N), 3), np.float32)
-    slerp_rows(motion.poses_TJ3, motion.trans_T3, time_N, rot6d_NJD, trans_N3)
+    time_N = source_times(len(motion.trans_T3), motion.fps, target_fps=fps, how=how)
+    rot6d_NJD, trans_N3 = np.empty((len(time_N), len(JOINTS), 6), np.float32), np.empty((len(time_N), 3), np.float32)
+    fill_rows(motion, time_N, rot6d_NJD, trans_N3)
     return torch.from_numpy(rot6d_NJD), torch.from_numpy(trans_N3)
 
 
+def fill_rows(motion: Motion, time_N: np.ndarray, rot6d_NJD: np.ndarray, trans_N3: np.ndarray) -> None:
+    """Write 6D rotations (N, 24, 6) and translations (N, 3) at times counted in source frames."""
+    slerp_rows(motion.poses_TK3, np.array(motion.joints), motion.trans_T3, time_N, rot6d_NJD, trans_N3)
+
+
+# sin(x)/x and (1 - cos(x))/x^2 as series in x^2, highest power first: within 3e-10 up to x^2 = 20, and free of the
+# calls and branches that keep a compiler from doing eight joints at a time.
+SINE, VERSINE = ([(-1) ** k / math.factorial(2 * k + odd) for k in range(11, -1, -1)] for odd in (1, 2))
+SERIES = np.array([SINE, VERSINE])
+SERIES_REACH = 20.0
+
+
 @compiled
-def quaternion(x, y, z):  # type: ignore[no-untyped-def]
+def slerp_rows(poses_TK3, joints_J, trans_T3, time_N, rot6d_NJD, trans_N3):  # type: ignore[no-untyped-def]
+    """Fill 6D rows and translations at times counted in frames; `rotations.slerp` is its slow twin in the tests."""
+    turn_3J, sine_J, versine_J = np.empty((3, len(joints_J))), np.empty(len(joints_J)), np.empty(len(joints_J))
+    for n in range(len(time_N)):
+        before = int(time_N[n])
+        weight = time_N[n] - before
+        after = min(before + 1, len(poses_TK3) - 1)
+        for axis in range(3):
+            trans_N3[n, axis] = trans_T3[before, axis] * (1 - weight) + trans_T3[after, axis] * weight
+        if weight > 0:
+            slerp_row(poses_TK3[before], poses_TK3[after], joints_J, weight, rot6d_NJD[n])
+        else:
+            rodrigues_row(poses_TK3[before], joints_J, turn_3J, sine_J, versine_J, rot6d_NJD[n])
+
+
+@compiled
+def rodrigues_row(poses_K3, joints_J, turn_3J, sine_J, versine_J, rot6d_JD):  # type: ignore[no-untyped-def]
+    """6D of one frame's axis-angles by Rodrigues' formula, I + sine K + versine K K; the other arrays are scratch."""
+    for j in range(len(joints_J)):
+        for axis in range(3):
+            turn_3J[axis, j] = poses_K3[joints_J[j], axis]
+        sine_J[j], versine_J[j] = SERIES[0, 0], SERIES[1, 0]
+    x_J, y_J, z_J = turn_3J[0], turn_3J[1], turn_3J[2]
+    for k in range(1, SERIES.shape[1]):
+        for j in range(len(joints_J)):
+            square = x_J[j] * x_J[j] + y_J[j] * y_J[j] + z_J[j] * z_J[j]
+            sine_J[j] = sine_J[j] * square + SERIES[0, k]
+            versine_J[j] = versine_J[j] * square + SERIES[1, k]
+    for j in range(len(joints_J)):
+        x, y, z, sine, versine = x_J[j], y_J[j], z_J[j], sine_J[j], versine_J[j]
+        square = x * x + y * y + z * z
+        if square > SERIES_REACH:
+            angle = math.sqrt(square)
+            sine, versine = math.sin(angle) / angle, (1 - math.cos(angle)) / square
+        rot6d_JD[j, 0] = 1 - versine * (y * y + z * z)
+        rot6d_JD[j, 1] = versine * x * y - sine * z
+        rot6d_JD[j, 2] = versine * x * z + sine * y
+        rot6d_JD[j, 3] = versine * x * y + sine * z
+        rot6d_JD[j, 4] = 1 - versine * (x * x + z * z)
+        rot6d_JD[j, 5] = versine * y * z - sine * x
+
+
+@compiled
+def quaternion(turn_3):  # type: ignore[no-untyped-def]
     """Unit quaternion (w, x, y, z) of an axis-angle."""
+    x, y, z = turn_3[0], turn_3[1], turn_3[2]
     angle = math.sqrt(x * x + y * y + z * z)
     scale = math.sin(angle / 2) / angle if angle > 1e-8 else 0.5
     return math.cos(angle / 2), x * scale, y * scale, z * scale
 
 
 @compiled
-def slerp_rows(poses_TJ3, trans_T3, time_N, rot6d_NJD, trans_N3):  # type: ignore[no-untyped-def]
-    """Fill 6D rows and translations at times counted in frames; `rotations.slerp` is its slow twin in the tests."""
-    for n in range(len(time_N)):
-        before = int(time_N[n])
-        weight = time_N[n] - before
-        after = min(before + 1, len(poses_TJ3) - 1)
-        for axis in range(3):
-            trans_N3[n, axis] = trans_T3[before, axis] * (1 - weight) + trans_T3[after, axis] * weight
-        for j in range(poses_TJ3.shape[1]):
-            w, x, y, z = quaternion(poses_TJ3[before, j, 0], poses_TJ3[before, j, 1], poses_TJ3[before, j, 2])
-            if weight > 0:
-                w2, x2, y2, z2 = quaternion(poses_TJ3[after, j, 0], poses_TJ3[after, j, 1], poses_TJ3[after, j, 2])
-                sign = 1.0 if w * w2 + x * x2 + y * y2 + z * z2 >= 0 else -1.0
-                chord = math.sqrt((w2 * sign - w) ** 2 + (x2 * sign - x) ** 2 + (y2 * sign - y) ** 2
-                                  + (z2 * sign - z) ** 2)  # fmt: skip
-                # The angle between them from their distance: exact where acos of their product loses its digits.
-                angle = 2 * math.asin(min(chord / 2, 1.0))
-                a, b = 1 - weight, weight
-                if angle > 1e-8:
-                    a, b = math.sin(a * angle) / math.sin(angle), math.sin(b * angle) / math.sin(angle)
-                b *= sign
-                w, x, y, z = w * a + w2 * b, x * a + x2 * b, y * a + y2 * b, z * a + z2 * b
-            scale = 2 / (w * w + x * x + y * y + z * z)
-            rot6d_NJD[n, j, 0] = 1 - scale * (y * y + z * z)
-            rot6d_NJD[n, j, 1] = scale * (x * y - z * w)
-            rot6d_NJD[n, j, 2] = scale * (x * z + y * w)
-            rot6d_NJD[n, j, 3] = scale * (x * y + z * w)
-            rot6d_NJD[n, j, 4] = 1 - scale * (x * x + z * z)
-            rot6d_NJD[n, j, 5] = scale * (y * z - x * w)
+def slerp_row(before_K3, after_K3, joints_J, weight, rot6d_JD):  # type: ignore[no-untyped-def]
+    """6D between two frames' axis-angles, `weight` of the way (Shoemake 1985)."""
+    for j in range(len(joints_J)):
+        w, x, y, z = quaternion(before_K3[joints_J[j]])
+        w2, x2, y2, z2 = quaternion(after_K3[joints_J[j]])
+        sign = 1.0 if w * w2 + x * x2 + y * y2 + z * z2 >= 0 else -1.0
+        chord = math.sqrt((w2 * sign - w) ** 2 + (x2 * sign - x) ** 2 + (y2 * sign - y) ** 2 + (z2 * sign - z) ** 2)
+        # The angle between them from their distance: exact where acos of their product loses its digits.
+        angle = 2 * math.asin(min(chord / 2, 1.0))
+        a, b = 1 - weight, weight
+        if angle > 1e-8:
+            a, b = math.sin(a * angle) / math.sin(angle), math.sin(b * angle) / math.sin(angle)
+        b *= sign
+        w, x, y, z = w * a + w2 * b, x * a + x2 * b, y * a + y2 * b, z * a + z2 * b
+        scale = 2 / (w * w + x * x + y * y + z * z)
+        rot6d_JD[j, 0] = 1 - scale * (y * y + z * z)
+        rot6d_JD[j, 1] = scale * (x * y - z * w)
+        rot6d_JD[j, 2] = scale * (x * z + y * w)
+        rot6d_JD[j, 3] = scale * (x * y + z * w)
+        rot6d_JD[j, 4] = 1 - scale * (x * x + z * z)
+        rot6d_JD[j, 5] = scale * (y * z - x * w)
 
 
 def write_motion(

@@ -42,7 +42,7 @@ TOWARDS = {"pelvis": "spine1", "spine3": "neck", "neck": "head"}
 Z_UP = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
 
 
-def probe_motion(file: io.BufferedIOBase) -> tuple[int, float]:
+def probe_motion(file: io.BufferedIOBase | io.FileIO) -> tuple[int, float]:
     """Number of frames and frames per second of an open BVH file, from the head of its MOTION part; MotionError."""
     text = file.read(1 << 20)
     frames, time = re.search(rb"Frames:\s*(\d+)", text), re.search(rb"Frame Time:\s*([\d.eE+-]+)", text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mclip.pipeline import sources
-from mclip.pipeline.amass import MotionError, source_times
+from mclip.pipeline.amass import MotionError, frames_at
 from mclip.pipeline.sources import Recording
 from mclip.pipeline.store import DONE, FAILED, FRAME_CHUNK, PENDING, REPLACED, Store
 
@@ -95,17 +95,17 @@ def extend_plan(
     """
     known = {name: item for item, name in enumerate(plan.name) if plan.done[item] != REPLACED}
     sha256 = store.read("sequences/sha256") if known and store else np.zeros((0, 32), np.uint8)
-    changes, first_new = Changes(), len(plan.name)
+    changes, first_new, root = Changes(), len(plan.name), sources.root_of(source)
     for recording in found:
         item = known.get(recording.name)
-        if item is not None and not is_other(plan, item, recording, source, sha256[item].tobytes()):
+        if item is not None and not is_other(plan, item, recording, root, sha256[item].tobytes()):
             continue
         if item is not None and plan.done[item] == DONE:
             changes.changed.append(recording.name)
         for name in (recording.name, recording.name + MIRROR)[: 1 + mirror]:
             if name in known:
                 plan.done[known[name]] = REPLACED
-            frames_in, fps_in, why = length_of(source, recording, fps=fps, how=how, array_fps=array_fps)
+            frames_in, fps_in, why = length_of(root, recording, fps=fps, how=how, array_fps=array_fps)
             named = Recording(name, recording.size, recording.modified)
             plan.add(named, frames=frames_in, fps=fps_in, new_block=len(plan.name) == first_new)
             changes.new.append(len(plan.name) - 1)
@@ -115,14 +115,14 @@ def extend_plan(
     return changes
 
 
-def is_other(plan: Plan, item: int, recording: Recording, source: Path, sha256: bytes) -> bool:
+def is_other(plan: Plan, item: int, recording: Recording, root: Path, sha256: bytes) -> bool:
     """Whether a file is not the one that was planned: by size and time, and where they differ by what is in it."""
     if (plan.size[item], plan.modified[item]) == (recording.size, recording.modified):
         return False
     plan.touched = True
     if plan.done[item] == DONE:
         try:
-            with sources.open_recording(source, recording) as file:
+            with sources.open_recording(root, recording) as file:
                 same = hashlib.file_digest(file, "sha256").digest() == sha256
         except MotionError:  # it cannot be read now: what the store has of it stays
             same = True
@@ -133,12 +133,12 @@ def is_other(plan: Plan, item: int, recording: Recording, source: Path, sha256: 
 
 
 def length_of(
-    source: Path, recording: Recording, *, fps: float, how: str, array_fps: float | None
+    root: Path, recording: Recording, *, fps: float, how: str, array_fps: float | None
 ) -> tuple[int, float, str]:
     """Frames in the store and frames per second of the source; or zeros and the reason why it cannot be used."""
     try:
-        frames, fps_in = sources.probe(source, recording, array_fps)
-        return len(source_times(frames, fps_in, target_fps=fps, how=how)), fps_in, ""
+        frames, fps_in = sources.probe(root, recording, array_fps)
+        return frames_at(frames, fps_in, target_fps=fps, how=how), fps_in, ""
     except MotionError as error:
         return 0, 0.0, f"{recording.name}: {error}"
 

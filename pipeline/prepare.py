@@ -171,7 +171,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
             motion = motion_in(name, content, options.array_fps)
-            rot6d[at], trans[at] = rows_of(motion, options, frames=plan.frames[item], mirror=plan.name[item] != name)
+            write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except amass.MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
             continue
@@ -202,18 +202,18 @@ def motion_in(name: str, content: bytes | memoryview | amass.MotionError, array_
     return sources.parse(name, content, array_fps)
 
 
-def rows_of(
-    motion: amass.Motion, options: PrepareOptions, *, frames: int, mirror: bool
-) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
-    """6D rotations (N, 24, 6) and translation (N, 3) as the options want them; MotionError when N is not `frames`."""
-    rot6d, trans = amass.resample(motion, options.fps, how=options.resample)
-    if len(rot6d) != frames:
-        raise amass.MotionError(f"has {len(rot6d)} frames at {options.fps:g} fps, its headers said {frames}: run again")
-    if mirror:
-        rot6d, trans = mirrored(rot6d, trans)
-    if options.face_front:
-        rot6d, trans = facing_front(rot6d, trans)
-    return rot6d, trans
+def write_rows(
+    motion: amass.Motion, options: PrepareOptions, rot6d_NJD: np.ndarray, trans_N3: np.ndarray, *, mirror: bool
+) -> None:
+    """Fill a sequence's rows of a block as the options want them; MotionError when there is not one for each frame."""
+    time_N = amass.source_times(len(motion.trans_T3), motion.fps, target_fps=options.fps, how=options.resample)
+    if len(time_N) != len(rot6d_NJD):
+        found, expected = len(time_N), len(rot6d_NJD)
+        raise amass.MotionError(f"has {found} frames at {options.fps:g} fps, its headers said {expected}: run again")
+    amass.fill_rows(motion, time_N, rot6d_NJD, trans_N3)
+    for wanted, change in ((mirror, mirrored), (options.face_front, facing_front)):
+        if wanted:
+            rot6d_NJD[:], trans_N3[:] = change(torch.from_numpy(rot6d_NJD), torch.from_numpy(trans_N3))
 
 
 def mirrored(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mclip.pipeline import amass, bvh
-from mclip.pipeline.amass import LARGEST, Motion, MotionError
+from mclip.pipeline.amass import Motion, MotionError
+from mclip.pipeline.npz import LARGEST
 
 MOTIONS = (".npz", ".npy", ".bvh")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -120,7 +121,7 @@ def contents(source: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | 
             if inside:
                 yield name, open_archive(root / archive).read(member)
                 continue
-            with open(root / name, "rb") as file:
+            with open(os.path.join(root, name), "rb", buffering=0) as file:
                 if (size := os.fstat(file.fileno()).st_size) > len(buffer):
                     buffer = bytearray(size)
                 yield name, memoryview(buffer)[: file.readinto(memoryview(buffer)[:size])]
@@ -168,21 +169,26 @@ def parse(name: str, content: bytes | memoryview, array_fps: float | None) -> Mo
     return amass.parse_motion(content, array_fps=array_fps)
 
 
-def probe(source: Path, recording: Recording, array_fps: float | None) -> tuple[int, float]:
+def probe(root: Path, recording: Recording, array_fps: float | None) -> tuple[int, float]:
     """Number of frames and frames per second of a recording, from its headers; MotionError as `parse`."""
     if recording.reason:
         raise MotionError(recording.reason)
-    with open_recording(source, recording) as file:
+    with open_recording(root, recording) as file:
         if recording.name.lower().endswith(".bvh"):
             return bvh.probe_motion(file)
-        return amass.probe_motion(file, array_fps=array_fps)
+
+        def read(at: int, length: int) -> bytes:
+            file.seek(at)
+            return file.read(length)
+
+        return amass.probe_motion(read, file.seek(0, os.SEEK_END), array_fps=array_fps)
 
 
-def open_recording(source: Path, recording: Recording) -> io.BufferedIOBase:
+def open_recording(root: Path, recording: Recording) -> io.BufferedIOBase | io.FileIO:
     """The recording's file, or its bytes where they are at hand; MotionError when it cannot be opened."""
     if recording.content is not None:
         return io.BytesIO(recording.content)
     try:
-        return open(root_of(source) / recording.name, "rb")
+        return open(os.path.join(root, recording.name), "rb", buffering=0)
     except OSError as error:
         raise MotionError(amass.plain(error)) from error

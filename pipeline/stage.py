@@ -171,7 +171,7 @@ def executor_of(scheduler: str, workers: int) -> Iterator[tuple[Any, int]]:
     elif scheduler in ("threads", "processes"):
         with local_executor(scheduler, workers) as executor:
             try:
-                yield executor, workers
+                yield executor, 2 * workers  # a worker has its next block while this process marks the last one
             finally:  # an interrupted run does not wait for blocks that have not begun
                 executor.shutdown(cancel_futures=True)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mclip.pipeline import amass, rotations
@@ -98,8 +98,11 @@ def test_fortran_order_and_big_endian_numbers_mean_the_same(tmp_path, write_amas
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(10, 250), st.floats(10, 120), st.integers(2, 40), st.integers(0, 99))
+@example(120.0, 30.0, 40, 0)  # frames of the source itself, by another formula
+@example(30.0, 30.0, 40, 1)
 def test_compiled_resampling_equals_slerp_in_torch(fps, target, frames, seed):
-    poses = np.random.default_rng(seed).normal(size=(frames, 24, 3))
+    generator = np.random.default_rng(seed)
+    poses = generator.normal(size=(frames, 24, 3)) * generator.choice([0, 1e-9, 1e-4, 0.5, 2, 20], (frames, 24, 1))
     motion = motion_of(poses, fps)
     rot6d, trans = resample(motion, target)
     time_N = torch.from_numpy(source_times(frames, fps, target_fps=target, how="slerp"))
