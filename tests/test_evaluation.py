@@ -43,7 +43,11 @@ def test_every_figure_has_its_row_with_its_interval() -> None:
     assert ranking[0][:2] == ("labels, text to motion", "0.5 [0.1, 0.2]")
     assert ranking[0][-1] == "31"
     assert len(ranking) == 1  # nothing was asked the other way
-    assert found["Recognition"].rows[0][1:4] == ("0.4 [0.3, 0.5]", "0.9 [0.8, 1]", "0.3 [0.2, 0.4]")
+    assert next(each for title, each in found.items() if title.startswith("Recognition")).rows[0][1:4] == (
+        "0.4 [0.3, 0.5]",
+        "0.9 [0.8, 1]",
+        "0.3 [0.2, 0.4]",
+    )
     assert "Latent arithmetic" not in found
     assert "MPJPE, mm" in report.told(FIGURES)
 

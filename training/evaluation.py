@@ -63,10 +63,10 @@ MEASURES: dict[str, dict[str, dict[str, str]]] = {
         },
     },
 }  # fmt: skip
-RECOGNITION = {
-    "recognition": "the store's own categories",
-    "recognition_release": "the release's protocol: a random crop, any true class",
-    "recognition_babel": "BABEL's protocol: chunks of 5 s, one class",
+RECOGNITION = {  # the release: a random crop, any true class of it; BABEL: chunks of five seconds, one class each
+    "recognition": "own categories",
+    "recognition_release": "release",
+    "recognition_babel": "BABEL",
 }
 WAYS = {"text_to_motion": "text to motion", "motion_to_text": "motion to text"}
 
@@ -131,13 +131,17 @@ def ranking_tables(figures: dict[str, Any]) -> Iterator[Table]:
 
 def recognition_tables(figures: dict[str, Any]) -> Iterator[Table]:
     """Recognition: a row a protocol."""
-    columns = {"top1": "top-1", "top5": "top-5", "top1_norm": "top-1, mean over classes"}
+    columns = {"top1": "top-1", "top5": "top-5", "top1_norm": "mean of classes"}
     rows = [
         (title, *(f"{number(figures[key][k])} {span(figures['ci95'][key][k])}" for k in columns),
          number(figures[key]["chance"]), str(figures[key]["classes"]), str(figures[key]["items"]))
         for key, title in RECOGNITION.items() if figures.get(key)
     ]  # fmt: skip
-    yield Table("Recognition", ("", *columns.values(), "chance", "classes", "items"), rows)
+    yield Table(
+        "Recognition: any true class of a crop; BABEL: the one class of a chunk of 5 s",
+        ("", *columns.values(), "chance", "classes", "items"),
+        rows,
+    )
 
 
 def number(value: float | int) -> str:
