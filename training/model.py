@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mclip.training.config import ModelConfig
+from mclip.training.dropout import dropout
 
 ROWS, NUMBERS = 25, 6
 LONGEST = 5000  # frames that the position code covers, as in the release
@@ -23,22 +24,6 @@ def position_code(width: int) -> Float[Tensor, "T C"]:
     time = torch.arange(LONGEST, dtype=torch.float32)[:, None]
     rate = torch.exp(torch.arange(0, width, 2) * (-torch.log(torch.tensor(10000.0)) / width))
     return torch.stack((torch.sin(time * rate), torch.cos(time * rate)), dim=-1).flatten(1)
-
-
-def dropout(x: Float[Tensor, "..."], rate: float) -> Float[Tensor, "..."]:
-    """`x` with a share `rate` of its numbers set to zero and the others scaled up, as torch's dropout.
-
-    On a CPU torch draws one Bernoulli number at a time, a fifth of a whole training step. Here one 64-bit draw decides
-    four numbers, so the rate is rounded to a multiple of 2^-16 (0.1 becomes 0.100006); the scale knows the rounded one.
-    """
-    if not rate:
-        return x
-    if x.device.type != "cpu":
-        return F.dropout(x, rate)
-    drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    dropped = round(rate * 2**16)
-    keep = (drawn[: x.numel()].view(x.shape) >= dropped - 2**15).to(x.dtype)
-    return x * keep.mul_(2**16 / (2**16 - dropped))
 
 
 def attention(
@@ -63,6 +48,15 @@ def attention(
         bias = bias.expand(-1, q_BHTD.shape[1], -1, -1).flatten(0, 1)
     weight = torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5).softmax(-1)
     return torch.bmm(dropout(weight, rate), v).view(q_BHTD.shape)
+
+
+def working_type(x: Tensor) -> torch.dtype:
+    """The type that products of `x` are computed in: autocast's where it is on.
+
+    What is added up from layer to layer has it too. In float32 it would be cast before each product, a tenth of a step.
+    """
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class SelfAttention(nn.Module):
@@ -170,9 +164,9 @@ class MotionClip(nn.Module):
     ) -> Float[Tensor, "B C"]:
         """z (B, C), not normalised; `mask_BT` is False where a frame is padding."""
         frames_BTC = self.embed(motion_BTRD.flatten(-2))
-        tokens_B2C = self.tokens.expand(len(frames_BTC), 2, -1)
+        tokens_B2C = self.tokens.to(frames_BTC.dtype).expand(len(frames_BTC), 2, -1)
         x_BTC = torch.cat((tokens_B2C, frames_BTC), dim=1)
-        x_BTC = dropout(x_BTC + self.position[: x_BTC.shape[1]], self.rate)
+        x_BTC = dropout(x_BTC + self.position[: x_BTC.shape[1]].to(x_BTC.dtype), self.rate)
         keep = None if mask_BT is None else F.pad(mask_BT, (2, 0), value=True)[:, None, None]
         *layers, last = self.encoder
         for layer in layers:
@@ -188,7 +182,7 @@ class MotionClip(nn.Module):
             raise ValueError(f"{frames} frames asked for, at most {LONGEST} can be decoded")
         if self.config.unit_latent:
             z_BC = F.normalize(z_BC, dim=-1)
-        queries = self.position[:frames].expand(len(z_BC), -1, -1)
+        queries = self.position[:frames].to(working_type(self.position)).expand(len(z_BC), -1, -1)
         x_BTC = dropout(queries, self.rate)
         keep = None if mask_BT is None else mask_BT[:, None, None]
         for layer in self.decoder:

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from mclip.training.dropout import dropout
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_takes_its_share_and_keeps_the_mean(rate):
+    torch.manual_seed(4)
+    x = torch.ones(1_000_003, requires_grad=True)
+    out = dropout(x, rate)
+    dropped = (out == 0).float().mean().item()
+    assert abs(dropped - rate) < 4 * (rate * (1 - rate) / len(x)) ** 0.5  # four standard deviations
+    assert abs(out.mean().item() - 1) < 4 * (rate / (1 - rate) / len(x)) ** 0.5
+    assert out[out != 0].std() < 1e-6
+    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], out.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_every_float_has_the_same_numbers_dropped(dtype):
+    found = []
+    for kind in (torch.float32, dtype):
+        torch.manual_seed(1)
+        found.append(dropout(torch.ones(3, 7, 1111, dtype=kind), 0.25))
+    assert found[1].dtype == dtype
+    torch.testing.assert_close(found[1].float(), found[0], rtol=4e-3 if dtype.itemsize == 2 else 1e-6, atol=0)
+    assert 0.2 < (found[0] == 0).float().mean() < 0.3
+
+
+def test_torchs_seed_decides_and_each_call_draws_anew():
+    x = torch.ones(10_000)
+    torch.manual_seed(2)
+    first, second = dropout(x, 0.5), dropout(x, 0.5)
+    torch.manual_seed(2)
+    assert torch.equal(dropout(x, 0.5), first)
+    assert abs((first != second).float().mean().item() - 0.5) < 0.03
+    for lag in (1, 2, 4, 512, 2048):  # neighbours are strangers
+        same = (first[lag:] == first[:-lag]).float().mean().item()
+        assert abs(same - 0.5) < 0.03, lag
+
+
+def test_numbers_that_do_not_lie_in_a_row_are_dropped_by_their_place():
+    x = torch.arange(1.0, 31).view(5, 6).T
+    torch.manual_seed(3)
+    found = dropout(x, 0.5)
+    assert torch.equal((found / x).unique(), torch.tensor([0.0, 2.0]))
+    assert found.shape == (6, 5)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x.contiguous(), 0.5), found)
+
+
+def test_rate_zero_is_nothing():
+    x = torch.randn(5)
+    assert dropout(x, 0.0) is x
