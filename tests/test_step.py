@@ -61,15 +61,15 @@ def test_the_clip_loss_is_the_one_that_was_asked_for(store):
     assert 0.5 < found["cosine"] < 1.5
 
 
-def learner_of(**options) -> Learner:
+def learner_of(*, device: torch.device = CPU, **options) -> Learner:
     config = TrainConfig(batch=2, precision="float32", **options)
-    loss = losses.ClosedFormLoss(load_body("low"))
-    return Learner(config, SIZES, vertex_loss=loss, steps=10, device=CPU, workers=Workers())
+    loss = losses.ClosedFormLoss(load_body("low").to(device))
+    return Learner(config, SIZES, vertex_loss=loss, steps=10, device=device, workers=Workers())
 
 
-def feed_of(store: Store, **options) -> Feed:
-    crops = load_crops(store, split="train", encoder="offline", target="label", device=CPU)
-    return Feed(crops, store.strings("texts"), TrainConfig(batch=2, **options), CPU)
+def feed_of(store: Store, *, device: torch.device = CPU, **options) -> Feed:
+    crops = load_crops(store, split="train", encoder="offline", target="label", device=device)
+    return Feed(crops, store.strings("texts"), TrainConfig(batch=2, **options), device)
 
 
 def test_the_moving_average_is_the_mean_of_the_weights_that_were(store):
@@ -120,3 +120,36 @@ def test_the_vertex_loss_is_the_one_that_was_asked_for(store):
     assert found["subset"] == pytest.approx(found["full"], rel=0.3)
     whole = vertex_loss_of(TrainConfig(vertex_loss="subset", vertex_subset=10**6), body, torch.Generator())
     assert float(whole(rot6d, rot6d.flip(1), mask)) == pytest.approx(found["full"][0], rel=1e-5)
+
+
+@pytest.fixture
+def compiler():
+    """A compiler that has seen nothing, before and after."""
+    torch._dynamo.reset()
+    yield torch._inductor.config
+    torch._dynamo.reset()
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(store, compiler, monkeypatch):
+    monkeypatch.setattr(compiler.cpp, "cxx", ("/nowhere/c++",))
+    monkeypatch.setattr(compiler, "force_disable_caches", True)
+    learner, plain, feed = learner_of(), learner_of(), feed_of(store)
+    assert "torch.compile failed" in (told := learner.compile(feed(0)))
+    assert "training goes on without it" in told
+    found, expected = (each.losses(0, feed(0)) for each in (learner, plain))
+    assert torch.equal(found["total"], expected["total"])
+
+
+@pytest.mark.cuda
+def test_cuda_graphs_give_the_losses_of_the_plain_step(store, compiler):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    plain, compiled = (learner_of(device=device, compile=True) for _ in range(2))
+    feed = feed_of(store, device=device)
+    assert compiled.compile(feed(0)) == "--compile: the layers are compiled"
+    for learner in (plain, compiled):
+        learner.model.eval()
+    for step in range(4):
+        found, expected = (learner.losses(step, feed(step)) for learner in (compiled, plain))
+        torch.testing.assert_close(found["total"], expected["total"], rtol=1e-4, atol=1e-6)

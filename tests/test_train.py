@@ -180,6 +180,19 @@ def test_the_best_checkpoint_by_the_asked_metric_stays_beside_the_last_two(
     assert load_run(tmp_path / "run").step == 10
 
 
+@pytest.mark.skipif("MCLIP_COMPILE" not in os.environ, reason="compiles for a minute: set MCLIP_COMPILE=1 to run it")
+def test_a_compiled_run_follows_the_curve_of_the_plain_one(store, tmp_path):
+    options = {"log_every": 1, "validate_every": 10, "save_every": 10, "sizes": {"dropout": 0.0}}
+    trained(store, tmp_path / "plain", steps=3, **options)
+    # Another process: there no types are checked, which a compiler cannot look through.
+    asked = command(store, tmp_path / "compiled", steps=3, compile=True, **options)
+    told = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=300).stderr
+    assert "--compile: the layers are compiled" in told
+    ours, theirs = (journal.read_journal(tmp_path / name / "metrics.jsonl") for name in ("compiled", "plain"))
+    for found, expected in zip(ours, theirs, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3), expected["step"]
+
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 

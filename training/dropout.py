@@ -34,7 +34,10 @@ def dropout(x: Float[Tensor, "*size"], rate: float) -> Float[Tensor, "*size"]:
 
 @compiled
 def fill(out_N, either_2, seed, dropped):  # type: ignore[no-untyped-def]
-    """Write the first of two numbers, in a share dropped / 2^16 of places, or the second: splitmix64 (Steele et al. 2014) over a counter."""
+    """Write the first of two numbers in a share dropped / 2^16 of the places, else the second.
+
+    The draws are splitmix64 (Steele et al. 2014) of a counter.
+    """
     drawn = np.empty(512, np.uint64)
     quarters = drawn.view(np.uint16)
     zero, kept = either_2[0], either_2[1]  # in a loop's own variables, or it is no vector loop: 14 times as long

@@ -139,6 +139,11 @@ class Guard:
         )
 
 
+def compile_mode(device: torch.device) -> str:
+    """How torch.compile works on a device: with CUDA graphs, which take many small kernels at the price of one."""
+    return "reduce-overhead" if device.type == "cuda" else "default"
+
+
 class Learner:
     """A model in training: its weights, its optimizer, its losses, and the weights' moving average if one is kept."""
 
@@ -161,10 +166,28 @@ class Learner:
         """The weights that are validated and used: the moving average where there is one."""
         return self.average or self.model
 
+    def compile(self, batch: Batch) -> str:
+        """Compile the model's layers and try a step on a batch; what came of it. Where it fails all stays as it was."""
+        layers = [*self.model.encoder, *self.model.decoder]
+        try:
+            for layer in layers:
+                layer.compile(mode=compile_mode(batch.motion_BTRD.device))
+            self.losses(0, batch)["total"].backward()
+        except Exception as error:  # whatever a compiler may do
+            for layer in layers:
+                layer._compiled_call_impl = None
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            return f"--compile: torch.compile failed ({first[:200]}); training goes on without it"
+        finally:
+            self.optimizer.zero_grad()
+        return "--compile: the layers are compiled"
+
     def losses(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """This worker's share of each loss of the whole batch, and of their weighted total."""
         # Dropout and noise know no other generator than the global one.
         torch.manual_seed(seed_of(self.config.seed, step) + 999_983 * self.workers.rank)
+        if self.config.compile and batch.motion_BTRD.is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs wrote in the step before may be overwritten
         own, share = self.workers.own(batch)
         terms = loss_terms(self.model, own, self.vertex_loss, self.config)
         terms = {term: value * share.get(term, 1) for term, value in terms.items()}

@@ -67,6 +67,9 @@ def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
             report.say(crops.told(config.storage), str(speed), *notes(config, crops, body))
+        if config.compile:
+            told = learner.compile(feed(first))
+            report.say(told) if workers.first else None
         for step in range(first, steps):
             found = learner.losses(step, feed(step))
             norm = learner.learn(step, found)
@@ -83,8 +86,7 @@ def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *
                 figures = validate(learner.judged)
                 report.validation(done, figures, split)
             if save or (measure and is_best(folder, figures)):
-                state = {"step": done, "steps": steps, "z_length": z_length(learner.judged, crops)}
-                write(folder, learner, state | (figures if measure else {}))
+                write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
             report.advance(done)
     if not workers.first:
         return ""
@@ -165,8 +167,10 @@ def resume(folder: Path, learner: Learner) -> int:
     return int(read_state(found[-1])["step"])
 
 
-def write(folder: Path, learner: Learner, state: dict[str, Any]) -> None:
+def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
     """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
+    with torch.compiler.set_stance("force_eager"):
+        state["z_length"] = z_length(learner.judged, crops)
     known = {name: value for name, value in state.items() if not math.isnan(value)}
     save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average)
 
