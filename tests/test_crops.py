@@ -1,9 +1,12 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.store import Store, StoreError
-from mclip.training.crops import Choice, Crops, load_crops, text_choices
+from mclip.pipeline.store import Store, StoreError, open_store
+from mclip.training.crops import Choice, Crops, frames_of, load_crops, text_choices
 from mclip.training.step import Order
 
 CPU = torch.device("cpu")
@@ -166,7 +169,7 @@ def test_parts_of_a_batch_are_the_batch(store):
 
 
 def test_an_empty_split_is_named_with_what_there_is(store):
-    with pytest.raises(StoreError, match=r"no window in split test; windows by split: \{'train': \d+"):
+    with pytest.raises(StoreError, match=r"no window in split test; windows by split: \{'train': \d+.*prepare --split"):
         load_crops(store, split="test", encoder="offline", target="label", device=CPU)
 
 
@@ -191,3 +194,45 @@ def test_the_order_of_a_step_does_not_depend_on_the_steps_before():
     assert torch.equal(fresh(19), seen[19])
     assert torch.equal(fresh(4), seen[4])
     assert not torch.equal(torch.cat(seen), torch.cat([Order(7, 3, seed=2, device=CPU)(step) for step in range(20)]))
+
+
+@pytest.mark.parametrize("short", ["mask", "continue"])
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_motion_that_does_not_fit_is_mapped_from_a_file_and_is_the_same(store, tmp_path, short, storage):
+    whole = loaded(store, short=short, storage=storage)
+    mapped = loaded(store, short=short, storage=storage, room=1000, folder=tmp_path)
+    assert mapped.mapped
+    assert not whole.mapped
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    a, b = (each.sample(torch.arange(len(whole)), g) for each, g in zip((whole, mapped), generators, strict=True))
+    for name, value in vars(a).items():
+        assert torch.equal(value, getattr(b, name)) if isinstance(value, torch.Tensor) else value == getattr(b, name)
+    assert list(tmp_path.iterdir()) == []  # the file has no name
+    assert "of it memory-mapped on the host: more than is free" in mapped.told(storage)
+    assert "memory-mapped" not in loaded(store, room=10**9, folder=tmp_path).told(storage)
+
+
+def test_only_the_frames_of_the_split_are_loaded():
+    assert frames_of(np.array([5, 0]), np.array([2, 3]), 9).tolist() == [1, 1, 1, 0, 0, 1, 1, 0, 0]
+    assert frames_of(np.array([0, 2]), np.array([3, 3]), 6).tolist() == [1, 1, 1, 1, 1, 0]
+
+
+def copied(store: Store, tmp_path: Path) -> Store:
+    shutil.copytree(store.url, tmp_path / "copy.zarr")
+    return open_store(tmp_path / "copy.zarr")
+
+
+def test_a_number_that_is_none_is_named_with_its_sequence(store, tmp_path):
+    broken = copied(store, tmp_path)
+    row = int(broken.read("windows/row")[1]) + 3
+    broken.array("motion/trans")[row, 2] = np.nan
+    name = broken.strings("sequences/name")[int(broken.read("windows/sequence")[1])]
+    with pytest.raises(StoreError, match=rf"motion/trans\[{row}\], of {name}, is not finite: `mclip validate`"):
+        loaded(broken)
+
+
+def test_a_vector_that_is_none_is_named(store, tmp_path):
+    broken = copied(store, tmp_path)
+    broken.array("embeddings/offline/text")[0, 0] = np.inf
+    with pytest.raises(StoreError, match="a text vector of offline is not finite: run `mclip embed --replace`"):
+        loaded(broken)

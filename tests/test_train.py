@@ -1,15 +1,19 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from mclip.pipeline.body import load_body
+from mclip.pipeline.skeleton import PARENTS
 from mclip.pipeline.store import Store, StoreError
 from mclip.training import journal
 from mclip.training import train as trainer
@@ -153,9 +157,47 @@ def test_missing_vectors_and_a_width_that_does_not_fit_are_named(store, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_larger_than_the_data_trains(store, tmp_path):
+def test_a_batch_larger_than_the_data_trains_and_is_told(store, tmp_path, capfd):
     windows = int((store.read("windows/split") == 0).sum())
     assert "4 steps done" in trained(store, tmp_path / "run", batch=3 * windows, epochs=12.0)
+    assert f"--batch is {3 * windows}, there are {windows} windows to train on" in capfd.readouterr().err
+
+
+def smpl_like(path: Path) -> Path:
+    """The small body under SMPL's names, with random pose correctives of some millimetres."""
+    body, generator = load_body("low"), np.random.default_rng(0)
+    rest, parents = body.v_template_V3.numpy(), np.array([2**32 - 1, *PARENTS[1:]], np.uint32)
+    regressor = body.joints_J3.numpy() @ np.linalg.pinv(rest)  # rest joints from rest vertices
+    correctives = 0.004 * generator.normal(size=(len(rest), 3, 207))
+    np.savez(
+        path, v_template=rest, f=body.faces_F3.numpy().astype(np.uint32), weights=body.weights_VJ.numpy(),
+        kintree_table=np.stack([parents, np.arange(24, dtype=np.uint32)]), J_regressor=regressor, posedirs=correctives,
+    )  # fmt: skip
+    return path
+
+
+def test_what_the_closed_form_leaves_out_of_an_smpl_file_is_measured_and_told(store, tmp_path, capfd):
+    file = str(smpl_like(tmp_path / "SMPL.npz"))
+    trained(store, tmp_path / "closed", steps=2, loss_body=file)
+    told = capfd.readouterr().err
+    found = re.search(r"pose correctives of SMPL.npz: ([\d.]+) mm between training poses, ([\d.]+) mm with them", told)
+    assert found
+    closed, full = map(float, found.groups())
+    assert 0.001 < full / closed - 1 < 0.2  # independent offsets of some millimetres on distances of centimetres
+    trained(store, tmp_path / "full", steps=2, loss_body=file, vertex_loss="full")
+    assert "pose correctives" not in capfd.readouterr().err
+    first = [journal.read_journal(tmp_path / name / "metrics.jsonl")[0] for name in ("closed", "full")]
+    assert first[0]["loss/vertices"] != pytest.approx(first[1]["loss/vertices"], rel=1e-3)
+    assert first[0]["loss/text"] == pytest.approx(first[1]["loss/text"], rel=1e-2)
+
+
+def test_a_split_that_does_not_fit_the_memory_trains_to_the_same_weights(store, tmp_path, capfd, monkeypatch):
+    trained(store, tmp_path / "whole", ema=0.9)
+    assert "memory-mapped" not in capfd.readouterr().err
+    monkeypatch.setattr(trainer, "free_bytes", lambda device: 1000)
+    trained(store, tmp_path / "mapped", ema=0.9)
+    assert "memory-mapped on the host: more than is free" in capfd.readouterr().err
+    assert_same_weights(tmp_path / "mapped", tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

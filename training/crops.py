@@ -1,8 +1,14 @@
-"""The training data on the device: a batch of crops is a gather, without workers or copies."""
+"""The training data on the device: a batch of crops is a gather, without workers or copies.
+
+Motion that does not fit there lies in a memory-mapped file on the host, and what a batch needs of it is sent.
+"""
 
 # B batch, T frames of a crop, R rows (25), D rotation numbers (6), W windows, S shifts, C CLIP width
 
+import os
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed import text_vectors, window_vectors
-from mclip.pipeline.store import SPLITS, Store, StoreError
+from mclip.pipeline.store import FRAME_CHUNK, SPLITS, Store, StoreError
 from mclip.training.continuation import continued
 
 
@@ -90,6 +96,7 @@ class Crops:
     image: Float[Tensor, "W C"]
     has_image: Bool[Tensor, " W"]
     padded: bool = True  # whether any window is shorter than a crop
+    mapped: bool = False  # whether rot6d and trans lie in a memory-mapped file on the host
 
     def __len__(self) -> int:
         return len(self.window)
@@ -101,7 +108,9 @@ class Crops:
 
     def told(self, storage: str) -> str:
         """A line about what lies on the device."""
-        return f"{len(self):,} windows on {self.row.device}: {self.bytes / 1e6:,.1f} MB, rotations in {storage}"
+        motion = self.rot6d.nbytes + self.trans.nbytes
+        mapped = f"; {motion / 1e6:,.1f} MB of it memory-mapped on the host: more than is free" if self.mapped else ""
+        return f"{len(self):,} windows on {self.row.device}: {self.bytes / 1e6:,.1f} MB, rotations in {storage}{mapped}"
 
     def some(self, most: int) -> "Crops":
         """Up to `most` of the windows, evenly chosen."""
@@ -128,8 +137,9 @@ class Crops:
         mask_BT = time_BT < self.frames[item_B, None]
         row_BT = self.row[item_B, None] + torch.where(mask_BT, time_BT, 0)
         # The root's path, from where the crop begins; the release has its right ankle here.
-        trans_BT3 = self.trans[row_BT] - self.trans[row_BT[:, :1]]
-        motion = torch.cat((self.rot6d[row_BT].float(), F.pad(trans_BT3, (0, 3))[:, :, None]), dim=2)
+        at_BT = row_BT.to(self.rot6d.device)
+        rot6d, trans_BT3 = (each[at_BT].to(row_BT.device) for each in (self.rot6d, self.trans))
+        motion = torch.cat((rot6d.float(), F.pad(trans_BT3 - trans_BT3[:, :1], (0, 3))[:, :, None]), dim=2)
         labelset = self.labelset[item_B, shift_B]
         text, has_text = self.targets.pick(labelset, chance_B)
         label, _ = self.labels.pick(labelset, chance_B)
@@ -141,20 +151,22 @@ class Crops:
 
 def load_crops(
     store: Store, *, split: str, encoder: str, target: str, device: torch.device, storage: str = "float32",
-    short: str = "mask",
+    short: str = "mask", room: int | None = None, folder: Path | None = None,
 ) -> Crops:  # fmt: skip
     """The crops of a split, rotations in float32 or float16; `short` as in TrainConfig.
 
-    StoreError when the split is empty or the encoder's vectors are missing.
+    Motion of more than `room` bytes is memory-mapped from a file in `folder`, which has no name and goes with the
+    process. StoreError when the split is empty, the encoder's vectors are missing, or a number is not finite.
     """
     in_split = store.read("windows/split") == SPLITS.index(split)
     if not in_split.any():
         counts = dict(zip(SPLITS, np.bincount(store.read("windows/split"), minlength=3).tolist(), strict=True))
-        raise StoreError(f"{store.url}: no window in split {split}; windows by split: {counts}")
+        raise StoreError(
+            f"{store.url}: no window in split {split}; windows by split: {counts}: "
+            "`mclip prepare --split FILE` says which sequences are which"
+        )
     image, has_image = window_vectors(store, encoder)
     arrays = {
-        "rot6d": store.read("motion/rot6d").astype(storage),
-        "trans": store.read("motion/trans"),
         "window": np.flatnonzero(in_split),
         "row": store.read("windows/row")[in_split],
         "frames": store.read("windows/frames")[in_split],
@@ -163,29 +175,97 @@ def load_crops(
         "image": image[in_split],
         "has_image": has_image[in_split],
     }
-    crop = store.attributes("prepare")["options"]["crop"]
+    for name in ("text", "image"):
+        if not np.isfinite(arrays[name]).all():
+            raise StoreError(
+                f"{store.url}: a {name} vector of {encoder} is not finite: run `mclip embed --replace` again"
+            )
     arrays["own_frames"] = arrays["frames"]
+    crop = store.attributes("prepare")["options"]["crop"]
+    keep_F = frames_of(arrays["row"], arrays["frames"], store.array("motion/trans").shape[0])
+    more = int((arrays["frames"] < crop).sum()) * crop if short == "continue" else 0
+    bytes_of_motion = (int(keep_F.sum()) + more) * (24 * 6 * np.dtype(storage).itemsize + 3 * 4)
+    mapped = room is not None and bytes_of_motion > room
+    motion = load_motion(store, keep_F, more=more, storage=storage, folder=folder if mapped else None)
+    arrays["row"] = (np.cumsum(keep_F) - 1)[arrays["row"]]
     if short == "continue":
-        arrays |= continue_short(arrays, crop)
+        arrays |= continue_short(*motion, arrays["row"], arrays["frames"], crop)
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    rot6d, trans = (torch.from_numpy(array).to("cpu" if mapped else device) for array in motion)
     targets, labels = (Choice.of(store, each, device) for each in (target, "label"))
-    return Crops(crop, target, targets=targets, labels=labels, **tensors, padded=bool((arrays["frames"] < crop).any()))
+    padded = bool((arrays["frames"] < crop).any())
+    return Crops(crop, target, rot6d, trans, targets=targets, labels=labels, **tensors, padded=padded, mapped=mapped)
 
 
-def continue_short(arrays: dict[str, np.ndarray], crop: int) -> dict[str, np.ndarray]:
-    """The arrays of motion and windows with every window that is shorter than a crop continued to a whole one.
+def frames_of(row_W: np.ndarray, frames_W: np.ndarray, frames: int) -> np.ndarray:
+    """Which of a store's frames (F,) lie in any of the windows."""
+    edge = np.zeros(frames + 1, np.int64)
+    np.add.at(edge, row_W, 1)
+    np.add.at(edge, row_W + frames_W, -1)
+    inside: np.ndarray = edge.cumsum()[:-1] > 0
+    return inside
 
-    The longer copies lie behind the store's own rows, and the windows point to them.
+
+def load_motion(
+    store: Store, keep_F: np.ndarray, *, more: int, storage: str, folder: Path | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations (N, 24, 6) and translations (N, 3) of the frames to keep, with `more` rows free behind them.
+
+    Read chunk by chunk, so that no more than one lies in memory beside the result.
     """
-    rot6d, trans = [arrays["rot6d"]], [arrays["trans"]]
-    row, frames, end = arrays["row"].copy(), arrays["frames"].copy(), len(arrays["rot6d"])
-    for window in np.flatnonzero(frames < crop):
+    rows, end = int(keep_F.sum()) + more, 0
+    motion = new_array((rows, 24, 6), storage, folder), new_array((rows, 3), "float32", folder)
+    for start in range(0, len(keep_F), FRAME_CHUNK):
+        kept = np.flatnonzero(keep_F[start : start + FRAME_CHUNK])
+        if not len(kept):
+            continue
+        for name, array in zip(("rot6d", "trans"), motion, strict=True):
+            values = np.asarray(store.array(f"motion/{name}")[start : start + FRAME_CHUNK])[kept]
+            if not np.isfinite(values).all():
+                broken = start + int(kept[~np.isfinite(values).reshape(len(kept), -1).all(1)][0])
+                raise StoreError(f"{store.url}: {told_not_finite(store, name, broken)}")
+            array[end : end + len(kept)] = values
+        end += len(kept)
+    return motion
+
+
+def new_array(shape: tuple[int, ...], dtype: str, folder: Path | None) -> np.ndarray:
+    """An array in memory, or in a file of the folder that has no name: it goes with the process, also when killed."""
+    if folder is None:
+        return np.empty(shape, dtype)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a crash at the first write
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def told_not_finite(store: Store, name: str, row: int) -> str:
+    """Where a number of the store is none, and what to do."""
+    first, frames = store.read("sequences/row"), store.read("sequences/frames")
+    owner = np.flatnonzero((first <= row) & (row < first + frames))
+    whose = store.strings("sequences/name")[owner[0]] if len(owner) else "no sequence"
+    return (
+        f"motion/{name}[{row}], of {whose}, is not finite: `mclip validate` lists all; repair the files and run "
+        "`mclip prepare` with --replace"
+    )
+
+
+def continue_short(
+    rot6d: np.ndarray, trans: np.ndarray, row: np.ndarray, frames: np.ndarray, crop: int
+) -> dict[str, np.ndarray]:
+    """Rows and frames of windows, every one that is shorter than a crop continued to a whole one.
+
+    The longer copies are written behind the store's own rows, and the windows point to them.
+    """
+    row, frames, short = row.copy(), frames.copy(), np.flatnonzero(frames < crop)
+    end = len(rot6d) - len(short) * crop
+    for window in short:
         at = slice(row[window], row[window] + frames[window])
-        longer = continued(torch.from_numpy(arrays["rot6d"][at]).float(), torch.from_numpy(trans[0][at]), crop)
-        rot6d.append(longer[0].numpy().astype(arrays["rot6d"].dtype))
-        trans.append(longer[1].numpy())
+        longer = continued(torch.from_numpy(rot6d[at]).float(), torch.from_numpy(trans[at]), crop)
+        rot6d[end : end + crop], trans[end : end + crop] = (each.numpy() for each in longer)
         row[window], frames[window], end = end, crop, end + crop
-    return {"rot6d": np.concatenate(rot6d), "trans": np.concatenate(trans), "row": row, "frames": frames}
+    return {"row": row, "frames": frames}
 
 
 def text_choices(store: Store, target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from mclip.training.crops import Crops, load_crops
 from mclip.training.distributed import Workers, join
 from mclip.training.evaluate import default_split, z_length
 from mclip.training.journal import require_wandb
-from mclip.training.machine import Speed, matmul_rate, multiplies_bfloat16, require_bfloat16
+from mclip.training.machine import Speed, free_bytes, matmul_rate, multiplies_bfloat16, require_bfloat16
 from mclip.training.report import Report
 from mclip.training.run import (
     AVERAGE,
@@ -36,6 +36,8 @@ from mclip.training.run import (
 from mclip.training.step import Feed, Learner, vertex_loss_of
 from mclip.training.validation import Validation
 
+ROOM = 0.6  # share of the free memory that motion may take: the model and its activations need the rest
+
 
 def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *, device: torch.device) -> str:
     """Train a run to its end, from its last checkpoint where it has one; returns the summary line.
@@ -50,7 +52,7 @@ def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *
     workers.wait()
 
     # What is learnt from, what learns, and what measures it.
-    crops, validated, split = load_data(store, config, device)
+    crops, validated, split = load_data(store, config, device, folder)
     texts, body = store.strings("texts"), load_body(config.loss_body).to(device)
     feed = Feed(crops, texts, config, device)
     steps = math.ceil(config.epochs * len(crops) / config.batch)
@@ -146,10 +148,11 @@ def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[st
     }
 
 
-def load_data(store: Store, config: TrainConfig, device: torch.device) -> tuple[Crops, Crops, str]:
-    """Training crops, crops to validate on, and their split."""
+def load_data(store: Store, config: TrainConfig, device: torch.device, folder: Path) -> tuple[Crops, Crops, str]:
+    """Training crops, crops to validate on, and their split; what does not fit the device is mapped from the folder."""
     made: dict[str, Any] = {"encoder": config.encoder, "target": config.target, "device": device}
-    made |= {"storage": config.storage, "short": config.short}
+    made |= {"storage": config.storage, "short": config.short, "folder": folder}
+    made |= {"room": int(ROOM * free_bytes(device))}
     split = default_split(store)
     crops = load_crops(store, split="train", **made)
     return crops, crops if split == "train" else load_crops(store, split=split, **made), split
