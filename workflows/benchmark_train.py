@@ -1,6 +1,8 @@
 """A training step of ours against the same step written plainly, one table from one run.
 
-    python workflows/benchmark_train.py
+    python workflows/benchmark_train.py                # plain step against ours
+    python workflows/benchmark_train.py --part growth  # a step against batch and frames
+    python workflows/benchmark_train.py --part data    # start-up and batches against windows and epochs
 
 Both at full size (8 + 8 layers, 512 wide), batch 20, 60 frames, all five terms. The plain step is what the paper's
 release does: torch's stock transformer modules, linear blend skinning of 6,890 vertices with pose correctives on target
@@ -9,6 +11,7 @@ its shapes. The sides take turns, so that a busy machine slows all alike: ratios
 are those of this process only.
 """
 
+import functools
 import itertools
 import statistics
 import time
@@ -27,10 +30,10 @@ from mclip.pipeline.rotations import rot6d_to_matrix
 from mclip.pipeline.skeleton import forward_kinematics
 from mclip.training import losses
 from mclip.training.config import TERMS, ModelConfig, TrainConfig
-from mclip.training.crops import Batch
+from mclip.training.crops import Batch, Choice, Crops
 from mclip.training.machine import multiplies_bfloat16
 from mclip.training.model import MotionClip, position_code
-from mclip.training.step import Guard, loss_terms
+from mclip.training.step import Feed, Guard, loss_terms
 
 VERTICES, WIDTH, BATCH, FRAMES = 6890, 512, 20, 60
 Step = Callable[[], dict[str, float]]
@@ -178,6 +181,33 @@ def matmul_rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
     return max(rates)
 
 
+def products_alone(dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """Seconds that a step's own products take one after the other, with nothing between them: each best of five."""
+
+    def best(product: Callable[[], Tensor]) -> float:
+        taken = []
+        for _ in range(5):
+            started = clock()
+            product()
+            taken.append(clock() - started)
+        return min(taken)
+
+    seconds = 0.0
+    layer = [(512, 1536), (512, 512), (512, 1024), (1024, 512)]
+    for frames, layers in ((FRAMES + 2, 7), (FRAMES, 8)):
+        rows, heads = BATCH * frames, 4 * BATCH
+        for inner, outer in layer:
+            x, weight, gradient = (
+                torch.randn(size).to(dtype) for size in ((rows, inner), (outer, inner), (rows, outer))
+            )
+            pairs = ((x, weight.T), (gradient, weight), (gradient.T, x))
+            seconds += layers * sum(best(functools.partial(torch.mm, *pair)) for pair in pairs)
+        q, score = torch.randn(heads, frames, 128).to(dtype), torch.randn(heads, frames, frames).to(dtype)
+        pairs = ((q, q.mT), (score, q))
+        seconds += 3 * layers * sum(best(functools.partial(torch.bmm, *pair)) for pair in pairs)
+    return seconds
+
+
 def flops_of(step: Step) -> int:
     """Multiplications and additions of all matrix products in a step, forward and backward."""
     with FlopCounterMode(display=False) as counter:
@@ -195,11 +225,20 @@ def median_parts(taken: list[dict[str, float]]) -> dict[str, float]:
 @click.option(
     "--clock", "kind", default="wall", type=click.Choice(("wall", "cpu")), help="cpu: not disturbed by others."
 )
-@click.option("--growth/--no-growth", default=True)
-def main(threads: int, rounds: int, kind: str, growth: bool) -> None:
+@click.option("--part", default="step", type=click.Choice(("step", "growth", "data")))
+def main(threads: int, rounds: int, kind: str, part: str) -> None:
     torch.set_num_threads(threads)
     clock = time.perf_counter if kind == "wall" else time.process_time
     fast = multiplies_bfloat16(torch.device("cpu"))
+    if part == "growth":
+        return print_growth("bfloat16" if fast else "float32", clock, rounds)
+    if part == "data":
+        return print_data(clock, rounds)
+    print_step(clock, rounds, threads=threads, kind=kind, fast=fast)
+
+
+def print_step(clock: Callable[[], float], rounds: int, *, threads: int, kind: str, fast: bool) -> None:
+    """The plain step and ours, in turns."""
     sides = {"plain": plain_step(clock), "ours float32": our_step("float32", clock)}
     dtypes = {"ours float32": torch.float32, "ours bfloat16": torch.bfloat16}
     if fast:
@@ -231,9 +270,9 @@ def main(threads: int, rounds: int, kind: str, growth: bool) -> None:
     if not fast:
         print("bfloat16: not applicable, this processor has neither AVX512-BF16 nor AMX")
     for side, found in rates.items():
-        print(f"{side}: {max(found) / 1e9:.0f} GFLOP/s measured, {flops[side] / 1e9:.0f} GFLOP a step")
-    if growth:
-        print_growth("bfloat16" if fast else "float32", clock, rounds)
+        alone = products_alone(dtypes[side], clock)
+        told = f"{max(found) / 1e9:.0f} GFLOP/s measured, {flops[side] / 1e9:.0f} GFLOP a step"
+        print(f"{side}: {told}; its products alone, one by one: {alone:.3f} s")
 
 
 def print_growth(precision: str, clock: Callable[[], float], rounds: int) -> None:
@@ -246,6 +285,37 @@ def print_growth(precision: str, clock: Callable[[], float], rounds: int) -> Non
     for (batch, frames), seconds in taken.items():
         step = statistics.median(seconds)
         print(f"| {batch} | {frames} | {step:.3f} | {1000 * step / (batch * frames):.3f} |")
+
+
+def crops_of(windows: int) -> Crops:
+    """Random windows of 100 frames, crops of 60, three texts to choose from."""
+    numbers, three = torch.arange(windows), torch.arange(3)
+    choice = Choice(three, torch.zeros(1, dtype=torch.int64), torch.full((1,), 3))
+    rot6d = torch.randn(1000, 24, 6).repeat(windows // 10, 1, 1)
+    return Crops(
+        FRAMES, "label", rot6d, torch.randn(100 * windows, 3), numbers, 100 * numbers, torch.full((windows,), 100),
+        torch.full((windows,), 100), torch.zeros(windows, 41, dtype=torch.int64), choice, choice,
+        torch.randn(3, WIDTH), torch.randn(windows, WIDTH), torch.ones(windows, dtype=torch.bool), padded=False,
+    )  # fmt: skip
+
+
+def print_data(clock: Callable[[], float], rounds: int) -> None:
+    """What the size of the data and the number of epochs cost: the first batch, and any later one."""
+    print("| windows | MB | first batch, ms | a batch of the 10,000th epoch, ms | a batch, ms |")
+    print("|---|---|---|---|---|")
+    for windows in (2_000, 6_000, 20_000):
+        crops, taken = crops_of(windows), []
+        for _ in range(rounds):
+            feed = Feed(crops, ["a", "b", "c"], TrainConfig(), torch.device("cpu"))
+            late = 10_000 * windows // BATCH
+            laps = Laps(clock, {}, clock())
+            for name, step in (("first", 0), ("late", late), ("next", late + 1)):
+                feed(step)
+                laps.lap(name)
+            taken.append(laps.parts)
+        parts = median_parts(taken)
+        columns = [f"{1000 * parts[name]:.2f}" for name in ("first", "late", "next")]
+        print(f"| {windows:,} | {crops.bytes / 1e6:,.0f} |", " | ".join(columns), "|")
 
 
 if __name__ == "__main__":
