@@ -22,7 +22,9 @@ from mclip.pipeline import rasterise
 from mclip.pipeline.camera import Camera
 
 BACKENDS = ("auto", "cpu", "pytorch3d", "pyrender")
-COLOUR = (0.80, 0.77, 0.74)  # clay
+RGB = tuple[float, float, float]  # shares of white
+COLOUR: RGB = (0.80, 0.77, 0.74)  # clay
+WHITE: RGB = (1.0, 1.0, 1.0)
 SMALLEST, LARGEST = 16, 4096  # picture side in pixels
 LARGEST_BATCH = 4 * 2**30  # bytes of finished pictures in one call
 PYTORCH3D_WHEEL = "easypytorch3d==0.7.9.post1"
@@ -36,41 +38,50 @@ def render_bodies(
     *,
     size: int = 224,
     backend: str = "auto",
-    colour: tuple[float, float, float] = COLOUR,
+    colour: RGB | Float[Tensor, "vertices 3"] = COLOUR,
+    background: RGB = WHITE,
     antialias: int = 1,
     threads: int | None = None,
 ) -> UInt8[Tensor, "batch size size 3"]:
-    """Pictures (B, size, size, 3), RGB 0..255 on white, of bodies in the world, on the device of the vertices.
+    """Pictures (B, size, size, 3), RGB 0..255, of bodies in the world, on the device of the vertices.
 
     `camera` holds a camera a body. `backend` is one of BACKENDS; "auto" is pytorch3d for vertices on CUDA where it is
-    installed, else cpu. `colour` is RGB 0..1. `antialias` k draws k times as large and averages k x k pixels. `threads`
-    is for cpu: as many as the process may use by default.
+    installed, else cpu. `colour` is RGB 0..1 of all vertices or of each, as is `background`. `antialias` k draws k
+    times as large and averages k x k pixels. `threads` is for cpu: as many as the process may use by default.
 
     Raises ValueError for a size, colour, camera or vertices that cannot be drawn (naming the item of the batch),
     ImportError or RuntimeError for a backend that is not there, with the remedy.
     """
-    _check(vertices_BV3, faces_F3, camera, size=size, colour=colour, antialias=antialias)
+    check_size(size, antialias)
+    for share in (colour, background):
+        _check_colour(share)
+    _check(vertices_BV3, faces_F3, camera, large=size * antialias)
     if not len(vertices_BV3):
         return vertices_BV3.new_empty((0, size, size, 3), dtype=torch.uint8)
-    large = size * antialias
     backend = choose_backend(backend, vertices_BV3.device)
+    colours_V3 = torch.as_tensor(colour, dtype=torch.float32, device=vertices_BV3.device).expand(vertices_BV3.shape[1:])
+    look: dict[str, Any] = {"size": size * antialias, "colours_V3": colours_V3, "background": background}
     if backend == "pytorch3d":
-        pictures = _render_pytorch3d(vertices_BV3, faces_F3, camera, size=large, colour=colour)
+        pictures = _render_pytorch3d(vertices_BV3, faces_F3, camera, **look)
     elif backend == "pyrender":
-        pictures = _render_pyrender(vertices_BV3, faces_F3, camera, size=large, colour=colour)
+        pictures = _render_pyrender(vertices_BV3, faces_F3, camera, **look)
     else:
         pictures = rasterise.draw(
-            vertices_BV3.cpu(), faces_F3.cpu(), R_B33=camera.R_B33.cpu(), T_B3=camera.T_B3.cpu(),
-            focal=camera.focal, size=large, colour=colour, threads=threads,
+            vertices_BV3.cpu(), faces_F3.cpu(), R_B33=camera.R_B33.cpu(), T_B3=camera.T_B3.cpu(), focal=camera.focal,
+            threads=threads, **look | {"colours_V3": colours_V3.cpu()},
         )  # fmt: skip
     return box_filter(pictures, antialias).to(vertices_BV3.device)
 
 
 def choose_backend(backend: str, device: torch.device) -> str:
-    """The renderer that "auto" stands for on this device, or the named one; an unknown name is a ValueError."""
+    """The renderer that "auto" stands for on this device, or the named one; an unknown name is a ValueError.
+
+    ImportError or RuntimeError with the remedy where the named one is not there.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
     if backend != "auto":
+        {"cpu": lambda: None, "pytorch3d": import_pytorch3d, "pyrender": import_pyrender}[backend]()
         return backend
     if device.type != "cuda":
         return "cpu"
@@ -93,23 +104,28 @@ def box_filter(pictures_BSS3: UInt8[Tensor, "batch large large 3"], factor: int)
     return torch.div(total + factor * factor // 2, factor * factor, rounding_mode="floor").to(torch.uint8)
 
 
-def _check(
-    vertices_BV3: Tensor, faces_F3: Tensor, camera: Camera, *, size: int, colour: tuple[float, ...], antialias: int
-) -> None:
+def check_size(size: int, antialias: int) -> None:
+    """ValueError for a picture side in pixels, or a factor of antialiasing, that cannot be drawn."""
     if not SMALLEST <= size <= LARGEST:
         raise ValueError(f"picture size: found {size} px, expected {SMALLEST} to {LARGEST}")
-    if antialias < 1 or size * antialias > 2 * LARGEST:
+    if not 1 <= antialias <= 2 * LARGEST // size:
         raise ValueError(f"antialias: found {antialias} at {size} px, expected 1 to {2 * LARGEST // size}")
-    if len(colour) != 3 or not all(0 <= share <= 1 for share in colour):
+
+
+def _check_colour(colour: RGB | Tensor) -> None:
+    shares = torch.as_tensor(colour)
+    if shares.shape[-1] != 3 or not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"colour: found {colour}, expected three shares from 0 to 1")
+
+
+def _check(vertices_BV3: Tensor, faces_F3: Tensor, camera: Camera, *, large: int) -> None:
     batch = len(vertices_BV3)
     if len(camera) != batch:
         raise ValueError(f"camera: found {len(camera)} cameras for {batch} bodies, expected one a body")
-    most = LARGEST_BATCH // (3 * (size * antialias) ** 2)
+    most = LARGEST_BATCH // (3 * large**2)
     if batch > most:
         raise ValueError(
-            f"batch: found {batch} bodies at {size} px (antialias {antialias}), expected at most {most} in one call: "
-            "render in smaller batches"
+            f"batch: found {batch} bodies at {large} px, expected at most {most} in one call: render in smaller batches"
         )
     if batch and not len(faces_F3):
         raise ValueError("faces: found none, expected at least one")
@@ -165,7 +181,7 @@ def import_pytorch3d() -> ModuleType:
 
 
 def _render_pytorch3d(
-    vertices_BV3: Tensor, faces_F3: Tensor, camera: Camera, *, size: int, colour: tuple[float, float, float]
+    vertices_BV3: Tensor, faces_F3: Tensor, camera: Camera, *, size: int, colours_V3: Tensor, background: RGB
 ) -> Tensor:
     """Pictures by PyTorch3D's rasteriser and its HardPhongShader, stock.
 
@@ -176,7 +192,7 @@ def _render_pytorch3d(
 
     device = vertices_BV3.device
     view_BV3 = camera.view(vertices_BV3.detach().float())
-    colours_BV3 = torch.tensor(colour, device=device).expand_as(view_BV3)
+    colours_BV3 = colours_V3.expand_as(view_BV3)
     faces_BF3 = faces_F3[None].expand(len(view_BV3), -1, -1)
     meshes = Meshes(view_BV3, faces_BF3, textures=renderer.TexturesVertex(colours_BV3))
     # No near plane: faces that reach behind the camera are left out, and cameras never stand that close.
@@ -190,7 +206,7 @@ def _render_pytorch3d(
     shader = renderer.HardPhongShader(
         device=device, cameras=cameras, lights=lights,
         materials=renderer.Materials(shininess=rasterise.SHININESS, device=device),
-        blend_params=renderer.BlendParams(background_color=(1.0, 1.0, 1.0)),
+        blend_params=renderer.BlendParams(background_color=background),
     )  # fmt: skip
     with torch.no_grad():
         fragments = renderer.MeshRasterizer(cameras, settings)(meshes)
@@ -222,7 +238,7 @@ def _no_egl(error: Exception) -> RuntimeError:
 
 
 def _render_pyrender(
-    vertices_BV3: Tensor, faces_F3: Tensor, camera: Camera, *, size: int, colour: tuple[float, float, float]
+    vertices_BV3: Tensor, faces_F3: Tensor, camera: Camera, *, size: int, colours_V3: Tensor, background: RGB
 ) -> Tensor:
     """Pictures by OpenGL: the shading formula at the vertices, blended over the faces by the GPU or Mesa."""
     pyrender = import_pyrender()
@@ -232,7 +248,10 @@ def _render_pyrender(
     flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.SKIP_CULL_FACES
     pictures = []
     for view_V3 in view_BV3:
-        scene = _pyrender_scene(pyrender, view_V3, faces_F3.cpu(), focal=camera.focal, colour=colour)
+        colours = rasterise.vertex_colours(view_V3, faces_F3.cpu(), colours_V3=colours_V3.cpu())
+        scene = _pyrender_scene(
+            pyrender, view_V3, faces_F3.cpu(), focal=camera.focal, colours_V3=colours, around=background
+        )
         pictures.append(window.render(scene, flags=flags)[0])
     return torch.from_numpy(np.stack(pictures))
 
@@ -268,10 +287,9 @@ def _without_multisampling(renderer: Any) -> None:
 
 
 def _pyrender_scene(
-    pyrender: ModuleType, view_V3: Tensor, faces_F3: Tensor, *, focal: float, colour: tuple[float, float, float]
+    pyrender: ModuleType, view_V3: Tensor, faces_F3: Tensor, *, focal: float, colours_V3: Tensor, around: RGB
 ) -> Any:
-    """A scene with one body in front of a camera at the origin."""
-    colours_V3 = rasterise.vertex_colours(view_V3, faces_F3, colour=colour)
+    """A scene with one body, its vertices shaded, in front of a camera at the origin."""
     # OpenGL looks along -z with +x right: half a turn about the vertical.
     positions = (view_V3 * torch.tensor([-1.0, 1.0, -1.0])).numpy()
     indices = faces_F3.numpy().astype(np.int32)
@@ -279,7 +297,7 @@ def _pyrender_scene(
     mesh = pyrender.Mesh([primitive])
     # pyrender 0.1.45 computes this with np.infty, which numpy 2 no longer has.
     mesh._bounds = primitive.bounds
-    scene = pyrender.Scene(bg_color=(1.0, 1.0, 1.0))
+    scene = pyrender.Scene(bg_color=around)
     scene.add(mesh)
     scene.add(pyrender.PerspectiveCamera(yfov=2 * float(np.arctan(1 / focal)), znear=0.05, zfar=100.0))
     return scene

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mclip.pipeline.body_file import Arrays, read_body
+from mclip.pipeline.amass import GENDERS
+from mclip.pipeline.body_file import WHERE, Arrays, read_body
 from mclip.pipeline.compiled import compiled, run_parts
 from mclip.pipeline.skeleton import forward_kinematics
 
@@ -103,6 +104,11 @@ class Body:
         """Joints (B, J, 3) float32 of `pose`."""
         trans_B3 = None if trans_B3 is None else trans_B3.float()
         return forward_kinematics(rotmat_BJ33.float(), self.joints_J3, root_B3=trans_B3)[1]
+
+    @cached_property
+    def reach(self) -> float:
+        """How far a vertex lies from the nearest joint, at most: metres, at rest."""
+        return float(torch.cdist(self.v_template_V3, self.joints_J3).amin(1).max())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -203,6 +209,39 @@ def load_body(body: str | Path = "default") -> Body:
         with as_file(files("mclip.pipeline") / "data" / EMBEDDED[str(body)]) as path:
             return _body_of(read_body(path), name=str(body))
     return _body_of(read_body(Path(body)), name=Path(body).name)
+
+
+def load_bodies(body: str | Path = "default") -> dict[str, Body]:
+    """A body for each gender of amass.GENDERS: `load_body`'s for all, or those in a folder of .npz files.
+
+    A folder's files are told by the last word of their names (SMPL_MALE.npz, neutral.npz) or, as in AMASS's
+    smplh/male/model.npz, their folder's; one that is missing is missing here. ValueError when two are of one gender,
+    none is of any, or their meshes are not one mesh.
+    """
+    folder = Path(body)
+    if str(body) in EMBEDDED or not folder.is_dir():
+        return dict.fromkeys(GENDERS, load_body(body))
+    found: dict[str, Path] = {}
+    for path in sorted([*folder.glob("*.npz"), *folder.glob("*/model.npz")]):
+        gender = (path.parent.name if path.name == "model.npz" else path.stem).lower().split("_")[-1]
+        if gender in found:
+            raise ValueError(f"body folder {folder}: found {found[gender].name} and {path.name}, expected one {gender}")
+        if gender in GENDERS:
+            found[gender] = path
+    if not found:
+        raise ValueError(f"body folder {folder}: found no *_NEUTRAL.npz, *_FEMALE.npz or *_MALE.npz; {WHERE}")
+    bodies = {gender: load_body(path) for gender, path in found.items()}
+    faces = [body.faces_F3 for body in bodies.values()]
+    if not all(torch.equal(each, faces[0]) for each in faces):
+        raise ValueError(f"body folder {folder}: found meshes of other faces, expected genders of one model")
+    return bodies
+
+
+def fingerprint_of(bodies: dict[str, Body]) -> str:
+    """What tells bodies for each gender from others: a fingerprint, or one for each gender."""
+    prints = {gender: body.fingerprint for gender, body in bodies.items()}
+    one = len({id(body) for body in bodies.values()}) == 1 and len(bodies) == len(GENDERS)
+    return prints[GENDERS[0]] if one else ", ".join(f"{gender} {prints[gender]}" for gender in sorted(prints))
 
 
 def _body_of(arrays: Arrays, *, name: str) -> Body:

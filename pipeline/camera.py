@@ -6,7 +6,7 @@ PyTorch3D's convention: x_view = x_world @ R + T, view axes +x left, +y up, +z f
 # B batch, P points, T frames
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,32 @@ def front_camera(
     0.2 m. Every point is inside the border; the distance grows where FRAME_METRES is too little.
     """
     R_B33 = look_from(facing(root_rotmat_B33), yaw_offset=yaw_offset, elevation=elevation)
+    return whole_in_view(R_B33, points_BP3, fov=fov, margin=margin)
+
+
+def fixed_camera(
+    root_rotmat_T33: Float[Tensor, "frames 3 3"],
+    points_TP3: Float[Tensor, "frames points 3"],
+    *,
+    yaw_offsets: Sequence[float] = (0.0,),
+    elevation: float = ELEVATION,
+    fov: float = FOV,
+    margin: float = 0.0,
+) -> Camera:
+    """Cameras (one for each of `yaw_offsets`) that stand still while a body moves, from its mean front.
+
+    Every point of every frame is inside the border. Arguments as `front_camera`.
+    """
+    yaw_B = torch.tensor(yaw_offsets, device=points_TP3.device)
+    front_B2 = mean_front(root_rotmat_T33).expand(len(yaw_B), 2)
+    R_B33 = look_from(front_B2, yaw_offset=yaw_B, elevation=elevation)
+    return whole_in_view(R_B33, points_TP3.flatten(0, 1).expand(len(yaw_B), -1, 3), fov=fov, margin=margin)
+
+
+def whole_in_view(
+    R_B33: Float[Tensor, "batch 3 3"], points_BP3: Float[Tensor, "batch points 3"], *, fov: float, margin: float
+) -> Camera:
+    """Cameras of given rotations that look at the middle of the points from where all are inside the border."""
     # Relative to one of the body's own points, so that a far translation costs no digits.
     anchor_B13 = points_BP3[:, :1]
     middle_B3 = midrange(points_BP3, anchor_B13, R_B33)
@@ -112,16 +138,13 @@ def follow_camera(
     fov: float = FOV,
     margin: float = 0.0,
 ) -> Camera:
-    """Cameras (one a frame) for a video: one direction and one distance, gliding along with the body.
+    """Cameras (one a frame) for a video: from the body's mean front, at one distance, gliding along with the body.
 
-    The direction is that of the body's mean front (of its first frame where it turns round and the mean vanishes). The
-    target follows the middle of the points smoothed by a Gaussian of `seconds`, so steps and jumps stay visible.
+    The target follows the middle of the points smoothed by a Gaussian of `seconds`, so steps and jumps stay visible.
     Every point of every frame is inside the border. Arguments as `front_camera`.
     """
-    fronts_T2 = torch.nn.functional.normalize(facing(root_rotmat_T33), dim=-1)
-    mean_2 = fronts_T2.mean(0)
-    front_2 = mean_2 if mean_2.norm() > 0.1 else fronts_T2[0]
-    R_T33 = look_from(front_2[None], yaw_offset=yaw_offset, elevation=elevation).expand(len(fronts_T2), 3, 3)
+    front_12 = mean_front(root_rotmat_T33)[None]
+    R_T33 = look_from(front_12, yaw_offset=yaw_offset, elevation=elevation).expand(len(points_TP3), 3, 3)
     anchor_T13 = points_TP3[:1, :1].expand(len(points_TP3), 1, 3)
     middle_T3 = smooth(midrange(points_TP3, anchor_T13, R_T33), frames=seconds * fps)
     focal = 1 / math.tan(fov / 2)
@@ -130,6 +153,13 @@ def follow_camera(
     target_T3 = rotate(anchor_T13, R_T33)[:, 0] + middle_T3
     forward = torch.nn.functional.pad(distance[None], (2, 0))
     return Camera(R_T33, forward - target_T3, focal=focal)
+
+
+def mean_front(root_rotmat_T33: Float[Tensor, "frames 3 3"]) -> Float[Tensor, "2"]:
+    """The mean direction (2) in which a motion shows its front; its first frame's where it turns round."""
+    fronts_T2 = torch.nn.functional.normalize(facing(root_rotmat_T33), dim=-1)
+    mean_2 = fronts_T2.mean(0)
+    return mean_2 if mean_2.norm() > 0.1 else fronts_T2[0]
 
 
 def orbit(views: int) -> list[float]:

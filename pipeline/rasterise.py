@@ -157,15 +157,13 @@ def _phong(nx, ny, nz, px, py, pz, light):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shade(view_V3, normals_V3, faces_F3, face_SS, bary_SS3, light, colour, out_SS3):  # type: ignore[no-untyped-def]
+def _shade(view_V3, normals_V3, faces_F3, face_SS, bary_SS3, light, colours_V3, background, out_SS3):  # type: ignore[no-untyped-def]
     size = face_SS.shape[0]
     for row in range(size):
         for column in range(size):
             f = face_SS[row, column]
             if f < 0:
-                out_SS3[row, column, 0] = 255
-                out_SS3[row, column, 1] = 255
-                out_SS3[row, column, 2] = 255
+                out_SS3[row, column] = background
                 continue
             a, b, c = faces_F3[f, 0], faces_F3[f, 1], faces_F3[f, 2]
             u, v, w = bary_SS3[row, column, 0], bary_SS3[row, column, 1], bary_SS3[row, column, 2]
@@ -179,12 +177,13 @@ def _shade(view_V3, normals_V3, faces_F3, face_SS, bary_SS3, light, colour, out_
                 light,
             )
             for k in range(3):
-                value = colour[k] * (_F(AMBIENT) + _F(DIFFUSE) * cosine) + _F(SPECULAR) * shine
+                colour = u * colours_V3[a, k] + v * colours_V3[b, k] + w * colours_V3[c, k]
+                value = colour * (_F(AMBIENT) + _F(DIFFUSE) * cosine) + _F(SPECULAR) * shine
                 out_SS3[row, column, k] = np.uint8(min(value, _F(1)) * _F(255) + _F(0.5))
 
 
 @compiled
-def _draw(world_BV3, R_B33, T_B3, focal, faces_F3, ndc_S, light, colour, out_BSS3):  # type: ignore[no-untyped-def]
+def _draw(world_BV3, R_B33, T_B3, focal, faces_F3, ndc_S, light, colours_V3, background, out_BSS3):  # type: ignore[no-untyped-def]
     size = ndc_S.shape[0]
     view_V3 = np.empty((world_BV3.shape[1], 3), np.float32)
     normals_V3 = np.empty((world_BV3.shape[1], 3), np.float32)
@@ -195,18 +194,18 @@ def _draw(world_BV3, R_B33, T_B3, focal, faces_F3, ndc_S, light, colour, out_BSS
         _view(world_BV3[item], R_B33[item], T_B3[item], view_V3)
         _rasterise(view_V3, faces_F3, focal, ndc_S, face_SS, zbuf_SS, bary_SS3)
         _normals(view_V3, faces_F3, normals_V3)
-        _shade(view_V3, normals_V3, faces_F3, face_SS, bary_SS3, light, colour, out_BSS3[item])
+        _shade(view_V3, normals_V3, faces_F3, face_SS, bary_SS3, light, colours_V3, background, out_BSS3[item])
 
 
 @compiled
-def _shade_vertices(view_V3, faces_F3, light, colour, out_V3):  # type: ignore[no-untyped-def]
+def _shade_vertices(view_V3, faces_F3, light, colours_V3, out_V3):  # type: ignore[no-untyped-def]
     normals_V3 = np.empty((view_V3.shape[0], 3), np.float32)
     _normals(view_V3, faces_F3, normals_V3)
     for v in range(view_V3.shape[0]):
         x, y, z = view_V3[v, 0], view_V3[v, 1], view_V3[v, 2]
         cosine, shine = _phong(normals_V3[v, 0], normals_V3[v, 1], normals_V3[v, 2], x, y, z, light)
         for k in range(3):
-            out_V3[v, k] = min(colour[k] * (_F(AMBIENT) + _F(DIFFUSE) * cosine) + _F(SPECULAR) * shine, _F(1))
+            out_V3[v, k] = min(colours_V3[v, k] * (_F(AMBIENT) + _F(DIFFUSE) * cosine) + _F(SPECULAR) * shine, _F(1))
 
 
 def _pixel_middles(size: int) -> np.ndarray:
@@ -254,10 +253,11 @@ def draw(
     T_B3: Float[Tensor, "batch 3"],
     focal: float,
     size: int,
-    colour: tuple[float, float, float],
+    colours_V3: Float[Tensor, "vertices 3"],
+    background: tuple[float, float, float],
     threads: int | None = None,
 ) -> UInt8[Tensor, "batch size size 3"]:
-    """Shaded pictures (B, S, S, 3) on white, RGB 0..255, of meshes in the world, on the CPU.
+    """Shaded pictures (B, S, S, 3), RGB 0..255, of meshes in the world, on the CPU; colours are RGB 0..1.
 
     The batch is spread over `threads`, by default as many as this process may use.
     """
@@ -265,7 +265,9 @@ def draw(
     faces = np.ascontiguousarray(faces_F3.numpy(), dtype=np.int32)
     R, T = R_B33.float().contiguous().numpy(), T_B3.float().contiguous().numpy()
     out = np.empty((len(world), size, size, 3), np.uint8)
-    constants = _pixel_middles(size), _float32(light_direction()), _float32(colour)
+    around = (_float32(background) * 255 + _F(0.5)).astype(np.uint8)
+    colours = colours_V3.float().contiguous().numpy()
+    constants = _pixel_middles(size), _float32(light_direction()), colours, around
 
     def work(part: slice) -> None:
         _draw(world[part], R[part], T[part], _F(focal), faces, *constants, out[part])
@@ -278,11 +280,11 @@ def vertex_colours(
     view_V3: Float[Tensor, "vertices 3"],
     faces_F3: Int[Tensor, "faces 3"],
     *,
-    colour: tuple[float, float, float],
+    colours_V3: Float[Tensor, "vertices 3"],
 ) -> Float[Tensor, "vertices 3"]:
     """The shading formula at the vertices (V, 3), RGB 0..1, of a mesh in view axes: for renderers that blend them."""
     out = np.empty((len(view_V3), 3), np.float32)
     faces = np.ascontiguousarray(faces_F3.numpy(), dtype=np.int32)
     light = _float32(light_direction())
-    _shade_vertices(view_V3.float().contiguous().numpy(), faces, light, _float32(colour), out)
+    _shade_vertices(view_V3.float().contiguous().numpy(), faces, light, colours_V3.float().contiguous().numpy(), out)
     return torch.from_numpy(out)

@@ -3,6 +3,7 @@
 import builtins
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,6 +16,7 @@ from mclip.pipeline import backends, rasterise
 from mclip.pipeline.backends import box_filter, choose_backend, render_bodies
 from mclip.pipeline.body import load_body
 from mclip.pipeline.camera import Camera, front_camera, orbit
+from mclip.pipeline.ground import add_ground
 from mclip.pipeline.rotations import axis_angle_to_matrix
 
 HERE = Path(__file__).parent
@@ -76,6 +78,55 @@ def test_cpu_pictures_equal_stock_pytorch3d():
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 1e-3
     assert foreground(ours).float().mean() > 0.05
+
+
+def on_ground() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Camera]:
+    """The golden scenes on a floor: vertices, faces, colours of vertices, cameras."""
+    vertices, faces, camera = posed()
+    low, high = torch.aminmax(vertices, dim=1)
+    centre = torch.cat(((low + high)[:, :2] / 2, low[:, 2:]), dim=1)
+    clay = torch.tensor(backends.COLOUR).expand(vertices.shape[1:])
+    return *add_ground(vertices, faces, clay, centre_B3=centre, half_B=torch.full((len(vertices),), 2.0)), camera
+
+
+@pytest.mark.pytorch3d
+def test_floor_and_background_of_cpu_equal_those_of_stock_pytorch3d():
+    pytest.importorskip("pytorch3d")
+    vertices, faces, colours, camera = on_ground()
+    look = {"size": 112, "colour": colours, "background": (0.2, 0.4, 0.9)}
+    ours = render_bodies(vertices, faces, camera, backend="cpu", **look)
+    theirs = render_bodies(vertices, faces, camera, backend="pytorch3d", **look)
+    difference = (ours.int() - theirs.int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-3
+    assert ours[0, 0, 0].tolist() == [51, 102, 230]
+    bare = render_bodies(*posed(), size=112, backend="cpu", background=(0.2, 0.4, 0.9))
+    assert ((ours != bare).any(-1)).float().mean() > 0.15  # the floor is seen
+
+
+@pytest.mark.pytorch3d
+def test_colours_of_vertices_are_blended_as_by_stock_pytorch3d():
+    pytest.importorskip("pytorch3d")
+    vertices, faces, camera = posed()
+    colours = torch.rand(vertices.shape[1], 3, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (
+        render_bodies(vertices[:3], faces, camera[:3], size=96, backend=backend, colour=colours)
+        for backend in ("cpu", "pytorch3d")
+    )
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    plain = render_bodies(vertices[:3], faces, camera[:3], size=96)
+    assert (ours.int() - plain.int()).abs().max() > 100
+
+
+@pytest.mark.pyrender
+def test_pyrender_shows_nearly_the_same_floor():
+    pytest.importorskip("pyrender")
+    vertices, faces, colours, camera = on_ground()
+    look = {"colour": colours, "background": (0.2, 0.4, 0.9)}
+    ours = render_bodies(vertices, faces, camera, backend="cpu", **look).int()
+    theirs = render_bodies(vertices, faces, camera, backend="pyrender", **look).int()
+    assert ((ours - theirs).abs().amax(-1) > 24).float().mean() < 0.02
+    assert (ours - theirs).abs().float().mean() < 2
 
 
 @pytest.mark.pytorch3d
@@ -259,6 +310,39 @@ def test_body_partly_behind_the_camera_is_drawn_as_far_as_it_is_in_front():
     assert (seen.float().mean((1, 2)) > 0.05).sum() >= 4
 
 
+@pytest.mark.parametrize(("left", "up"), [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.2), (0.0, -1.2)])
+def test_body_that_leaves_the_picture_is_the_body_of_a_wider_one(left, up):
+    vertices, faces, camera = posed()
+    aside = Camera(camera.R_B33, camera.T_B3 + torch.tensor([left, up, 0]), focal=camera.focal)
+    near = foreground(render_bodies(vertices, faces, aside, size=64))
+    # Half the focal length and twice the pixels: the middle of the picture is the same.
+    wider = Camera(camera.R_B33, aside.T_B3, focal=camera.focal / 2)
+    whole = foreground(render_bodies(vertices, faces, wider, size=128))
+    assert (near != whole[:, 32:96, 32:96]).float().mean() < 2e-3
+    assert (near.sum((1, 2)) < 0.95 * whole.sum((1, 2))).any()
+    edge = {(1.0, 0.0): near[:, :, 0], (-1.0, 0.0): near[:, :, -1], (0.0, 1.2): near[:, 0], (0.0, -1.2): near[:, -1]}
+    assert edge[left, up].any()
+
+
+def test_body_beside_the_picture_leaves_it_white():
+    vertices, faces, camera = posed()
+    away = Camera(camera.R_B33, camera.T_B3 + torch.tensor([5.0, 0, 0]), focal=camera.focal)
+    assert (render_bodies(vertices, faces, away, size=64) == 255).all()
+
+
+@pytest.mark.parametrize("betas", [(5, 0), (-2.5, 0), (0, 5), (0, -4), (5, 5), (-2, -3), (5, -5)])
+def test_bodies_of_extreme_shape_are_whole_in_the_picture(betas):
+    low = load_body("low")
+    wide, tall = torch.tensor([0.2, 0, 0.2]), torch.tensor([0, 0.1, 0])
+    regressor = torch.zeros(24, len(low.v_template_V3))
+    regressor[torch.arange(24), torch.cdist(low.joints_J3, low.v_template_V3).argmin(1)] = 1
+    dirs = torch.stack((low.v_template_V3 * wide, low.v_template_V3 * tall), dim=-1)
+    body = replace(low, shapedirs_V3S=dirs, J_regressor_JV=regressor).shaped(torch.tensor(betas, dtype=torch.float32))
+    rotmat = GOLDEN["poses"]()
+    vertices = body.pose(rotmat)
+    assert_whole(render_bodies(vertices, body.faces_F3, front_camera(rotmat[:, 0], vertices), size=112))
+
+
 def test_body_behind_the_camera_leaves_the_picture_white():
     vertices, faces, camera = posed()
     behind = Camera(camera.R_B33, camera.T_B3 - camera.T_B3.new_tensor([0, 0, 20.0]), focal=camera.focal)
@@ -291,6 +375,7 @@ def test_vertices_that_are_not_finite_are_refused_by_their_item():
         ({"size": 100_000}, "found 100000 px"),
         ({"antialias": 0}, "antialias: found 0 at 224 px, expected 1 to 36"),
         ({"size": 4096, "antialias": 3}, "antialias: found 3 at 4096 px, expected 1 to 2"),
+        ({"background": (0.5, 0.5, -0.1)}, r"colour: found \(0.5, 0.5, -0.1\), expected three"),
         ({"colour": (0.5, 0.5, 1.5)}, r"colour: found \(0.5, 0.5, 1.5\)"),
         ({"backend": "blender"}, "backend: found 'blender', expected one of auto, cpu, pytorch3d, pyrender"),
     ],
@@ -316,7 +401,7 @@ def test_faces_beyond_the_vertices_are_refused():
 def test_batch_beyond_memory_is_refused_before_any_work():
     triangle = torch.zeros(1, 3, 3).expand(100, 3, 3)
     camera = Camera(torch.eye(3).expand(100, 3, 3), torch.zeros(100, 3))
-    with pytest.raises(ValueError, match="found 100 bodies at 4096 px .*expected at most 85 in one call"):
+    with pytest.raises(ValueError, match="found 100 bodies at 4096 px, expected at most 85 in one call"):
         render_bodies(triangle, torch.tensor([[0, 1, 2]]), camera, size=4096)
 
 
