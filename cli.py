@@ -193,33 +193,77 @@ def import_body(file: Path, out: Path) -> None:
 @cli.command()
 @store_argument
 @click.option("--frames", default=1, help="Pictures a window; one is the middle frame.")
+@click.option(
+    "--pick", type=click.Choice(("even", "random", "all")), default="even",
+    help="Frames evenly spaced, a random one of each of --frames equal parts, or every frame.",
+)  # fmt: skip
+@click.option("--seed", default=0, help="Of --pick random.")
+@click.option(
+    "--camera", type=click.Choice(("front", "fixed")), default="front",
+    help="In front of the body in every picture, or standing still while a window lasts.",
+)  # fmt: skip
 @click.option("--views", default=1, help="Cameras around the body, the front one first.")
 @click.option("--size", default=224, help="Pixels of a side.")
 @click.option("--antialias", default=1, help="Draw this many times as large, then average.")
-@click.option("--body", default="default", help="default, low, or a body's .npz file.")
+@click.option("--body", default="default", help="default, low, an .npz of `mclip body import`, or a folder of genders.")
+@click.option(
+    "--betas", type=click.Choice(("zero", "sequence")), default="zero", help="Everyone alike, or as each sequence says."
+)
+@click.option("--colour", default="clay", help="Of the body: a CSS name or #rrggbb.")
+@click.option("--background", default="white", help="A CSS name or #rrggbb.")
+@click.option("--ground", is_flag=True, help="Draw a chequered floor.")
 @click.option("--backend", default="auto", help="auto, cpu, pytorch3d or pyrender.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the contact sheet [default: STORE.png].")
+@click.option(
+    "--video", type=(str, click.Path(path_type=Path)), metavar="CLIP OUT.mp4",
+    help="Only write a video of the sequence whose name holds CLIP.",
+)  # fmt: skip
+@click.option("--export", type=click.Path(path_type=Path), help="Write all: a folder of PNG, or WebDataset's .tar.")
 @limit_option
+@click.option("--workers", default=1, help="Blocks of pictures that are drawn at the same time.")
+@click.option("--scheduler", default="sync", help="sync, threads, processes, or a dask cluster's tcp://HOST:PORT.")
+@click.option("--dry-run", is_flag=True, help="Say what would be drawn, write nothing.")
 @click.option("--replace", is_flag=True, help="Delete the store's pictures and vectors first.")
-def render(store: str, backend: str, sheet: Path | None, limit: int | None, replace: bool, **options: Any) -> None:
+@click.option("--take-over", is_flag=True, help="Write to a remote store although a dead run still holds it.")
+def render(
+    store: str, backend: str, sheet: Path | None, video: tuple[str, Path] | None, export: Path | None,
+    limit: int | None, workers: int, scheduler: str, dry_run: bool, replace: bool, take_over: bool, **options: Any,
+) -> None:  # fmt: skip
     """Draw the windows of STORE: one body, from the front, on white.
 
     \b
+    A folder of bodies has a *_NEUTRAL.npz, *_FEMALE.npz and *_MALE.npz; each sequence gets its gender's.
     Example: mclip render store.zarr --frames 3
+             mclip render store.zarr --pick random --views 4 --export pictures.tar
+             mclip render store.zarr --video 01_01 walk.mp4 --ground
     """
+    from mclip.pipeline import pictures
     from mclip.pipeline import render as stage
     from mclip.pipeline import store as stores
+    from mclip.pipeline.scene import RenderOptions
 
-    with stores.one_writer(store):
+    shape = RenderOptions(**options)
+    if video:
+        from mclip.pipeline.inspect import find_sequence
+        from mclip.pipeline.video import write_video
+
+        opened, (clip, file) = stores.open_store(store), video
+        click.echo(write_video(opened, find_sequence(opened, clip), file, options=shape, backend=backend))
+        return
+    if dry_run:
+        click.echo(stage.preview(stores.open_store(store), shape))
+        return
+    with stores.one_writer(store, take_over=take_over):
         opened = stores.open_store(store)
-        if replace:
-            opened.forget("pictures", "render")
-            opened.forget("embeddings", "embed")
-        summary = stage.render(opened, stage.RenderOptions(**options), backend=backend, limit=limit)
+        summary = stage.render(
+            opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
+        )
         sheet = sheet or stores.beside(store, ".png")
         if summary.done or not sheet.exists():
             stage.contact_sheet(opened, sheet)
             click.echo(f"contact sheet: {sheet}")
+        if export:
+            click.echo(pictures.export_pictures(opened, export))
     finish(summary)
 
 

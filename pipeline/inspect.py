@@ -14,8 +14,9 @@ import torch
 
 from mclip.pipeline.body import load_body
 from mclip.pipeline.prepare import OUTCOME
-from mclip.pipeline.render import render_clip, tile
+from mclip.pipeline.render import tile
 from mclip.pipeline.rotations import matrix_to_axis_angle, rot6d_to_matrix
+from mclip.pipeline.scene import render_clip
 from mclip.pipeline.skeleton import JOINTS
 from mclip.pipeline.store import DONE, SPLITS, Store, StoreError
 

@@ -98,6 +98,7 @@ def run_stage(
     about that many items. Failures are kept with their reason under the stage's attributes and do not stop the stage.
     `marked` is called with a block and its result after its marks are written.
     """
+    check_scheduler(scheduler)
     started = time.perf_counter()
     array = store.array(marks)
     state = np.asarray(array[...])
@@ -168,13 +169,17 @@ def executor_of(scheduler: str, workers: int) -> Iterator[tuple[Any, int]]:
     if "://" in scheduler:
         with on_cluster(scheduler) as found:
             yield found
-    elif scheduler in ("threads", "processes"):
+    else:
         with local_executor(scheduler, workers) as executor:
             try:
                 yield executor, 2 * workers  # a worker has its next block while this process marks the last one
             finally:  # an interrupted run does not wait for blocks that have not begun
                 executor.shutdown(cancel_futures=True)
-    else:
+
+
+def check_scheduler(scheduler: str) -> None:
+    """ValueError for what is no scheduler."""
+    if "://" not in scheduler and scheduler not in ("sync", "threads", "processes"):
         raise ValueError(f"--scheduler is {scheduler!r}: expected sync, threads, processes or tcp://HOST:PORT")
 
 

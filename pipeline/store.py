@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import socket
 import time
@@ -25,6 +26,7 @@ from filelock import FileLock, Timeout
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 FORMAT = 1
+LARGEST_SHARD = 128 << 20  # bytes before compression: what a writer holds in memory
 PENDING, DONE, FAILED, REPLACED = 0, 1, 2, 3
 
 CONVENTIONS = {
@@ -46,6 +48,12 @@ class Spec:
     shard: int
     doc: str
     also: tuple[str, ...] = ()  # other element types that a user may choose
+
+    def fitting(self, row: tuple[int, ...]) -> tuple[int, int]:
+        """Rows a chunk and chunks a shard: as stated, or as many as LARGEST_SHARD holds where rows are large."""
+        fit = max(1, LARGEST_SHARD // (math.prod(row) * np.dtype(self.dtype).itemsize))
+        chunk = min(self.chunk, fit)
+        return chunk, min(self.shard, fit // chunk)
 
 
 # Every array of the store. A name in `row` is a size that the stage fixes when it makes the array. A chunk (a shard
@@ -155,12 +163,13 @@ class Store:
                 array.resize((rows, *array.shape[1:]))
             return array
         row = tuple(sizes[size] if isinstance(size, str) else size for size in spec.row)
+        chunk, shard = spec.fitting(row)
         return self.root.create_array(
             path,
             shape=(rows, *row),
             dtype=dtype or spec.dtype,
-            chunks=(spec.chunk, *row),
-            shards=(spec.chunk * spec.shard, *row) if spec.shard else None,
+            chunks=(chunk, *row),
+            shards=(chunk * shard, *row) if shard else None,
             # 1 % larger than zstd-3, twice as fast (workflows/records/prepare.md). crc32c so that rot is seen.
             compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
             fill_value=0,
@@ -198,11 +207,15 @@ class Store:
 
     def fix_options(self, stage: str, options: Mapping[str, Any]) -> None:
         """Record a stage's options, or refuse others than those its results were made with."""
-        options = json.loads(json.dumps(options))
+        self.refuse_other_options(stage, options)
+        if "options" not in self.attributes(stage):
+            self.set_attributes(stage, options=json.loads(json.dumps(options)), version=version())
+
+    def refuse_other_options(self, stage: str, options: Mapping[str, Any]) -> None:
+        """StoreError when a stage has results that were made with other options."""
         made_with = self.attributes(stage).get("options")
-        if made_with is None:
-            self.set_attributes(stage, options=options, version=version())
-        elif made_with != options:
+        options = json.loads(json.dumps(options))
+        if made_with is not None and made_with != options:
             differ = [key for key in options | made_with if options.get(key) != made_with.get(key)]
             was, now = ({key: each.get(key) for key in differ} for each in (made_with, options))
             raise StoreError(

@@ -21,6 +21,7 @@ from mclip.pipeline import embed, render
 from mclip.pipeline.encoder import Encoder, load_encoder
 from mclip.pipeline.labels import Labels, read_labels
 from mclip.pipeline.prepare import PrepareOptions, prepare
+from mclip.pipeline.scene import RenderOptions
 from mclip.pipeline.store import Store, open_store
 from mclip.training.config import ModelConfig, TrainConfig
 from mclip.training.run import Run, load_run
@@ -106,7 +107,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Store:
     made = open_store(tmp_path_factory.mktemp("store") / "store.zarr", create=True)
     labels = read_labels((EMBEDDED / "babel",), None)
     prepare(EMBEDDED, made, labels=labels, options=PrepareOptions(), only=CLIPS)
-    render.render(made, render.RenderOptions(body="low", size=64))
+    render.render(made, RenderOptions(body="low", size=64))
     embed.embed(made, encoder)
     return made
 

@@ -5,11 +5,9 @@ AMASS has world z up; BVH and glTF have y up by custom. SMPL's rest pose is y up
 
 # T frames, J joints, V vertices, F faces, S picture side in pixels
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -23,6 +21,7 @@ from mclip.pipeline.body import Body, load_body
 from mclip.pipeline.render import tile
 from mclip.pipeline.rotations import matrix_to_quaternion
 from mclip.pipeline.skeleton import JOINTS, PARENTS
+from mclip.pipeline.video import write_mp4
 from mclip.training.motion import Motion, pictures, read
 
 DATA = ("npz", "bvh", "glb")
@@ -212,18 +211,6 @@ def animation(gltf: Any, data: Buffer, local: Tensor, root_T3: Tensor, *, fps: f
             for number, (path, _, node) in enumerate(tracks)
         ],
     )
-
-
-def write_mp4(path: Path, frames_TSS3: np.ndarray, fps: float) -> None:
-    """H.264 in MP4, even sides, playable in every browser."""
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = (side // 2 * 2 for side in frames_TSS3.shape[1:3])
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "23", "preset": "veryfast"}
-        for picture in frames_TSS3[:, : stream.height, : stream.width]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-        container.mux(stream.encode())
 
 
 def write_gif(path: Path, frames_TSS3: np.ndarray, fps: float) -> None:

@@ -13,8 +13,8 @@ from mclip.pipeline import sources
 from mclip.pipeline.amass import Motion as Recording
 from mclip.pipeline.amass import MotionError, resample
 from mclip.pipeline.body import Body, load_body
-from mclip.pipeline.render import render_clip
 from mclip.pipeline.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from mclip.pipeline.scene import render_clip
 
 MOTION_FILES = (".npz", ".bvh")
 

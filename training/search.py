@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from mclip.pipeline.embed import unit
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.labels import BABEL_60
-from mclip.pipeline.render import rows_of
 from mclip.pipeline.stage import tracked
 from mclip.pipeline.store import Store, StoreError, one_writer
 from mclip.training.clips import middle_texts
@@ -106,6 +105,12 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
         motion_BTRD = torch.stack([F.pad(each, (0, 0, 0, 0, 0, run.crop - len(each))) for each in motions])
         motion_BTRD[:, :, 24] -= motion_BTRD[:, :1, 24].clone()
         yield run.model.encode(motion_BTRD * mask_BT[..., None, None], mask_BT).numpy()
+
+
+def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
+    """The given rows of an array, read as one contiguous piece: rows of a block lie close together."""
+    first = int(rows.min())
+    return np.asarray(store.array(path)[first : int(rows.max()) + 1])[rows - first]
 
 
 def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:

@@ -25,11 +25,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from mclip.pipeline import amass, labels
+from mclip.pipeline.backends import render_bodies
 from mclip.pipeline.body import load_body
+from mclip.pipeline.camera import front_camera
 from mclip.pipeline.encoder import OFFLINE, OFFLINE_IMAGE_TOWER, OFFLINE_VISION, Encoder, new_offline, quiet
 from mclip.pipeline.prepare import PrepareOptions
-from mclip.pipeline.render import BATCH, RenderOptions, draw, picture_frames
+from mclip.pipeline.render import picture_frames
 from mclip.pipeline.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from mclip.pipeline.scene import BATCH
 from mclip.pipeline.windows import windows_of
 
 MOTIONS = OFFLINE_IMAGE_TOWER.parent / "motions"
@@ -158,13 +161,15 @@ def draw_all(clips: Clips, encoder: Encoder, frame_B: Tensor, yaw_B: Tensor, *, 
 
     `jitter` (B, J, 3) turns joints by axis-angle radians.
     """
-    body, options = load_body(), RenderOptions()
+    body = load_body()
     parts = []
     for part in torch.arange(len(frame_B)).split(BATCH):
         rotmat = clips.rotmat_FJ33[frame_B[part]]
         if jitter is not None:
             rotmat = rotmat @ axis_angle_to_matrix(jitter[part])
-        parts.append(encoder.shrink(draw(body, rotmat, yaw_B[part].deg2rad(), options, "auto")))
+        vertices = body.pose(rotmat)
+        camera = front_camera(rotmat[:, 0], vertices, yaw_offset=yaw_B[part].deg2rad())
+        parts.append(encoder.shrink(render_bodies(vertices, body.faces_F3, camera)))
     return torch.cat(parts)
 
 
