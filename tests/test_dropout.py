@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mclip.training.dropout import dropout
+from mclip.training.dropout import add_dropped, dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -52,3 +52,23 @@ def test_numbers_that_do_not_lie_in_a_row_are_dropped_by_their_place():
 def test_rate_zero_is_nothing():
     x = torch.randn(5)
     assert dropout(x, 0.0) is x
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_dropped_branch_is_added_as_by_hand(wide):
+    generator = torch.Generator().manual_seed(4)
+    x, branch = (
+        torch.randn(2, frames, 8, generator=generator, dtype=torch.float64) for frames in (5, 5 if wide else 1)
+    )
+    x.requires_grad_()
+    branch.requires_grad_()
+    pair = []
+    for add in (add_dropped, lambda x, branch, rate: x + dropout(branch.expand_as(x), rate)):
+        torch.manual_seed(5)
+        pair.append(add(x, branch, 0.3))
+    torch.testing.assert_close(*pair, rtol=0, atol=1e-12)
+    assert not torch.equal(pair[0], x + branch)
+    ours, theirs = (torch.autograd.grad(each.square().sum(), (x, branch)) for each in pair)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    assert torch.equal(add_dropped(x, branch, 0.0), x + branch)

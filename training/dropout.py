@@ -22,14 +22,32 @@ def dropout(x: Float[Tensor, "*size"], rate: float) -> Float[Tensor, "*size"]:
     """
     if not rate:
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.dropout(x, rate)
+    return x * mask_like(x, rate) if is_ours(x) else F.dropout(x, rate)
+
+
+def add_dropped(
+    x: Float[Tensor, "*batch T C"], branch: Float[Tensor, "*#batch #T C"], rate: float
+) -> Float[Tensor, "*batch T C"]:
+    """`x` + dropout(`branch`), in one pass over memory."""
+    branch = branch.expand_as(x)
+    if not rate:
+        return x + branch
+    return torch.addcmul(x, branch, mask_like(x, rate)) if is_ours(x) else x + F.dropout(branch, rate)
+
+
+def is_ours(x: Tensor) -> bool:
+    """Whether the mask is drawn here: on a CPU, unless a compiler looks."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def mask_like(x: Tensor, rate: float) -> Tensor:
+    """What `x` is multiplied with: zeros and the scale."""
     dropped = round(rate * 2**16)
     either = torch.tensor([0, 2**16 / (2**16 - dropped)], dtype=x.dtype)
     mask, seed = torch.empty_like(x, memory_format=torch.contiguous_format), torch.randint(2**63 - 1, ())
     bits, either_bits = (each.view(BITS[x.element_size()]).numpy() for each in (mask.flatten(), either))
     fill(bits, either_bits, np.uint64(seed.item()), np.uint16(dropped))
-    return x * mask
+    return mask
 
 
 @compiled

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mclip.training.config import ModelConfig
-from mclip.training.dropout import dropout
+from mclip.training.dropout import add_dropped, dropout
 
 ROWS, NUMBERS = 25, 6
 LONGEST = 5000  # frames that the position code covers, as in the release
@@ -46,7 +46,9 @@ def attention(
     if keep_B11T is not None:
         bias = torch.zeros_like(keep_B11T, dtype=q.dtype).masked_fill_(~keep_B11T, -torch.inf)
         bias = bias.expand(-1, q_BHTD.shape[1], -1, -1).flatten(0, 1)
-    weight = torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5).softmax(-1)
+    score = torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5)
+    # torch's softmax of bfloat16 takes four times as long as a cast there and back.
+    weight = score.softmax(-1, dtype=torch.promote_types(score.dtype, torch.float32)).to(score.dtype)
     return torch.bmm(dropout(weight, rate), v).view(q_BHTD.shape)
 
 
@@ -117,12 +119,12 @@ class Layer(nn.Module):
     ) -> Tensor:
         """The layer's output; `z_BC` is the decoder's memory. `first`: only so many frames of it are wanted."""
         rate = self.rate if self.training else 0.0
-        x_BTC = self.norm1(x_BTC[:, :first] + dropout(self.attention(x_BTC, keep_B11T, first), rate))
+        x_BTC = self.norm1(add_dropped(x_BTC[:, :first], self.attention(x_BTC, keep_B11T, first), rate))
         if z_BC is not None:
             told_B1C = self.out(self.value(z_BC))[:, None]
-            x_BTC = self.norm2(x_BTC + dropout(told_B1C.expand_as(x_BTC), rate))
+            x_BTC = self.norm2(add_dropped(x_BTC, told_B1C, rate))
         hidden = self.linear2(dropout(F.gelu(self.linear1(x_BTC)), rate))
-        out_BTC: Tensor = self.norm3(x_BTC + dropout(hidden, rate))
+        out_BTC: Tensor = self.norm3(add_dropped(x_BTC, hidden, rate))
         return out_BTC
 
 

@@ -7,8 +7,8 @@
 Both at full size (8 + 8 layers, 512 wide), batch 20, 60 frames, all five terms. The plain step is what the paper's
 release does: torch's stock transformer modules, linear blend skinning of 6,890 vertices with pose correctives on target
 and output, and CLIP ViT-B-32 (random weights) on 20 pictures and 20 texts in every step. SMPL's arrays are random, of
-its shapes. The sides take turns, so that a busy machine slows all alike: ratios are medians over rounds. CPU seconds
-are those of this process only.
+its shapes. The sides take turns, so that a busy machine slows all alike: ratios are medians over rounds. A turn is two
+steps, and the second counts. CPU seconds are those of this process only.
 """
 
 import functools
@@ -247,6 +247,7 @@ def print_step(clock: Callable[[], float], rounds: int, *, threads: int, kind: s
     rates: dict[str, list[float]] = {side: [] for side in sides if side in dtypes}
     for number in range(rounds + 1):
         for side, step in sides.items():
+            step()  # what the other sides left of caches and free memory is no part of a training
             parts = step()
             if number:  # the first warms up
                 taken[side].append(parts)
