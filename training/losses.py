@@ -9,6 +9,7 @@ in that form: `SkinnedLoss` has them, at the price of the vertices.
 # B batch, T frames, N poses (B x T), R rows, D rotation numbers (6), J joints, K = 4J, V vertices, C CLIP width
 
 import itertools
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -93,7 +94,25 @@ def without_padding(rot6d_BTJD: Float[Tensor, "B T J 6"], mask_BT: Bool[Tensor, 
     return torch.where(mask_BT[..., None, None], rot6d_BTJD, identity).flatten(0, 1)
 
 
-class ClosedFormLoss:
+class VertexLoss(ABC):
+    """Mean squared distance of a body's vertices between two motions, padding left out."""
+
+    def __call__(
+        self,
+        rot6d_BTJD: Float[Tensor, "B T J 6"],
+        target_BTJD: Float[Tensor, "B T J 6"],
+        mask_BT: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, ""]:
+        """The loss in square metres, per coordinate."""
+        poses = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
+        return masked_mean(self.distance(*poses).view(mask_BT.shape), mask_BT)
+
+    @abstractmethod
+    def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
+        """The loss of every pose, in square metres per coordinate."""
+
+
+class ClosedFormLoss(VertexLoss):
     """Mean squared vertex distance of a body without its vertices; exact for skinning without pose correctives."""
 
     def __init__(self, body: Body):
@@ -121,20 +140,12 @@ class ClosedFormLoss:
             world.append(torch.cat((turned[:, :3], turned[:, 3:] + parent[:, 3:]), dim=1))
         return torch.cat(world).flatten(0, 1)
 
-    def __call__(
-        self,
-        rot6d_BTJD: Float[Tensor, "B T J 6"],
-        target_BTJD: Float[Tensor, "B T J 6"],
-        mask_BT: Bool[Tensor, "B T"],
-    ) -> Float[Tensor, ""]:
-        """The loss in square metres, per coordinate."""
-        rot6d, target = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
-        difference_K3N = self.transforms(rot6d) - self.transforms(target)
-        distance_N = (self.root_KK @ difference_K3N.flatten(1)).square().sum(0).unflatten(0, (3, -1)).sum(0)
-        return masked_mean(distance_N.view(mask_BT.shape), mask_BT)
+    def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
+        difference_K3N = self.transforms(rot6d_NJD) - self.transforms(target_NJD)
+        return (self.root_KK @ difference_K3N.flatten(1)).square().sum(0).unflatten(0, (3, -1)).sum(0)
 
 
-class SkinnedLoss:
+class SkinnedLoss(VertexLoss):
     """Mean squared vertex distance by posing a body's vertices, pose correctives included.
 
     With `subset`, of so many of them only, drawn anew by the generator in every call: its expectation is the whole.
@@ -143,23 +154,12 @@ class SkinnedLoss:
     def __init__(self, body: Body, *, subset: int | None = None, generator: torch.Generator | None = None):
         self.body, self.subset, self.generator = body, subset, generator
 
-    def __call__(
-        self,
-        rot6d_BTJD: Float[Tensor, "B T J 6"],
-        target_BTJD: Float[Tensor, "B T J 6"],
-        mask_BT: Bool[Tensor, "B T"],
-    ) -> Float[Tensor, ""]:
-        """The loss in square metres, per coordinate."""
+    def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
         body = self.body if self.subset is None else self.body.part(self.drawn())
-        poses = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
-        found_NV3, wanted_NV3 = (body.pose(rot6d_to_matrix(each)) for each in poses)
-        distance_N = (found_NV3 - wanted_NV3).square().mean((-1, -2))
-        return masked_mean(distance_N.view(mask_BT.shape), mask_BT)
+        found_NV3, wanted_NV3 = (body.pose(rot6d_to_matrix(each)) for each in (rot6d_NJD, target_NJD))
+        return (found_NV3 - wanted_NV3).square().mean((-1, -2))
 
     def drawn(self) -> Int64[Tensor, " chosen"]:
         """The vertices of this call, each as likely as any other."""
         all_V = self.body.v_template_V3
         return torch.randperm(len(all_V), generator=self.generator, device=all_V.device)[: self.subset]
-
-
-VertexLoss = ClosedFormLoss | SkinnedLoss
