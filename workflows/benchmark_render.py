@@ -4,15 +4,21 @@
 
 "render" is vertices in, picture out, on a body of SMPL's size (6,890 vertices, 13,776 faces); "pose + render" adds
 linear blend skinning of the embedded body. Figures are medians over rounds in which the backends take turns, so that a
-busy machine slows all of them alike; the ratio is the median of the rounds' ratios to pyrender.
+busy machine slows all of them alike; the ratio is the median of the rounds' ratios to pyrender. Then the whole stage, as
+the command runs it, in a process of its own, whose largest memory is told too.
 """
 
 # B batch, J joints
 
 import math
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import numpy as np
@@ -87,6 +93,33 @@ def pose_and_render(body: Body, *, batch: int, size: int, threads: int) -> Calla
     return call
 
 
+def stage(folder: Path, *words: str) -> tuple[str, float]:
+    """The last line of `mclip render` in a process of its own, and the largest memory that it had, in MB."""
+    command = [sys.executable, "-m", "mclip.cli", "render", str(folder / "store.zarr"), "--replace", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, told
+    return told.splitlines()[-1], usage.ru_maxrss / 1024
+
+
+def print_stages() -> None:
+    """The whole stage: read rotations, pose, draw, write to Zarr; and its memory for many pictures."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare = [sys.executable, "-m", "mclip.cli", "prepare", "embedded", str(folder / "store.zarr")]
+        subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
+        for title, words in (
+            ("whole stage, embedded body, 224 px", ("--frames", "50")),
+            ("the same on a floor, still camera", ("--frames", "50", "--ground", "--camera", "fixed")),
+            ("many small pictures, 48 px", ("--body", "low", "--size", "48", "--pick", "all", "--views", "20")),
+        ):
+            line, memory = stage(folder, *words)
+            click.echo(f"{title:36}{line}, peak memory {memory:,.0f} MB")
+
+
 @click.command()
 @click.option("--batch", default=32, show_default=True, help="Bodies a call.")
 @click.option("--size", default=224, show_default=True, help="Picture side in pixels.")
@@ -115,6 +148,7 @@ def benchmark(batch: int, size: int, threads: int, rounds: int, pytorch3d: bool,
             seconds_a_frame(render_call("pytorch3d", batch=1, size=size, threads=threads))
         ]
     print_table(times, body=body, batch=batch, size=size, threads=threads)
+    print_stages()
 
 
 def print_table(times: dict[str, list[float]], *, body: Body, batch: int, size: int, threads: int) -> None:
