@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mclip.pipeline.store import Store, StoreError, open_store
-from mclip.training.crops import Choice, Crops, frames_of, load_crops, text_choices
+from mclip.training.crops import Choice, Crops, frames_of, load_crops, new_array, text_choices
 from mclip.training.step import Order
 
 CPU = torch.device("cpu")
@@ -210,6 +210,12 @@ def test_motion_that_does_not_fit_is_mapped_from_a_file_and_is_the_same(store, t
     assert list(tmp_path.iterdir()) == []  # the file has no name
     assert "of it memory-mapped on the host: more than is free" in mapped.told(storage)
     assert "memory-mapped" not in loaded(store, room=10**9, folder=tmp_path).told(storage)
+
+
+def test_a_disk_without_room_for_the_motion_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"no room for the [\d,.]+ GB of motion .*make room, .* --storage float16"):
+        new_array((2**49, 24), "float32", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_frames_of_the_split_are_loaded():

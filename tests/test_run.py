@@ -126,7 +126,8 @@ model = MotionClip(ModelConfig(latent=32, layers=1, feed_forward=32))
 optimizer = torch.optim.AdamW(model.parameters())
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    save_checkpoint(Path(sys.argv[1]), model, optimizer, {"step": 2, "steps": 9, "z_length": None})
+    state = {"step": 2, "steps": 9, "z_length": None}
+    save_checkpoint(Path(sys.argv[1]), model, optimizer, state, average=model)
 except ValueError as error:
     print(error)
 """

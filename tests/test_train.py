@@ -239,7 +239,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def test_two_processes_follow_the_curve_of_one(store, tmp_path):
-    options = {"batch": 3, "log_every": 1, "sizes": {"dropout": 0.0}}
+    options = {"batch": 3, "log_every": 1, "sizes": {"dropout": 0.0}, "ema": 0.9, "yaw": 180.0, "mirror": 0.5}
+    options |= {"vertex_loss": "subset", "vertex_subset": 100, "loss_body": "low"}
     trained(store, tmp_path / "one", steps=6, **options)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

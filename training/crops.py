@@ -236,7 +236,13 @@ def new_array(shape: tuple[int, ...], dtype: str, folder: Path | None) -> np.nda
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a crash at the first write
-            os.posix_fallocate(file.fileno(), 0, size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise StoreError(
+                    f"{folder}: no room for the {size / 1e9:,.1f} GB of motion that do not fit the memory "
+                    f"({error.strerror}): make room, name a run on a larger disk, or pass --storage float16"
+                ) from error
         return np.memmap(file, dtype, "w+", shape=shape)
 
 
