@@ -259,8 +259,7 @@ def render(
             opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
         )
         sheet = sheet or stores.beside(store, ".png")
-        if summary.done or not sheet.exists():
-            stage.contact_sheet(opened, sheet)
+        if (summary.done or not sheet.exists()) and stage.contact_sheet(opened, sheet):
             click.echo(f"contact sheet: {sheet}")
         if export:
             click.echo(pictures.export_pictures(opened, export))

@@ -232,8 +232,13 @@ def window_pictures(store: Store, windows: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(store: Store, path: Path, *, most: int = 64) -> int:
-    """Write a PNG with up to `most` of the store's pictures, evenly chosen; returns how many it shows."""
+    """Write a PNG with up to `most` of the store's pictures, evenly chosen; returns how many it shows.
+
+    Where none is drawn, no file is written.
+    """
     drawn = np.flatnonzero(store.read("pictures/done") == DONE)
+    if not len(drawn):
+        return 0
     shown = drawn[np.linspace(0, len(drawn) - 1, min(most, len(drawn))).astype(int)]
     rgb = store.array("pictures/rgb")
     tile(np.stack([np.asarray(rgb[int(item)]) for item in shown])).save(path)

@@ -231,6 +231,15 @@ def test_a_frame_without_numbers_fails_by_name_and_the_rest_is_drawn(undrawn: St
     assert np.array_equal(undrawn.read("pictures/rgb")[others], expected[others])
 
 
+def test_a_store_of_which_no_picture_can_be_drawn_says_so(undrawn: Store) -> None:
+    undrawn.array("motion/trans")[...] = np.nan
+    undrawn.array("motion/rot6d")[...] = np.nan
+    told = mclip("render", undrawn.url, "--size", 48, "--body", "low")
+    assert told.exit_code == 1
+    assert "0 pictures done, 0 skipped, 3 failed" in told.output
+    assert "contact sheet" not in told.output
+
+
 def write_body(path: Path, *, tall: float) -> None:
     """The low body `tall` times as high; its first beta makes it wider by a fifth, its second lower by a tenth."""
     low, stretch = load_body("low"), np.array([1, tall, 1], np.float32)
