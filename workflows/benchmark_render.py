@@ -4,8 +4,8 @@
 
 "render" is vertices in, picture out, on a body of SMPL's size (6,890 vertices, 13,776 faces); "pose + render" adds
 linear blend skinning of the embedded body. Figures are medians over rounds in which the backends take turns, so that a
-busy machine slows all of them alike; the ratio is the median of the rounds' ratios to pyrender. Then the whole stage, as
-the command runs it, in a process of its own, whose largest memory is told too.
+busy machine slows all of them alike; the ratio is the median of the rounds' ratios to pyrender. Then the whole stage,
+as the command runs it, in a process of its own, whose largest memory is told too.
 """
 
 # B batch, J joints
