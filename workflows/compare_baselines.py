@@ -21,7 +21,6 @@ import click
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from mclip.pipeline.body import load_body
@@ -32,7 +31,6 @@ from mclip.pipeline.store import Store, open_store
 from mclip.training.crops import Batch, Crops
 from mclip.training.distribution import figures_of, interval
 from mclip.training.evaluate import crops_of, default_split, label_sets, text_vectors
-from mclip.training.journal import points, read_journal
 from mclip.training.metrics import best_of_groups, cosines, movement_mm
 from mclip.training.model import MotionClip
 from mclip.training.recognition import recognition_by
@@ -251,39 +249,17 @@ def table(found: dict[str, Figures]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def plot(run: Run, found: dict[str, Figures], picture: Path) -> None:
-    """Validation figures over the run's steps, with the nearest neighbour's as lines."""
-    lines = read_journal(run.folder / "metrics.jsonl")
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    panels = figure.subplots(1, 3)
-    neighbour = found["nearest neighbour"]
-    curves = {
-        "MPJPE, mm": {"val/mpjpe_mm": neighbour["mpjpe_mm"]},
-        "text -> motion": {"val/t2m_R@1": neighbour["t2m_R@1"], "val/t2m_R@3": neighbour["t2m_R@3"]},
-        "moves, 1 is the source": {"val/movement_ratio": neighbour["movement_ratio"]},
-    }
-    for panel, (title, names) in zip(panels, curves.items(), strict=True):
-        for name, level in names.items():
-            (line,) = panel.plot(*points(lines, name), label=name.removeprefix("val/"))
-            panel.axhline(level, color=line.get_color(), linestyle=":", label="nearest neighbour")
-        panel.set(title=title, xlabel="step")
-        panel.legend(fontsize=7)
-    figure.savefig(picture, dpi=100)
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
 @click.option("--only", multiple=True, help="Only files whose path holds this word, or matches this pattern.")
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="Where to draw the run's curves.")
-def main(run: Path, store: Path, split: str | None, only: tuple[str, ...], picture: Path | None) -> None:
-    """Print the table of RUN on STORE, and write it to RUN/baselines.json."""
+def main(run: Path, store: Path, split: str | None, only: tuple[str, ...]) -> None:
+    """Print the table of RUN on STORE; without --only, write it to RUN/baselines.json too."""
     opened, data = load_run(run), open_store(store)
     found = compare(opened, data, split=split, only=only)
-    write_aside(run / "baselines.json", json.dumps(found, indent=1) + "\n")
-    if picture:
-        plot(opened, found, picture)
+    if not only:
+        write_aside(run / "baselines.json", json.dumps(found, indent=1) + "\n")
     click.echo(table(found))
 
 
