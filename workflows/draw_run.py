@@ -3,7 +3,7 @@
     python workflows/draw_run.py RUN STORE --curves CURVES.png --motions MOTIONS.png --only 07_06 --only 02_08
 
 The curves have the nearest neighbour's figures as dotted lines where compare_baselines.py has measured them.
-In the motions, each file that `--only` names has two rows: its first window, above, and what the run decodes of it.
+In the motions, each file that `--only` names has two rows: its middle window, above, and what the run decodes of it.
 """
 
 import json
@@ -47,15 +47,15 @@ def draw_curves(run: Run, split: str, picture: Path) -> None:
 
 
 def draw_motions(run: Run, store: Store, split: str, words: Sequence[str], picture: Path) -> None:
-    """The first window of each file that a word names, its reconstruction below it. ValueError for a strange word."""
+    """The middle window of each file that a word names, its reconstruction below. ValueError for a strange word."""
     crops, names = crops_of(run, store, split), store.strings("sequences/name")
     files = [names[sequence] for sequence in store.read("windows/sequence")[crops.window.numpy()]]
     strips = []
     for word in words:
-        item = next((item for item, file in enumerate(files) if matches(file, word)), None)
-        if item is None:
+        items = [item for item, file in enumerate(files) if matches(file, word)]
+        if not items:
             raise ValueError(f"{store.url}: no file called {word} in split {split}")
-        for rows in reconstructed(run.model, crops, item):
+        for rows in reconstructed(run.model, crops, items[len(items) // 2]):
             drawn = pictures(motion_of_rows(rows, run.fps)).numpy()
             strips.append(drawn[np.linspace(0, len(drawn) - 1, FRAMES).astype(int)])
     sheet = tile(np.concatenate(strips), columns=FRAMES, side=SIDE)
