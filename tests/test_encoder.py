@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline import encoder as module
+from mclip.pipeline.backends import render_bodies
 from mclip.pipeline.body import load_body
+from mclip.pipeline.camera import front_camera
 from mclip.pipeline.encoder import Encoder, EncoderError, encoder_name, load_encoder
-from mclip.pipeline.render import RenderOptions, draw
 from mclip.workflows import fit_offline
 
 # What the models of open_clip ask for: sizes, colours, filters, and ways to come to a square.
@@ -55,7 +56,10 @@ def clips() -> fit_offline.Clips:
 def renders(clips: fit_offline.Clips) -> Tensor:
     """Pictures (12, 224, 224, 3) of the embedded body, from all sides."""
     rotmat = clips.rotmat_FJ33[torch.linspace(0, len(clips.clip_F) - 1, 12).long()]
-    return draw(load_body(), rotmat, torch.linspace(0, 6, 12), RenderOptions(), "cpu")
+    body = load_body()
+    vertices = body.pose(rotmat)
+    camera = front_camera(rotmat[:, 0], vertices, yaw_offset=torch.linspace(0, 6, 12))
+    return render_bodies(vertices, body.faces_F3, camera, backend="cpu")
 
 
 def nearest(encoder: Encoder, query: str, among: list[str]) -> str:

@@ -28,6 +28,7 @@ from mclip.pipeline import embed, render
 from mclip.pipeline.encoder import BATCH, OFFLINE, OFFLINE_IMAGE_TOWER, PRECISIONS, Encoder, load_encoder, quiet
 from mclip.pipeline.labels import BABEL_60, Labels
 from mclip.pipeline.prepare import PrepareOptions, prepare
+from mclip.pipeline.scene import RenderOptions
 from mclip.pipeline.stage import peak_memory
 from mclip.pipeline.store import DONE, Store, open_store
 
@@ -53,7 +54,7 @@ def store_of(folder: Path, pictures: int, texts: int) -> Store:
     """A store of the embedded clips, drawn, with as many pictures and texts as asked."""
     store = open_store(folder / "store.zarr", create=True)
     prepare(MOTIONS, store, labels=Labels(), options=PrepareOptions())
-    render.render(store, render.RenderOptions(frames=3))
+    render.render(store, RenderOptions(frames=3))
     drawn = store.read("pictures/rgb")
     rgb = store.grow("pictures/rgb", pictures)
     for block in embed.blocks(pictures, embed.BLOCK):
