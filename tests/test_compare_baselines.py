@@ -1,17 +1,22 @@
 """The nearest neighbour and its company, where their figures are known by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mclip.pipeline.labels import read_labels, split_of
 from mclip.pipeline.rotations import matrix_to_rot6d, rot6d_to_matrix
 from mclip.pipeline.store import Store
 from mclip.training.crops import Crops
 from mclip.training.evaluate import crops_of, label_sets
 from mclip.training.run import Run
 from mclip.workflows import compare_baselines as baselines
+
+WORKFLOWS = Path(baselines.__file__).parent
+CMU = WORKFLOWS.resolve().parents[1] / "shared/data/cmu"
 
 
 @pytest.fixture
@@ -98,3 +103,16 @@ def test_random_weights_are_measured_as_the_run_is(run: Run, store: Store) -> No
 def test_no_file_of_that_name_is_said(run: Run, store: Store) -> None:
     with pytest.raises(ValueError, match="no window of split train in a file called waltz"):
         baselines.asked_of(run, store, "train", ("waltz",))
+
+
+@pytest.mark.skipif(not CMU.exists(), reason="needs ../shared/data/cmu")
+def test_every_held_out_clip_of_the_recipe_has_another_take_of_its_kind_in_training() -> None:
+    labels = read_labels((CMU / "babel",), WORKFLOWS / "cmu_split.csv")
+    kinds = {key: {name for span in spans for name in span.categories} for key, spans in labels.spans.items()}
+    held_out = [key for key in kinds if split_of(key, labels) == "val"]
+    training = set(kinds) - set(held_out)
+    assert (len(held_out), len(training)) == (20, 64)
+    takes = {key: [other for other in training if kinds[other] & kinds[key]] for key in held_out}
+    assert all(takes.values())
+    alone = [key for key, others in takes.items() if not any(other[:6] == key[:6] for other in others)]
+    assert alone == ["CMU/06/06_01"]  # that person's only walk; everybody else's has another take by the same person
