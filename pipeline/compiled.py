@@ -1,5 +1,6 @@
 """Functions compiled by numba, and plain threads that run them."""
 
+import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -30,8 +31,17 @@ def run_parts(work: Callable[[slice], None], *, items: int, threads: int | None 
     parts = [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
     if threads == 1:
         return work(parts[0])
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, parts))
+    list(pool_of(threads).map(work, parts))
+
+
+@functools.cache
+def pool_of(threads: int) -> ThreadPoolExecutor:
+    """So many threads, kept: to start them costs as much as a batch of crops."""
+    return ThreadPoolExecutor(threads)
+
+
+if hasattr(os, "register_at_fork"):  # a fork has the pool but not its threads
+    os.register_at_fork(after_in_child=pool_of.cache_clear)
 
 
 def usable_cores() -> int:

@@ -24,6 +24,20 @@ def test_exception_of_one_thread_reaches_the_caller():
         run_parts(work, items=4, threads=2)
 
 
+def test_parts_run_in_a_fork_too():
+    run_parts(lambda part: None, items=2, threads=2)  # the pool has threads, which a fork has not
+    import os
+    import warnings
+
+    with warnings.catch_warnings(action="ignore"):  # Python's own, of forks beside threads
+        child = os.fork()
+    if child == 0:
+        done: list[slice] = []
+        run_parts(done.append, items=2, threads=2)
+        os._exit(len(done))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+
+
 def test_at_least_one_core_is_usable():
     assert usable_cores() >= 1
 

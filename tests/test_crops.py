@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from mclip.pipeline.store import Store, StoreError, open_store
-from mclip.training.crops import Choice, Crops, frames_of, load_crops, new_array, text_choices
+from mclip.training.crops import (
+    Choice,
+    Crops,
+    cut_by_index,
+    cut_compiled,
+    frames_of,
+    load_crops,
+    new_array,
+    text_choices,
+)  # fmt: skip
 from mclip.training.step import Order
 
 CPU = torch.device("cpu")
@@ -44,6 +53,18 @@ def test_every_crop_equals_the_one_cut_frame_by_frame(store):
             assert batch.mask_BT[0].tolist() == [True] * valid + [False] * (crops.crop - valid)
             lengths.add(valid)
     assert len(lengths) > 1  # both whole and padded crops were seen
+
+
+@pytest.mark.parametrize("batch", [1, 5, 300])
+def test_the_compiled_cut_is_the_one_by_index_bit_for_bit(batch):
+    generator = torch.Generator().manual_seed(batch)
+    rot6d, trans = (torch.randn(500, *size, generator=generator) for size in ((24, 6), (3,)))
+    row = torch.randint(440, (batch,), generator=generator)
+    frames = torch.randint(-3, 100, (batch,), generator=generator)  # none, a few, all of them
+    compiled, by_index = (cut(rot6d, trans, row, frames, crop=60) for cut in (cut_compiled, cut_by_index))
+    assert torch.equal(compiled[0], by_index[0])
+    assert torch.equal(compiled[1], by_index[1])
+    assert batch < 300 or {0, 1, 59, 60} <= set(compiled[1].sum(1).tolist())
 
 
 def test_a_batch_equals_its_crops_one_at_a_time(store):

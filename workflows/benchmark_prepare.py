@@ -3,7 +3,9 @@
     python -m mclip.workflows.make_amass_like SOURCE BIG --gigabytes 2
     python -m mclip.workflows.benchmark_prepare BIG SCRATCH          # and --codecs for the table of codecs and chunks
 
-The floor is a loop that only opens each file and reads `poses` and `trans`. Both read from the page cache.
+The floor is a loop that only opens each file and reads `poses` and `trans`. Both read from the page cache; with SCRATCH
+on a tmpfs, prepare writes to memory too. Both are measured in a process of their own, once and again: what a process
+pays once (compiled code, first touch of memory) is the difference.
 """
 
 import itertools
@@ -13,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -24,51 +25,48 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from mclip.pipeline import sources
 from mclip.pipeline.store import FRAME_CHUNK, Store, open_store
-from mclip.training.crops import Crops
+from mclip.training.crops import Crops, load_crops
 
 RELEASE = 1114  # source frames a second of the release's own parser, on the machine that issue 3 was written on
 AMASS_HOURS, AMASS_FILES = 43.0, 14_000
 
+ENCODER = "offline"
+
 CHILD = """
-import json, sys, time
+import json, shutil, sys, time
 from pathlib import Path
+import numpy as np
 from mclip.pipeline.labels import Labels
 from mclip.pipeline.prepare import PrepareOptions, prepare
 from mclip.pipeline.stage import peak_memory
 from mclip.pipeline.store import open_store
-from mclip.pipeline.amass import Motion, resample
-import numpy as np
-# Compiled, as after a first run.
-resample(Motion(np.zeros((3, 24, 3)), np.zeros((3, 3)), 50.0, np.zeros(16), "", b""), 30.0)
 source, url, scheduler, workers = sys.argv[1:]
+
+def floor():
+    for path in sorted(Path(source).rglob("*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            arrays["poses"], arrays["trans"]
+
+def whole():
+    shutil.rmtree(url, ignore_errors=True)
+    prepare(Path(source), open_store(url, create=True), labels=Labels(), options=PrepareOptions(), scheduler=scheduler,
+            workers=int(workers))
+
 if __name__ == "__main__":
-    begun = time.perf_counter()
-    summary = prepare(Path(source), open_store(url, create=True), labels=Labels(), options=PrepareOptions(),
-                      scheduler=scheduler, workers=int(workers))
-    print(json.dumps([time.perf_counter() - begun, summary.done, peak_memory()]))
+    seconds = []
+    for _ in range(3):
+        begun, cpu = time.perf_counter(), time.process_time()
+        floor() if scheduler == "floor" else whole()
+        seconds.append((time.perf_counter() - begun, time.process_time() - cpu))
+    print(json.dumps([*seconds, peak_memory()]))
 """
 
 
-def read_only(path: Path) -> int:
-    """Frames of a file, whose poses and trans are read and thrown away."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return len(arrays["poses"]) + 0 * len(arrays["trans"])
-
-
-def floor_of(paths: list[Path], workers: int) -> tuple[float, int]:
-    """Seconds and frames of the bare loop, on so many threads."""
-    begun = time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool:
-        frames = sum(map(read_only, paths) if workers == 1 else pool.map(read_only, paths))
-    return time.perf_counter() - begun, frames
-
-
-def prepare_apart(source: Path, url: Path, scheduler: str, workers: int) -> tuple[float, int, str]:
-    """Seconds, sequences and peak memory of prepare in a process of its own."""
-    shutil.rmtree(url, ignore_errors=True)
+def apart(source: Path, url: Path, scheduler: str, workers: int) -> tuple[float, float, float, str]:
+    """First seconds, best seconds and CPU seconds after, and peak memory, of a process that does a job three times."""
     words = [sys.executable, "-c", CHILD, str(source), str(url), scheduler, str(workers)]
-    seconds, done, memory = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-    return seconds, done, memory
+    (first, _), *again, memory = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return first, *min(again), memory
 
 
 def grow_to_amass(small: Store, url: Path) -> Store:
@@ -81,65 +79,73 @@ def grow_to_amass(small: Store, url: Path) -> Store:
         for start in range(0, rows, shard):
             end = min(start + shard, rows)
             target[start:end] = np.resize(source, (end - start, *source.shape[1:]))
-    windows = rows // 100
-    for name, values in (("row", np.arange(windows) * 100), ("frames", np.full(windows, 100))):
-        store.write(f"windows/{name}", values)
-    store.write("windows/labelset", np.zeros((windows, 41), np.int32), shifts=41)
+    windows, width = rows // 100, 512
+    vectors = np.random.default_rng(0).normal(size=(windows, width)).astype(np.float32)
+    columns = {
+        "windows/row": np.arange(windows) * 100, "windows/frames": np.full(windows, 100),
+        "windows/split": np.zeros(windows), "pictures/window": np.arange(windows),
+        "labelsets/text": np.arange(1000), "labelsets/labels": np.arange(1000),
+        "labelsets/labels_offset": np.arange(1001), f"embeddings/{ENCODER}/image_done": np.ones(windows),
+    }  # fmt: skip
+    for path, values in columns.items():
+        store.write(path, values)
+    store.write("windows/labelset", np.arange(windows)[:, None] % 1000 + np.zeros((1, 41), np.int32), shifts=41)
+    store.write(f"embeddings/{ENCODER}/image", vectors, width=width)
+    store.write(f"embeddings/{ENCODER}/text", vectors[:1000], width=width)
+    store.set_attributes("prepare", options={"crop": 60})
+    store.set_attributes("embed", encoders={ENCODER: {}})
     return store
 
 
-def crops_of(store: Store, width: int = 512) -> Crops:
-    """The store's windows as training holds them, with vectors of the usual width."""
-    windows = store.array("windows/row").shape[0]
-    generator = torch.Generator().manual_seed(0)
-    table = {name: torch.from_numpy(store.read(f"windows/{name}")).long() for name in ("row", "frames", "labelset")}
-    motion = {name: torch.from_numpy(store.read(f"motion/{name}")) for name in ("rot6d", "trans")}
-    zero = torch.zeros(1, dtype=torch.int64)
-    return Crops(
-        60, "joined", window=torch.arange(windows), choice=zero, choice_offset=zero, choice_count=zero + 1,
-        text=torch.randn(1000, width, generator=generator), image=torch.zeros(windows, width),
-        has_image=torch.ones(windows, dtype=torch.bool), own_frames=table["frames"], padded=False, **motion, **table,
-    )  # fmt: skip
+def opened(url: str) -> Crops:
+    """The windows of a store as training holds them."""
+    return load_crops(open_store(url), split="train", encoder=ENCODER, target="joined", device=torch.device("cpu"))
 
 
-def crops_a_second(crops: Crops, batch: int = 256, seconds: float = 5.0) -> float:
+def crops_a_second(crops: Crops, batch: int, seconds: float = 3.0) -> float:
     """Random crops gathered in a second."""
-    generator, done, begun = torch.Generator().manual_seed(0), 0, time.perf_counter()
+    generator, done, begun = torch.Generator().manual_seed(0), -batch, time.perf_counter()
     while time.perf_counter() - begun < seconds:
         crops.sample(torch.randint(len(crops), (batch,), generator=generator), generator)
-        done += batch
+        if (done := done + batch) == 0:  # compiled
+            begun = time.perf_counter()
     return done / (time.perf_counter() - begun)
+
+
+def memory_rate() -> float:
+    """Bytes a second that numpy copies in this process, read once and written once."""
+    source = np.ones(1 << 28, np.uint8)
+    target = source.copy()
+    return source.nbytes / best(lambda: np.copyto(target, source))
 
 
 def rows(source: Path, scratch: Path, workers: int) -> Iterator[tuple[str, str]]:
     """The table, row by row, each as soon as it is measured."""
-    paths = [source / recording.name for recording in sources.recordings(source)]
-    size = sum(path.stat().st_size for path in paths)
-    floor_of(paths, workers)  # into the page cache
-    (alone, frames), (together, _) = floor_of(paths, 1), floor_of(paths, workers)
-    yield "input", f"{len(paths):,} files, {size / 1e9:.2f} GB, {frames:,} frames"
-    yield "floor: open, read poses and trans, one thread", f"{alone:.2f} s, {size / alone / 1e9:.2f} GB/s"
-    yield f"floor on {workers} threads", f"{together:.2f} s, {size / together / 1e9:.2f} GB/s"
+    found = list(sources.recordings(source))
+    size = sum(each.size for each in found)
+    floor, floor_again, _, _ = apart(source, scratch, "floor", 1)
+    frames = sum(sources.probe(source, each, None)[0] for each in found)
+    yield "input", f"{len(found):,} files, {size / 1e9:.2f} GB, {frames:,} frames"
+    yield "floor: open, read poses and trans, one thread", f"{floor:.2f} s, again {floor_again:.2f} s"
     for scheduler in ("threads", "processes"):
-        seconds, done, memory = prepare_apart(source, scratch / f"{scheduler}.zarr", scheduler, workers)
-        store = open_store(scratch / f"{scheduler}.zarr")
-        hours = store.read("sequences/frames").sum() / 30 / 3600
-        yield (
-            f"prepare, {workers} {scheduler}",
-            f"{seconds:.2f} s, {done:,} sequences, {hours:.2f} h of motion, {memory}",
-        )
-        yield "  against the floor", f"{seconds / alone:.2f} x one thread, {seconds / together:.2f} x {workers} threads"
-        yield "  against the release's parser (1,114 frames/s)", f"{frames / seconds / RELEASE:,.0f} times"
-        yield "  motion", f"{hours * 60 / seconds:.1f} h a minute, {hours * 3600 / seconds:,.0f} s a second"
-        yield f"  all of AMASS ({AMASS_HOURS:g} h, from the page cache)", f"{AMASS_HOURS / hours * seconds:,.0f} s"
-    yield "crops from memory", f"{crops_a_second(crops_of(store)):,.0f} a second"
-    big = grow_to_amass(store, scratch / "amass.zarr")
+        url = scratch / f"{scheduler}.zarr"
+        first, again, cpu, memory = apart(source, url, scheduler, workers)
+        hours = open_store(url).read("sequences/frames").sum() / 30 / 3600
+        yield f"prepare, {workers} {scheduler}", f"{first:.2f} s, again {again:.2f} s ({cpu:.2f} s of CPU), {memory}"
+        yield "  against the floor", f"{first / floor:.2f} times, again {again / floor_again:.2f} times"
+        yield "  against the release's parser (1,114 frames/s)", f"{frames / again / RELEASE:,.0f} times"
+        yield "  motion", f"{hours * 60 / again:.1f} h a minute, {hours * 3600 / again:,.0f} s a second"
+        yield f"  all of AMASS ({AMASS_HOURS:g} h, from the page cache)", f"{AMASS_HOURS / hours * again:,.0f} s"
+    big = grow_to_amass(open_store(scratch / "threads.zarr"), scratch / "amass.zarr")
     files = sum(path.is_file() for path in (scratch / "amass.zarr").rglob("*"))
     begun = time.perf_counter()
-    crops = crops_of(open_store(big.url))
+    crops = opened(big.url)
     crops.sample(torch.arange(20), torch.Generator())
     yield "store of AMASS's size: open to first batch", f"{time.perf_counter() - begun:.2f} s, {files:,} files"
-    yield "crops from that store in memory", f"{crops_a_second(crops):,.0f} a second"
+    yield "copying memory, one thread", f"{memory_rate() / 1e9:.1f} GB/s"
+    for batch in (20, 256, 1024):
+        rate, each = crops_a_second(crops, batch), 4 * (25 * 6 * 60 + 3 * 512)
+        yield f"crops from that store in memory, {batch} a batch", f"{rate:,.0f} a second, {rate * each / 1e9:.1f} GB/s"
 
 
 def codec_rows(store: Store, scratch: Path) -> Iterator[tuple[str, str]]:
