@@ -67,6 +67,13 @@ def test_the_compiled_cut_is_the_one_by_index_bit_for_bit(batch):
     assert batch < 300 or {0, 1, 59, 60} <= set(compiled[1].sum(1).tolist())
 
 
+@pytest.mark.parametrize(("row", "frames"), [(-1, 3), (41, 60), (99, 2)])
+def test_a_crop_that_leads_out_of_the_motion_is_refused_and_not_read(row, frames):
+    rot6d, trans = torch.zeros(100, 24, 6), torch.zeros(100, 3)
+    with pytest.raises(IndexError, match="lead out of the 100 rows of motion: run `mclip validate`"):
+        cut_compiled(rot6d, trans, torch.tensor([0, row]), torch.tensor([60, frames]), crop=60)
+
+
 def test_a_batch_equals_its_crops_one_at_a_time(store):
     crops = loaded(store)
     items = torch.arange(len(crops))

@@ -169,7 +169,12 @@ def cut_compiled(
     rot6d_FJD: Float[Tensor, "F 24 6"], trans_F3: Float[Tensor, "F 3"], row_B: Int64[Tensor, " B"],
     frames_B: Int64[Tensor, " B"], *, crop: int,
 ) -> tuple[Float[Tensor, "B T 25 6"], Bool[Tensor, "B T"]]:  # fmt: skip
-    """What `cut_by_index` gives, of float32 rotations on a CPU, in one pass: each number is read and written once."""
+    """What `cut_by_index` gives, of float32 rotations on a CPU, in one pass: each number is read and written once.
+
+    IndexError when a crop leads out of the motion: compiled code would read whatever lies there.
+    """
+    if len(row_B) and (int(row_B.min()) < 0 or int((row_B + frames_B.clamp(0, crop)).max()) > len(rot6d_FJD)):
+        raise IndexError(f"crops lead out of the {len(rot6d_FJD):,} rows of motion: run `mclip validate` on the store")
     motion, mask_BT = torch.empty(len(row_B), crop, 25, 6), torch.empty(len(row_B), crop, dtype=torch.bool)
     arrays = [each.numpy() for each in (row_B, frames_B, motion.view(len(row_B), crop, -1), mask_BT)]
     source = rot6d_FJD.view(len(rot6d_FJD), -1).numpy(), trans_F3.numpy()
