@@ -611,6 +611,33 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
 
 
 @cli.command()
+@run_argument
+@click.option("--store", help="Whose clips can be searched, and taken as store:LABEL.")
+@click.option("--body", default="low", help="default, low, or a body's .npz file.")
+@click.option("--classes", default="babel60", help="What motions are recognised as: as mclip recognise takes them.")
+@click.option("--host", default="127.0.0.1", help="Where to listen; a token is asked for anywhere else.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0 takes any that is free.")
+@click.option("--token", envvar="MCLIP_TOKEN", help="What browsers must name [default: one is made where --host asks].")
+def studio(run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None) -> None:
+    """Open a web page on which texts become motions: generate, edit, interpolate, search, save.
+
+    \b
+    Example: mclip studio runs/cmu --store store.zarr
+    """
+    from mclip.pipeline.body import load_body
+    from mclip.pipeline.store import open_store
+    from mclip.training import search as searching
+    from mclip.training import studio as studios
+    from mclip.training.run import load_run
+
+    token = studios.token_for(host, token)
+    opened = open_store(store) if store else None
+    names, model = searching.classes_of(classes), load_run(run)
+    space = studios.Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
+    studios.serve(space, host=host, port=port, token=token, say=click.echo)
+
+
+@cli.command()
 @store_argument
 def status(store: str) -> None:
     """Draw the chain of STORE with what is done, pending and failed.

@@ -60,7 +60,7 @@ def still(browser: Browser) -> Browser:
     return browser
 
 
-def wait_for(true: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(true: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `true` says once it says something; an assertion error where it never does."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -284,21 +284,20 @@ def test_every_motion_lies_in_the_page_in_every_format(file: Path, kick: Motion,
 def test_the_camera_glides_along_and_sees_the_body_from_its_front(kick: Motion) -> None:
     away = Motion(kick.rotmat_TJ33, kick.trans_T3 + torch.tensor([7.0, -3.0, 0.0]), kick.fps)
     path_T3, start_3 = pages.glide([away])
-    pelvis_T3 = (away.trans_T3.double() + load_body("low").joints_J3[0].double()) @ Y_UP.T
+    pelvis_T3 = away.trans_T3 + load_body("low").joints_J3[0]
     assert float((path_T3 - pelvis_T3).norm(dim=-1).max()) < 0.5
-    front = (Y_UP @ away.rotmat_TJ33[:, 0, :, 2].double().mean(0)) * torch.tensor([1.0, 0, 1])
-    level = start_3.double() * torch.tensor([1.0, 0, 1])
+    front, level = away.rotmat_TJ33[:, 0, :2, 2].double().mean(0), start_3[:2].double()
     assert float(torch.cosine_similarity(front, level, dim=0)) > 0.95
-    assert start_3[1] > 0  # from a little above
+    assert start_3[2] > 0  # from a little above
 
 
 def test_a_source_stands_left_of_what_was_made_of_it(kick: Motion) -> None:
     source, made = pages.side_by_side(kick, kick)
     _, start_3 = pages.glide([source, made])
-    to_the_right = torch.linalg.cross(torch.tensor([0.0, 1, 0]).double(), start_3.double())
-    gap = (made.trans_T3 - source.trans_T3).double() @ Y_UP.T
-    assert torch.allclose(gap.norm(dim=-1), torch.full((len(gap),), pages.BESIDE).double(), atol=1e-5)
-    assert float(torch.cosine_similarity(gap[0], to_the_right, dim=0)) > 0.95
+    to_the_right = torch.linalg.cross(torch.tensor([0.0, 0, 1]), start_3.float())
+    gap = made.trans_T3 - source.trans_T3
+    assert torch.allclose(gap.norm(dim=-1), torch.full((len(gap),), pages.BESIDE).to(gap), atol=1e-5)
+    assert float(torch.cosine_similarity(gap[0].float(), to_the_right, dim=0)) > 0.95
 
 
 def test_the_script_is_what_its_sources_make(tmp_path: Path) -> None:

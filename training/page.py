@@ -122,9 +122,9 @@ class Page:
         return found
 
 
-def numbers(metres: Tensor) -> str:
-    """JSON of places, to a millimetre."""
-    return json.dumps(metres.double().numpy().round(3).tolist(), separators=(",", ":"))
+def numbers(metres: Float[Tensor, "*T 3"]) -> str:
+    """JSON of places in the script's world, whose y is up, to a millimetre."""
+    return json.dumps((metres.double() @ Y_UP.T).numpy().round(3).tolist(), separators=(",", ":"))
 
 
 def picture_url(picture_SS3: np.ndarray) -> str:
@@ -155,7 +155,7 @@ def frame_of(motion: Motion, frame: int) -> Motion:
 
 
 def glide(motions: Sequence[Motion]) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "3"]]:
-    """The camera of mclip's pictures for motions seen together, y up: its target a frame (T, 3), and where it stands
+    """The camera of mclip's pictures for motions seen together, z up: its target a frame (T, 3), and where it stands
     seen from there (3,)."""
     body = load_body("low")
     vertices = [body.pose(motion.rotmat_TJ33, trans_B3=motion.trans_T3) for motion in motions]
@@ -163,9 +163,7 @@ def glide(motions: Sequence[Motion]) -> tuple[Float[Tensor, "T 3"], Float[Tensor
     forward_3 = camera.R_B33[0, :, 2]
     place_T3 = -(camera.R_B33 @ camera.T_B3[..., None])[..., 0]
     distance = ((vertices[0].mean(1) - place_T3) @ forward_3).mean()
-    target_T3 = place_T3 + distance * forward_3
-    up = Y_UP.float()
-    return target_T3 @ up.T, -distance * (up @ forward_3)
+    return place_T3 + distance * forward_3, -distance * forward_3
 
 
 def side_by_side(source: Motion, made: Motion) -> tuple[Motion, Motion]:

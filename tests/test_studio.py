@@ -1,0 +1,392 @@
+"""The studio as browsers meet it: a real server, real websockets, and one real Chromium."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("viser", reason="viser is not installed: pip install 'mclip[studio]'")
+
+import msgspec
+import viser
+import websockets.exceptions
+import zstandard
+from websockets.sync.client import connect
+
+from mclip.pipeline.amass import read_motion
+from mclip.pipeline.body import load_body
+from mclip.pipeline.encoder import Encoder
+from mclip.pipeline.store import Store
+from mclip.training import generate, studio
+from mclip.training.motion import motion_of_rows
+from mclip.training.run import Run
+
+TOKEN = "correct horse battery"
+CAMERA = {
+    "type": "ViewerCameraMessage", "wxyz": (1.0, 0, 0, 0), "position": (0.0, -4, 1), "fov": 0.6, "near": 0.1,
+    "far": 100.0, "image_height": 400, "image_width": 600, "look_at": (0.0, 0, 0), "up_direction": (0.0, 0, 1),
+}  # fmt: skip
+
+
+def wait_for(true: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """What `true` says once it says something; an assertion error where it never does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := true():
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"not within {seconds} s")
+
+
+class Browser:
+    """What a browser is to the server: it names its camera, keeps what it is sent, and presses things."""
+
+    def __init__(self, port: int, name: str = "127.0.0.1", **headers: str) -> None:
+        protocol: Any = f"viser-v{viser.__version__}"
+        self.socket = connect(
+            f"ws://{name}:{port}", sock=socket.create_connection(("127.0.0.1", port)), subprotocols=[protocol],
+            additional_headers=headers, max_size=None, compression=None,
+        )  # fmt: skip
+        self.got: list[dict[str, Any]] = []
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+        with contextlib.suppress(websockets.exceptions.ConnectionClosed):  # turned away already
+            self.send(**CAMERA)
+
+    def read(self) -> None:
+        try:
+            for raw in self.socket:
+                assert isinstance(raw, bytes)
+                packed = int.from_bytes(raw[8:16], "little")
+                self.got += msgspec.msgpack.decode(zstandard.decompress(raw[16 : 16 + packed]))["messages"]
+        except websockets.exceptions.ConnectionClosed:
+            pass
+
+    def send(self, **message: Any) -> None:
+        self.socket.send(msgspec.msgpack.encode(message))
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in list(self.got) if message["type"] == kind]
+
+    def field(self, label: str, kind: str = "GuiTextMessage") -> str:
+        """The id of a field by its label."""
+        return str(wait_for(lambda: [m["uuid"] for m in self.all(kind) if m["props"]["label"].endswith(label)])[-1])
+
+    def type(self, **words: str) -> None:
+        """Write into fields."""
+        for label, text in words.items():
+            self.set(self.field(label), text)
+
+    def click(self, label: str) -> None:
+        self.set(self.field(label, "GuiButtonMessage"), True)
+
+    def set(self, uuid: str, value: Any) -> None:
+        self.send(type="GuiUpdateMessage", uuid=uuid, updates={"value": value})
+
+    def said(self, label: str) -> str:
+        """What a field says by now."""
+        uuid = self.field(label)
+        return str(
+            next((m["updates"]["value"] for m in reversed(self.all("GuiUpdateMessage")) if m["uuid"] == uuid), "")
+        )
+
+    def moves(self) -> bool:
+        """Whether its body moves from now on."""
+        before = len(self.all("SetBoneOrientationMessage"))
+        return bool(wait_for(lambda: len(self.all("SetBoneOrientationMessage")) > before + 48))
+
+    def close(self) -> None:
+        self.socket.close()
+        self.reader.join(5)
+
+
+@pytest.fixture(scope="module")
+def space(run: Run, store: Store, encoder: Encoder) -> studio.Space:
+    classes = ["walk", "kick", "lie", "sit", "run", "jump"]
+    return studio.Space.of(run, encoder, body=load_body("low"), classes=classes, store=store)
+
+
+@pytest.fixture(scope="module")
+def served(space: studio.Space) -> Iterator[studio.Studio]:
+    opened = studio.Studio(space, host="127.0.0.1", port=0, token=None)
+    yield opened
+    opened.stop()
+
+
+@pytest.fixture
+def browser(served: studio.Studio) -> Iterator[Browser]:
+    opened = Browser(served.port)
+    wait_for(lambda: opened.said("motion") == studio.FIRST)
+    yield opened
+    opened.close()
+    wait_for(lambda: not served.sessions)
+
+
+def session_of(served: studio.Studio, title: str) -> studio.Session:
+    return next(session for session in served.sessions.values() if session.title == title)
+
+
+def test_a_text_becomes_the_motion_that_generate_decodes(
+    browser: Browser, served: studio.Studio, run: Run, encoder: Encoder
+) -> None:
+    browser.type(text="a person kicks")
+    wait_for(lambda: browser.said("motion") == "a person kicks")
+    rows = generate.decode(run, generate.vectors_of(run, ["a person kicks"], encoder), run.crop)[0]
+    wanted = motion_of_rows(generate.facing_viewer(rows), run.fps)
+    player = session_of(served, "a person kicks").player
+    assert player is not None
+    assert player.track is not None
+    assert torch.allclose(player.track.motion.rotmat_TJ33, wanted.rotmat_TJ33, atol=1e-5)
+    assert browser.moves()
+
+
+def test_only_what_stands_when_the_typing_pauses_is_played(browser: Browser) -> None:
+    for end in range(1, len("a person kicks") + 1):
+        browser.type(text="a person kicks"[:end])
+    wait_for(lambda: browser.said("motion") == "a person kicks")
+    browser.type(text="")
+    time.sleep(2 * studio.PAUSE)
+    titles = [m["updates"]["value"] for m in browser.all("GuiUpdateMessage") if m["uuid"] == browser.field("motion")]
+    assert titles == [studio.FIRST, "a person kicks"]
+    assert browser.all("NotificationShowMessage") == []
+
+
+def test_what_plays_is_named_by_its_nearest_classes(browser: Browser, space: studio.Space) -> None:
+    lines = wait_for(lambda: browser.said("reads as")).splitlines()
+    assert len(lines) == studio.TOP
+    scores = [float(line.split()[0]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    z_C = generate.encode(space.run, space.decoded(space.vectors(studio.FIRST)[0]))
+    cosine_K = torch.cosine_similarity(z_C[None], space.encoder.encode_texts(list(space.classes)))
+    assert lines[0] == f"{float(cosine_K.max()):.2f}  {space.classes[int(cosine_K.argmax())]}"
+
+
+def test_a_dragged_scale_ends_at_the_motion_of_its_last_place(
+    browser: Browser, served: studio.Studio, space: studio.Space
+) -> None:
+    slider = browser.field("scale", "GuiSliderMessage")
+    for place in range(41):
+        browser.set(slider, -1 + 0.05 * place)
+    wait_for(lambda: browser.said("motion") == "a person walks + 1 (run - walk)" and not space.turn.locked())
+    base, away, goal = space.vectors("a person walks", "walk", "run")
+    wanted = space.decoded(base + goal - away)
+    found = session_of(served, "a person walks + 1 (run - walk)").rows
+    assert float((found - wanted).abs().max()) < 1e-4
+
+
+def test_between_its_ends_lie_the_ends(browser: Browser, served: studio.Studio, space: studio.Space) -> None:
+    slider = browser.field("share", "GuiSliderMessage")
+    for share, text in ((0.0, "walk"), (1.0, "crawl")):
+        browser.set(slider, share)
+        wait_for(lambda share=share: browser.said("motion") == f"walk to crawl: {share:g}")
+        found = session_of(served, f"walk to crawl: {share:g}").rows
+        assert float((found - space.decoded(space.vectors(text)[0])).abs().max()) < 1e-4
+
+
+def test_a_hit_that_is_clicked_plays_and_is_saved(browser: Browser, served: studio.Studio, tmp_path: Any) -> None:
+    browser.type(query="store:kick")
+    wait_for(lambda: len(browser.all("GuiButtonMessage")) == 3)  # as many clips as the store has
+    browser.click("1.00 kick")
+    wait_for(lambda: browser.said("motion") == "kick")
+    assert browser.moves()
+    browser.set(browser.field("save", "GuiButtonGroupMessage"), "npz")
+    (start,) = wait_for(lambda: browser.all("FileTransferStartDownload"))
+    (part,) = wait_for(lambda: browser.all("FileTransferPart"))
+    assert start["filename"] == "00-kick.npz"
+    motion = session_of(served, "kick").player.track.motion  # type: ignore[union-attr]
+    (tmp_path / "a.npz").write_bytes(part["content"])
+    again = read_motion(tmp_path / "a.npz")
+    assert torch.allclose(torch.from_numpy(again.trans_T3).float(), motion.trans_T3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/etc/secret.npz", "a file of this machine cannot be named from a browser"),
+        ("walk " * 10_000, "a text of 49,999 characters"),
+        ("store:nobody", "no clip is labelled or called 'nobody'"),
+    ],
+)
+def test_a_text_that_will_not_do_is_told_and_the_body_goes_on(browser: Browser, text: str, told: str) -> None:
+    browser.type(text=text)
+    notes = wait_for(lambda: browser.all("NotificationShowMessage") or browser.all("NotificationMessage"))
+    assert told in json.dumps(notes[-1], default=str)
+    assert browser.said("motion") == studio.FIRST
+    assert browser.moves()
+
+
+def test_a_second_browser_does_not_disturb_the_first(browser: Browser, served: studio.Studio) -> None:
+    other = Browser(served.port)
+    wait_for(lambda: other.said("motion") == studio.FIRST)
+    other.type(text="jump high")
+    wait_for(lambda: other.said("motion") == "jump high")
+    assert browser.said("motion") == studio.FIRST
+    assert "jump high" not in json.dumps(browser.got, default=str)
+    other.close()
+    assert browser.moves()
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 100, "words", b"", msgspec.msgpack.encode({"type": "NoSuchMessage"}),
+                                     msgspec.msgpack.encode({"type": "GuiUpdateMessage", "uuid": 3, "updates": None}),
+                                     b"x" * (studio.LONGEST_MESSAGE + 1)])  # fmt: skip
+def test_garbage_hurts_nobody_but_its_sender(browser: Browser, served: studio.Studio, garbage: bytes | str) -> None:
+    other = Browser(served.port)
+    wait_for(lambda: len(served.sessions) == 2)
+    other.socket.send(garbage)
+    time.sleep(0.1)
+    assert browser.moves()
+    browser.type(text="a person kicks")
+    wait_for(lambda: browser.said("motion") == "a person kicks")
+    other.close()
+    wait_for(lambda: len(served.sessions) == 1)
+
+
+def test_a_message_beyond_the_bound_is_refused(served: studio.Studio) -> None:
+    other = Browser(served.port)
+    other.send(type="GuiUpdateMessage", uuid="x", updates={"value": "w" * (studio.LONGEST_MESSAGE - 1000)})
+    assert other.moves()
+    other.socket.send(b"x" * (studio.LONGEST_MESSAGE + 1))
+    other.reader.join(5)
+    assert other.socket.protocol.close_code == 1009
+    other.close()
+
+
+def test_a_browser_that_goes_away_in_mid_stream_is_forgotten(browser: Browser, served: studio.Studio) -> None:
+    other = Browser(served.port)
+    assert other.moves()
+    assert len(served.sessions) == 2
+    other.socket.socket.shutdown(socket.SHUT_RDWR)  # no goodbye
+    wait_for(lambda: len(served.sessions) == 1)
+    assert browser.moves()
+    other.close()
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "evil.example"])  # the second by DNS rebinding
+def test_a_script_of_another_page_is_turned_away(served: studio.Studio, name: str) -> None:
+    port = served.port if name == "evil.example" else 80
+    other = Browser(served.port, name, Origin=f"http://evil.example:{port}")
+    other.reader.join(5)
+    assert other.socket.protocol.close_code == 1008
+    assert other.all("SkinnedMeshMessage") == []
+    other.close()
+    wait_for(lambda: not served.sessions)
+    own = Browser(served.port, Origin=f"http://127.0.0.1:{served.port}")  # the control
+    assert own.moves()
+    own.close()
+
+
+def test_nothing_is_sent_before_the_token_is_named(space: studio.Space) -> None:
+    guarded = studio.Studio(space, host="127.0.0.1", port=0, token=TOKEN)
+    try:
+        browser = Browser(guarded.port)
+        browser.type(token="a wrong one, but long")
+        browser.click("Enter")
+        wait_for(lambda: "that is not the token" in json.dumps(browser.got, default=str))
+        assert browser.all("SkinnedMeshMessage") == browser.all("GuiSliderMessage") == []
+        browser.type(token=TOKEN)
+        browser.click("Enter")
+        wait_for(lambda: browser.all("SkinnedMeshMessage"))
+        assert browser.moves()
+        browser.close()
+    finally:
+        guarded.stop()
+
+
+def test_a_token_is_asked_for_wherever_others_could_come_in() -> None:
+    assert [studio.token_for(host, None) for host in ("127.0.0.1", "localhost", "::1")] == [None] * 3
+    made = {studio.token_for(host, None) for host in ("0.0.0.0", "::", "192.168.1.5", "example.org")}
+    assert len(made) == 4
+    assert all(token and len(token) > 20 for token in made)
+    with pytest.raises(ValueError, match="--token has 4 characters, expected at least 12"):
+        studio.token_for("0.0.0.0", "1234")
+
+
+def test_no_browser_can_ask_for_a_public_address(served: studio.Studio) -> None:
+    assert type(served.server).request_share_url is not viser.ViserServer.request_share_url
+    assert served.server.request_share_url() is None
+    assert served.server._share_tunnel is None
+
+
+def test_a_port_in_use_is_told(space: studio.Space, served: studio.Studio) -> None:
+    with pytest.raises(OSError, match=rf"127\.0\.0\.1:{served.port}: Address already in use.*; name another --port"):
+        studio.Studio(space, host="127.0.0.1", port=served.port, token=None)
+
+
+def test_it_ends_at_a_signal_and_frees_its_port(space: studio.Space) -> None:
+    said: list[str] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end() -> None:
+        port = int(wait_for(lambda: said)[0].split(":")[3].split()[0])
+        browser = Browser(port)
+        assert browser.moves()
+        os.kill(os.getpid(), signal.SIGTERM)
+        browser.reader.join(5)
+        said.append(f"port {port}")
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    try:
+        studio.serve(space, host="127.0.0.1", port=0, token=None, say=said.append)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    ending.join()
+    assert "studio: ended" in said
+    port = next(int(line.split()[1]) for line in said if line.startswith("port"))
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_in_chromium_a_person_types_clicks_and_sees_it_move(
+    chromium: Callable[..., Any], served: studio.Studio
+) -> None:
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver.common.keys import Keys
+
+    page = chromium()
+    page.set_window_size(640, 480)
+    page.get(f"http://127.0.0.1:{served.port}/")
+
+    def field(value: str) -> Any:
+        fields = page.find_elements("css selector", "input:not([disabled])")
+        return next((each for each in fields if each.get_attribute("value") == value and each.is_displayed()), None)
+
+    text = wait_for(lambda: field(studio.FIRST))
+    text.send_keys(Keys.CONTROL, "a")
+    text.send_keys("a person kicks")
+    wait_for(lambda: session_titles(served) == ["a person kicks"])
+    pictures = set()
+    wait_for(lambda: pictures.add(hashlib.sha256(page.get_screenshot_as_png()).hexdigest()) or len(pictures) > 2)
+    next(tab for tab in page.find_elements("css selector", "[role=tab]") if tab.text == "Search").click()
+    wait_for(lambda: field("")).send_keys("a karate kick")
+
+    def play_hit() -> bool:
+        with contextlib.suppress(StaleElementReferenceException):  # the list is new after every pause
+            for button in page.find_elements("css selector", "button"):
+                if button.text.endswith(" kick"):
+                    button.click()
+                    break
+        return session_titles(served) == ["kick"]
+
+    wait_for(play_hit)
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert f"http://127.0.0.1:{served.port}/" in asked
+    own = (f"http://127.0.0.1:{served.port}/", "data:", f"blob:http://127.0.0.1:{served.port}/")
+    assert [url for url in asked if not url.startswith(own)] == []
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    page.quit()
+    wait_for(lambda: not served.sessions)
+
+
+def session_titles(served: studio.Studio) -> list[str]:
+    return [session.title for session in served.sessions.values()]
