@@ -107,3 +107,9 @@ def test_the_principal_axes_are_those_of_the_singular_values() -> None:
     place, share = distribution.principal_axes(vectors)
     assert np.allclose(np.abs(place), np.abs(u[:, :2] * s[:2]))
     assert share == pytest.approx(s[:2] ** 2 / (s**2).sum())
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    nan = float("nan")
+    tree = {"a": {"x": 1.0, "y": nan, "queries": 3}, "ci95": {"a": {"x": [0.0, 2.0], "y": [nan, nan]}}}
+    assert distribution.known(tree) == {"a": {"x": 1.0, "queries": 3}, "ci95": {"a": {"x": [0.0, 2.0]}}}

@@ -80,6 +80,12 @@ def intervals_of(tree: dict[str, Any]) -> dict[str, Any]:
     return {name: each for name, each in found.items() if each}
 
 
+def known(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of numbers and intervals without those that are NaN, which JSON does not have."""
+    found = {name: known(each) if isinstance(each, dict) else each for name, each in tree.items()}
+    return {name: each for name, each in found.items() if isinstance(each, dict | str) or not np.isnan(each).any()}
+
+
 def interval(
     values: np.ndarray, *, statistic: Callable[[np.ndarray], Any] = np.mean, repeats: int = 1000, seed: int = 0
 ) -> list[float]:

@@ -15,7 +15,7 @@ from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.store import SPLITS, Store, StoreError
 from mclip.training.arithmetic import arithmetic, there_and_back
 from mclip.training.crops import Crops, load_crops
-from mclip.training.distribution import diversity, figures_of, frechet_distance, intervals_of, linear_cka
+from mclip.training.distribution import diversity, figures_of, frechet_distance, intervals_of, known, linear_cka
 from mclip.training.evaluation import Plots, write_report
 from mclip.training.generate import latent
 from mclip.training.machine import in_bfloat16
@@ -121,7 +121,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], Plots]:  # fmt: skip
     """All figures of a run on a split of a store (default: val where it has one, else train), and what to draw.
 
-    Figures that are means or medians have 95 % intervals, in the same tree under `ci95`.
+    Figures that are means or medians have 95 % intervals, in the same tree under `ci95`. What is not known is left out.
 
     `queries` is a JSON list of {"text", "clip"} or {"text", "clips"}: phrases with the sequences they should find,
     through the motion encoder and through decoding and encoding back. `classes` as `mclip recognise` takes them. Both
@@ -156,7 +156,7 @@ def evaluate(
         confusion_KK=confusion(result.z_WC, gallery.categories_W, class_KC, names),
         z_WC=result.z_WC, shown_W=shown(gallery),
     )  # fmt: skip
-    return header | figures_of(tree) | {"ci95": intervals_of(tree)}, plots
+    return header | known(figures_of(tree) | {"ci95": intervals_of(tree)}), plots
 
 
 def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def evaluate_once(
     figures, plots = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)
     figures |= {"made_of": made_of}
     write_report(run, store, figures, plots)
-    write_aside(file, json.dumps(figures, indent=2) + "\n")
+    write_aside(file, json.dumps(figures, indent=2, allow_nan=False) + "\n")
     windows, split = figures["windows"], figures["split"]
     return figures, f"evaluate: {windows:,} windows of split {split} done, in {file} and {page}"
 
