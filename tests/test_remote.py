@@ -1,5 +1,6 @@
 """A store on S3: a real server of its protocol on the loopback, reached through zarr's own stores."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ def bucket(monkeypatch):
     s3fs.S3FileSystem().makedirs("motions", exist_ok=True)
     yield "s3://motions"
     server.stop()
+    # aiohttp's sessions warn when they are collected: here, where that is ignored, and not in somebody else's test.
+    s3fs.S3FileSystem.clear_instance_cache()
+    gc.collect()
 
 
 def test_prepare_status_and_validate_work_on_s3_and_give_the_local_arrays(
