@@ -136,7 +136,6 @@ def prepare(
     """
     from mclip.pipeline import labels as label_files
     from mclip.pipeline import prepare as stage
-    from mclip.pipeline import sources
     from mclip.pipeline import stage as stages
     from mclip.pipeline import store as stores
 
@@ -149,7 +148,8 @@ def prepare(
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))
         return
     found = label_files.read_labels(labels, split)
-    sources.require_source(source)
+    if replace or not stores.is_store(store):
+        stage.require_motions(source, only)  # before a store is emptied, or made for nothing
     with stores.one_writer(store, take_over=take_over):
         if replace:
             stores.delete_store(store)

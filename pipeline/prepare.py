@@ -81,6 +81,21 @@ def matches(name: str, word: str) -> bool:
     return fnmatch(name, word) if any(sign in word for sign in "*?[") else word in name
 
 
+def require_motions(source: Path, only: Sequence[str] = ()) -> None:
+    """ValueError when a source has no recording that could be prepared."""
+    if not any(True for _ in chosen(sources.recordings(source), only, 1)):
+        raise no_motions(source, only)
+
+
+def no_motions(source: Path, only: Sequence[str]) -> ValueError:
+    """What to say of a source without recordings."""
+    which = f" whose path has {' or '.join(only)}" if only else ""
+    return ValueError(
+        f"{source}: no {', '.join(sources.MOTIONS)} file or archive below this folder{which}; "
+        "expected AMASS's SET/SUBJECT/CLIP_poses.npz"
+    )
+
+
 def prepare(
     source: Path,
     store: Store,
@@ -103,10 +118,7 @@ def prepare(
     plan = read_plan(store)
     changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
     if not plan.name:
-        raise ValueError(
-            f"{source}: no {', '.join(sources.MOTIONS)} file or archive below this folder"
-            f"{f' whose path has {only}' if only else ''}; expected AMASS's SET/SUBJECT/CLIP_poses.npz"
-        )
+        raise no_motions(source, only)
     if changes.changed:
         admit_changes(store, changes, replace_changed=replace_changed)
     if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):

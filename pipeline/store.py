@@ -340,8 +340,8 @@ def local_lock(url: str) -> Iterator[None]:
     try:
         holder.write_bytes(claim())
         yield
-        holder.unlink(missing_ok=True)
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from mclip.cli import cli
 from mclip.pipeline import prepare as stage
 from mclip.pipeline import rotations
 from mclip.pipeline.amass import read_motion, resample
@@ -306,6 +308,21 @@ def test_a_folder_without_motions_is_refused_with_what_was_expected(tmp_path):
         ValueError, match=r"empty: no .npz, .npy, .bvh file or archive below .*SET/SUBJECT/CLIP_poses.npz"
     ):
         run(tmp_path / "empty", tmp_path / "s.zarr")
+
+
+def test_a_source_without_motions_leaves_nothing_behind_and_empties_no_store(tmp_path, prepared, amass_folder):
+    (tmp_path / "empty").mkdir()
+    before, files = files_of(Path(prepared.url)), set(tmp_path.iterdir())
+    for words in (
+        [str(tmp_path / "empty"), str(tmp_path / "new.zarr")],
+        [str(amass_folder), str(tmp_path / "new.zarr"), "--only", "nowhere"],
+        [str(tmp_path / "empty"), prepared.url, "--replace"],
+    ):
+        result = CliRunner().invoke(cli, ["prepare", *words])
+        assert result.exit_code == 1
+        assert "no .npz, .npy, .bvh file or archive below this folder" in result.output
+    assert set(tmp_path.iterdir()) == files
+    assert files_of(Path(prepared.url)) == before
 
 
 @pytest.mark.parametrize(
