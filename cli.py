@@ -46,8 +46,11 @@ class Group(click.Group):
         super().add_command(cmd, name)
 
 
-def finish(*summaries: Any) -> None:
-    """Print the summary lines of a stage; exit code 1 when something failed."""
+def finish(store: Any, *summaries: Any) -> None:
+    """Print the summary lines of a stage, and keep them for `mclip status`; exit code 1 when something failed."""
+    from mclip.pipeline.status import record_runs
+
+    record_runs(store, summaries)
     for summary in summaries:
         click.echo(summary)
     if any(summary.failed for summary in summaries):
@@ -159,7 +162,7 @@ def prepare(
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {stages.peak_memory()}")
-    finish(summary)
+    finish(opened, summary)
 
 
 @cli.group(cls=Group)
@@ -263,7 +266,7 @@ def render(
             click.echo(f"contact sheet: {sheet}")
         if export:
             click.echo(pictures.export_pictures(opened, export))
-    finish(summary)
+    finish(opened, summary)
 
 
 @cli.command()
@@ -301,7 +304,7 @@ def embed(
         click.echo(f"cut to {encoder.context} tokens: {stage.cut_texts(opened, encoder.name)} texts")
         for name, figure in stage.zero_shot(opened, encoder.name).items():
             click.echo(f"text -> picture {name}: {figure:.2f}")
-    finish(*summaries)
+    finish(opened, *summaries)
 
 
 def config_options(command: Command) -> Command:
@@ -640,7 +643,7 @@ def studio(run: Path, store: str | None, body: str, classes: str, host: str, por
 @cli.command()
 @store_argument
 def status(store: str) -> None:
-    """Draw the chain of STORE with what is done, pending and failed.
+    """Draw the chain of STORE with what is done, pending and failed, its size, and how fast each stage last went.
 
     \b
     Example: mclip status store.zarr

@@ -31,9 +31,8 @@ from mclip.pipeline.store import (
     REPLACED,
     SPLITS,
     Store,
-    beside,
-    is_local,
     is_store,
+    journal,
     open_store,
 )
 from mclip.pipeline.windows import index
@@ -134,7 +133,7 @@ def prepare(
             store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
             how=options.resample,
         )  # fmt: skip
-    manifest_file(store).write_text("".join(manifest(store)), encoding="utf-8")
+    journal(store.url, "manifest").write_text("".join(manifest(store)), encoding="utf-8")
     refused = len(plan.unusable)
     return replace(summary, failed=summary.failed + refused, skipped=summary.skipped - refused)
 
@@ -270,14 +269,9 @@ def account(store: Store) -> str:
     )
 
 
-def manifest_file(store: Store) -> Path:
-    """Where a store's manifest lies: in a local store's folder; a remote store's in the current one."""
-    return Path(store.url) / "manifest.jsonl" if is_local(store.url) else beside(store.url, ".manifest.jsonl")
-
-
 def record(store: Store, lines: Iterable[str]) -> None:
     """Append lines to the manifest as items are marked; at the end of a run it is written anew, in order."""
-    with manifest_file(store).open("a", encoding="utf-8") as file:
+    with journal(store.url, "manifest").open("a", encoding="utf-8") as file:
         file.writelines(lines)
 
 

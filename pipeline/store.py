@@ -308,6 +308,17 @@ def beside(url: str, ending: str) -> Path:
     return (Path(url) if is_local(url) else Path(PurePosixPath(url).name)).with_suffix(ending)
 
 
+def journal(url: str, name: str) -> Path:
+    """Where a store's JSON lines of a kind lie: in a local store's folder; a remote store's in the current one."""
+    return Path(url) / f"{name}.jsonl" if is_local(url) else beside(url, f".{name}.jsonl")
+
+
+def disk_size(url: str) -> int:
+    """Bytes of all files or objects of a store."""
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return int(filesystem.du(path))
+
+
 def refuse_foreign_folder(location: str) -> None:
     """StoreError when a local path holds files already: a store is never mixed with them."""
     path = Path(location)

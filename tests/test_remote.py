@@ -1,6 +1,7 @@
 """A store on S3: a real server of its protocol on the loopback, reached through zarr's own stores."""
 
 import gc
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def test_prepare_status_and_validate_work_on_s3_and_give_the_local_arrays(
     assert "5 sequences done" in first.output
     again = runner.invoke(cli, ["prepare", str(amass_folder), url])
     assert "0 sequences done, 5 skipped" in again.output
-    assert "5 of 5 sequences" in runner.invoke(cli, ["status", url]).output
+    told = runner.invoke(cli, ["status", url]).output
+    assert "5 of 5 sequences" in told
+    assert re.search(r"\d\.\d MB\n", told)
+    assert " 0.0 MB" not in told
     assert runner.invoke(cli, ["validate", url]).output == f"{url}: sound\n"
     remote = open_store(url)
     for path in ("motion/rot6d", "motion/trans", "sequences/sha256", "windows/labelset"):
