@@ -156,25 +156,26 @@ def read_table(path: Path) -> Labels:
         categories = tuple(each.strip() for each in str(row.get("category") or "").split("|") if each.strip())
         add_span(spans, key, Span(clean(row["text"]), start, end, categories, path.name), passed_over)
         if row.get("split"):
-            split[key] = checked_split(str(row["split"]), f"{path}: line {line}")
+            add_split(split, key, str(row["split"]), f"{path}: line {line}")
     return Labels(spans, split, passed_over)
 
 
 def read_split(path: Path) -> dict[str, str]:
     """Split by sequence key, or by a folder of them: a .csv or .jsonl with `path` and `split`. LabelError."""
-    found = {}
+    found: dict[str, str] = {}
     for line, row in rows_of(path):
         if not isinstance(row, dict) or not row.get("path"):
             raise LabelError(f"{path}: line {line} has no `path`: expected path,split")
-        found[sequence_key(str(row["path"]))] = checked_split(str(row.get("split")), f"{path}: line {line}")
+        add_split(found, sequence_key(str(row["path"])), str(row.get("split")), f"{path}: line {line}")
     return found
 
 
-def checked_split(name: str, where: str) -> str:
-    """A split's name, or LabelError."""
+def add_split(splits: dict[str, str], key: str, name: str, where: str) -> None:
+    """Add a sequence's split; LabelError when it is none, or when the sequence has another one already."""
     if name not in ("train", "val", "test"):
         raise LabelError(f"{where}: split {name!r}, expected train, val or test")
-    return name
+    if splits.setdefault(key, name) != name:
+        raise LabelError(f"{where}: {key} is in {name}, and in {splits[key]} further up; a sequence has one split")
 
 
 def add_span(spans: dict[str, tuple[Span, ...]], key: str, span: Span, passed_over: Counter[str]) -> None:
@@ -245,6 +246,7 @@ def read_babel(folder: Path) -> Labels:
     passed_over: Counter[str] = Counter()
     # BABEL's extra_*.json hold second opinions on sequences of the plain files: those come first and stay.
     for file in sorted(files, key=lambda file: file.stem.startswith("extra_")):
+        seen: set[str] = set()
         for entry in read_json(file).values():
             try:
                 key, found = babel_entry(entry, passed_over)
@@ -253,6 +255,9 @@ def read_babel(folder: Path) -> Labels:
                 continue
             if key in split and split[key] != file.stem.removeprefix("extra_"):
                 raise LabelError(f"{file}: {key} is in {split[key]}.json too; a sequence has one split")
+            if key in seen and found:
+                passed_over[f"{file.name}: a second entry of the same sequence"] += len(found)
+            seen.add(key)
             spans.setdefault(key, found)
             split.setdefault(key, file.stem.removeprefix("extra_"))
     return Labels(spans, split, passed_over)
@@ -261,12 +266,21 @@ def read_babel(folder: Path) -> Labels:
 def read_json(file: Path) -> dict[str, dict[str, object]]:
     """A BABEL file's entries; LabelError when it is no JSON object."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        entries = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=without_twins)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise LabelError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(entries, dict):
         raise LabelError(f"{file}: a JSON {type(entries).__name__}, expected BABEL's object of entries")
     return entries
+
+
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError when a key stands twice, of which readers keep the last and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{twice!r} stands there twice")
+    return found
 
 
 def babel_entry(entry: Mapping[str, Any], passed_over: Counter[str]) -> tuple[str, tuple[Span, ...]]:
@@ -312,9 +326,9 @@ def like(word: str, other: str) -> str:
 
 def frame_range(span: Span, frames: int, fps: float) -> tuple[int, int]:
     """Frames (first, one past last) whose time lies in [start, end), cut to the sequence."""
-    first = math.ceil(span.start * fps - 1e-6)
-    last = frames if math.isinf(span.end) else math.ceil(span.end * fps - 1e-6)
-    return max(first, 0), min(last, frames)
+    # Cut before rounding: infinity is no integer, and 1e300 s is more frames than an array can hold.
+    first, last = (math.ceil(min(seconds * fps - 1e-6, frames)) for seconds in (span.start, span.end))
+    return max(first, 0), last
 
 
 def crop_members(

@@ -4,6 +4,7 @@ A recording's name is its path below the source, '/' between folders; for one in
 and its path in there. Names alone find the bytes again, so a worker needs only them.
 """
 
+import errno
 import functools
 import io
 import os
@@ -53,7 +54,11 @@ def recordings(source: Path) -> Iterator[Recording]:
     root = root_of(source)
     for name in [source.name] if source.is_file() else names_below(source):
         try:
-            stat = os.stat(os.path.join(root, name))
+            stat = os.stat(root / name)
+            if not os.access(
+                root / name, os.R_OK
+            ):  # known by no size and time, so that a run notices when it can be read
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             yield Recording(name, reason=amass.plain(error))
             continue

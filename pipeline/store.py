@@ -342,6 +342,7 @@ def local_lock(url: str) -> Iterator[None]:
     """`one_writer` by the operating system's file lock, with the holder's name in a file beside it."""
     holder = Path(f"{url.rstrip('/')}.lock")
     holder.parent.mkdir(parents=True, exist_ok=True)
+    refuse_read_only(Path(url))
     lock = FileLock(f"{holder}.flock", timeout=0)
     try:
         lock.acquire()
@@ -354,6 +355,15 @@ def local_lock(url: str) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def refuse_read_only(store: Path) -> None:
+    """StoreError when this account may not write to a store's folder, or to the one that it lies in."""
+    for folder in (store, store.parent):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise StoreError(
+                f"{store}: this account may not write to {folder}: make it writable, or name another store"
+            )
 
 
 @contextlib.contextmanager

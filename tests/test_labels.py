@@ -79,6 +79,46 @@ def test_extra_files_do_not_replace_the_first_opinion(tmp_path):
     assert [span.text for span in labels.spans["A/b"]] == ["first"]
 
 
+def test_an_id_that_stands_twice_is_refused_by_name(tmp_path):
+    (tmp_path / "train.json").write_text('{"7": {"babel_sid": 7}, "8": {}, "7": {"babel_sid": 7}}')
+    with pytest.raises(LabelError, match=r"train.json: cannot be read as JSON \('7' stands there twice\)"):
+        read_babel(tmp_path)
+
+
+def test_a_second_entry_of_a_sequence_is_passed_over_and_counted(tmp_path):
+    one, two = (babel_entry("A/b.npz", sequence=[{"raw_label": text, "act_cat": None}]) for text in ("one", "two"))
+    labels = read_babel(write_babel(tmp_path, train=[one, two]))
+    assert [span.text for span in labels.spans["A/b"]] == ["one"]
+    assert dict(labels.passed_over) == {"train.json: a second entry of the same sequence": 1}
+
+
+def test_rows_of_one_path_are_all_kept_but_may_not_disagree_on_its_split(tmp_path):
+    (tmp_path / "own.csv").write_text("path,text,split\nA/b,walks,val\nA/b_poses.npz,walks,val\nA/b,sits,\n")
+    labels = read_labels([tmp_path / "own.csv"])
+    assert [span.text for span in labels.spans["A/b"]] == ["walks", "walks", "sits"]
+    assert joined(span.text for span in labels.spans["A/b"]) == "sits and walks"
+    for name, text in (
+        ("own.csv", "path,text,split\nA/b,x,val\nA/b,y,test\n"),
+        ("s.csv", "path,split\nA/b,val\nA/b,test\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    expected = "line 3: A/b is in test, and in val further up; a sequence has one split"
+    with pytest.raises(LabelError, match=f"own.csv: {expected}"):
+        read_labels([tmp_path / "own.csv"])
+    with pytest.raises(LabelError, match=f"s.csv: {expected}"):
+        label_files.read_split(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "crops"),
+    [(3.0, 1e9, [False, True, True]), (3.0, 1e308, [False, True, True]), (0.0, 1e308, [True, True, True]),
+     (1e9, 2e9, [False] * 3), (1e300, 1e308, [False] * 3), (4.0, 5.0, [False] * 3)],
+)  # fmt: skip
+def test_spans_beyond_the_clip_hold_for_what_there_is_of_it(start, end, crops):
+    members = crop_members([Span("x", start, end)], first_frame=0, shifts=61, crop=60, frames=120, fps=30.0)
+    assert members[[30, 31, 60], 0].tolist() == crops
+
+
 def test_megabyte_strings_are_cut(tmp_path):
     huge = babel_entry("A/b.npz", sequence=[{"raw_label": "x" * (1 << 20), "act_cat": None}])
     assert len(read_babel(write_babel(tmp_path, train=[huge])).spans["A/b"][0].text) == 1000

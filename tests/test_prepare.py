@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -525,6 +526,53 @@ def test_a_disk_that_fills_up_stops_the_run_plainly_and_the_same_command_goes_on
     assert (summary.done, summary.failed) == (24, 0)
     assert arrays_of(store) == arrays_of(run(many, tmp_path / "whole.zarr")[0])
     assert validate(store) == []
+
+
+def bound_by_modes(*words: object) -> subprocess.CompletedProcess:
+    """`mclip` as a user whom file modes bind: root without the capabilities that lead around them."""
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() == 0 and setpriv is None:
+        pytest.skip("root reads and writes everything: needs setpriv of util-linux")
+    bound = [setpriv, "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*bound, sys.executable, "-m", "mclip.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_an_unreadable_file_fails_by_name_and_is_prepared_once_it_can_be_read(tmp_path, amass_folder):
+    file, url = amass_folder / "KIT/3/kick_poses.npz", tmp_path / "s.zarr"
+    file.chmod(0)
+    for done in (4, 0):  # and again: nothing is added
+        told = bound_by_modes("prepare", amass_folder, url)
+        assert f"{done} sequences done" in told.stdout, told.stderr
+        assert len(open_store(url).strings("sequences/name")) == 5
+    assert open_store(url).attributes("prepare")["failures"] == {
+        "sequences/done[2]": "KIT/3/kick_poses.npz: Permission denied"
+    }
+    assert validate(open_store(url)) == []
+    file.chmod(0o644)
+    assert "1 sequences done" in bound_by_modes("prepare", amass_folder, url).stdout
+    assert open_store(url).attributes("prepare")["failures"] == {}
+
+
+def test_a_read_only_store_is_refused_by_name_and_stays_sound(prepared, amass_folder, write_amass):
+    url = Path(prepared.url)
+    write_amass(amass_folder / "NEW/a_poses.npz")
+    before = files_of(url)
+    for path in (url, *url.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
+    told = bound_by_modes("prepare", amass_folder, url)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert f"{url}: this account may not write to {url}: make it writable" in told.stderr
+    assert files_of(url) == before
+    assert bound_by_modes("validate", url).stdout == f"{url}: sound\n"
+    url.chmod(0o755)
+    assert (
+        "Permission denied" in bound_by_modes("prepare", amass_folder, url).stderr
+    )  # the arrays below are not ours yet
+    assert validate(open_store(url)) == []
+    for path in url.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o200)
+    assert "1 sequences done, 5 skipped" in bound_by_modes("prepare", amass_folder, url).stdout
 
 
 def test_fuzzed_files_are_done_or_failed_by_name_and_never_half(tmp_path, write_amass):
