@@ -96,6 +96,36 @@ def test_conversions_are_those_of_pytorch3d(dtype):
     assert (rotations.axis_angle_to_quaternion(vector) - theirs.axis_angle_to_quaternion(vector)).abs().max() < close
 
 
+EDGES = (0.0, 1e-12, 1e-8, 1e-6, 1e-4, 1e-3, math.pi - 1e-3, math.pi - 1e-6, math.pi, math.pi + 1e-6, 2 * math.pi)
+
+
+@pytest.mark.pytorch3d
+@pytest.mark.parametrize("angle", EDGES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_conversions_near_zero_and_at_pi_are_those_of_pytorch3d(dtype, angle):
+    theirs = pytest.importorskip("pytorch3d.transforms")
+    axes = np.concatenate((np.eye(3), -np.eye(3), np.random.default_rng(0).normal(size=(200, 3))))
+    vector = torch.from_numpy(turns(axes, angle)).to(dtype)
+    close = TOLERANCE[dtype]
+
+    def differ(name: str, given_: torch.Tensor, other: str = "") -> float:
+        return float((getattr(rotations, name)(given_) - getattr(theirs, other or name)(given_)).abs().max())
+
+    quaternion = theirs.axis_angle_to_quaternion(vector)
+    matrix = theirs.quaternion_to_matrix(quaternion)
+    six = theirs.matrix_to_rotation_6d(matrix)
+    assert differ("axis_angle_to_quaternion", vector) < close
+    assert differ("axis_angle_to_matrix", vector) < close
+    assert differ("quaternion_to_matrix", quaternion) < close
+    assert differ("matrix_to_rot6d", matrix, "matrix_to_rotation_6d") == 0
+    assert differ("rot6d_to_matrix", six, "rotation_6d_to_matrix") < close
+    # Back, signs and whole turns are free: what is compared is the rotation.
+    back = (rotations.matrix_to_quaternion(matrix) * theirs.matrix_to_quaternion(matrix)).sum(-1)
+    assert (back.abs() - 1).abs().max() < close
+    for ours in (rotations.matrix_to_axis_angle(matrix), rotations.quaternion_to_axis_angle(quaternion)):
+        assert (theirs.axis_angle_to_matrix(ours) - matrix).abs().max() < 3 * close
+
+
 @given(directions, directions, st.floats(0, 1), st.floats(0, 3.1))
 def test_slerp_is_scipys(start, end, weight, angle):
     a, b = Rotation.from_rotvec(turns(start, angle)), Rotation.from_rotvec(turns(end, 0.5))
