@@ -24,8 +24,9 @@ def cluster_of(kind: str, jobs: int, options: dict[str, Any]) -> Any:
     from dask_jobqueue import SLURMCluster  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     cluster = SLURMCluster(
-        cores=1, processes=1, memory="4GB", **{name: value for name, value in options.items() if value}
-    )
+        cores=1, processes=1, memory="4GB", scheduler_options={"dashboard_address": None},
+        **{name: value for name, value in options.items() if value},
+    )  # fmt: skip
     cluster.scale(jobs=jobs)
     return cluster
 
@@ -37,6 +38,7 @@ def cluster_of(kind: str, jobs: int, options: dict[str, Any]) -> Any:
 @click.option("--account", help="SLURM's account.")
 @click.option("--queue", help="SLURM's partition.")
 @click.option("--walltime", help="A job's time, HH:MM:SS.")
+@click.option("--interface", help="Network that nodes see each other by, as ib0.")
 def main(words: tuple[str, ...], kind: str, jobs: int, **options: Any) -> None:
     """Run `mclip prepare WORDS` on a cluster."""
     with cluster_of(kind, jobs, options) as cluster:
