@@ -416,7 +416,10 @@ def generate(
     from mclip.training import generate as generation
     from mclip.training.run import load_run
 
-    prompts = [*texts, *generation.prompts_in(file or ())]
+    try:
+        prompts = [*texts, *generation.prompts_in(file or ())]
+    except UnicodeDecodeError as error:
+        raise Refusal(f"{file.name}: is no text in UTF-8 ({error}): name another file, or save it as UTF-8") from error
     if not prompts:
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:

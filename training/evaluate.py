@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mclip.pipeline.documents import read_object, read_text
 from mclip.pipeline.embed import unit
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.store import SPLITS, Store, StoreError
@@ -161,9 +162,15 @@ def evaluate(
 
 def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict[str, Any]:
     """How often phrases find the sequences they should, through the motion encoder and decoded and encoded back."""
-    asked = json.loads(queries.read_text(encoding="utf-8"))
-    expected = [entry.get("clips") or [entry["clip"]] for entry in asked]
-    query = encoder.encode_texts([entry["text"] for entry in asked]).numpy()
+    try:
+        asked = [(entry["text"], entry.get("clips") or [entry["clip"]]) for entry in json.loads(read_text(queries))]
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        expected_form = 'a JSON list of {"text": ..., "clip": ...}'
+        raise ValueError(f"--queries {queries}: expected {expected_form}, found otherwise ({error!r})") from error
+    if not asked:
+        raise ValueError(f'--queries {queries}: expected a JSON list of {{"text": ..., "clip": ...}}, found none')
+    texts, expected = [text for text, _ in asked], [clips for _, clips in asked]
+    query = encoder.encode_texts(texts).numpy()
     return {
         "queries": len(asked),
         "through_encoder": hit_rate(gallery, query, expected),
@@ -176,13 +183,13 @@ def evaluate_once(
 ) -> tuple[dict[str, Any], str]:
     """`evaluate` into RUN/evaluation.json and RUN/report.html, or what lies there already for the same; and a line."""
     file, page = run.folder / EVALUATION, run.folder / REPORT
-    asked = queries.read_text(encoding="utf-8") if queries else None
+    asked = read_text(queries) if queries else None
     names = classes_of(classes) if classes else None
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, asked, names])
     made_of = hashlib.sha256(identity.encode()).hexdigest()[:16]
     if file.exists() and page.exists() and not replace:
-        figures = json.loads(file.read_text(encoding="utf-8"))
-        if figures["made_of"] == made_of:
+        figures = read_object(file, remedy="pass --replace to measure again")
+        if figures.get("made_of") == made_of:
             return figures, f"evaluate: nothing to do, {file} is there"
     encoder = run.load_encoder() if queries or classes else None
     figures, plots = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)

@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.body import load_body
+from mclip.pipeline.documents import read_object
 from mclip.pipeline.render import window_pictures
 from mclip.pipeline.store import Store
 from mclip.training.config import TERMS
 from mclip.training.evaluate import crops_of, default_split, label_sets, reconstructed, text_vectors
 from mclip.training.generate import MANIFEST, encode, in_place, motion_vector
+from mclip.training.journal import points, read_journal
 from mclip.training.metrics import geodesic_deg, mpjpe_mm
 from mclip.training.motion import MOTION_FILES, Motion, motion_of_rows, read
 from mclip.training.page import SCRIPT, TEMPLATE, Card, Page, Section, side_by_side
@@ -106,7 +108,9 @@ def generated_section(run: Run, folder: Path, around: Neighbours) -> Section:
     file = folder / MANIFEST
     if not file.exists():
         raise ValueError(f"{folder}: no {MANIFEST} in it; expected what `mclip generate ... --out {folder}` writes")
-    made = json.loads(file.read_text(encoding="utf-8"))
+    made = read_object(file, remedy=f"delete it and make {folder} again")
+    if not {"request", "motions"} <= set(made):
+        raise ValueError(f"{file}: found {sorted(made)}, expected request and motions: make {folder} again")
     kind, cards = made["request"]["kind"], []
     for entry in made["motions"]:
         data = next((folder / name for name in entry["files"] if name.endswith(MOTION_FILES)), None)
@@ -118,12 +122,13 @@ def generated_section(run: Run, folder: Path, around: Neighbours) -> Section:
 
 def curves(run: Run) -> str:
     """The run's losses over steps as SVG."""
-    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_journal(run.folder / "metrics.jsonl")
+    if not lines:  # an imported run
+        return ""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for term in TERMS:
-        points = [(line["step"], line[f"loss/{term}"]) for line in lines if f"loss/{term}" in line]
-        left.semilogy(*zip(*points, strict=True), label=term)
+        left.semilogy(*points(lines, f"loss/{term}"), label=term)
     left.set(xlabel="step", title="losses, not weighted")
     left.legend(fontsize=8)
     errors = [(line["step"], v) for line in lines for name, v in line.items() if name.endswith("/mpjpe_mm")]
@@ -153,7 +158,7 @@ def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path]
     split = split or default_split(store)
     manifests = "".join((folder / MANIFEST).read_text() for folder in folders if (folder / MANIFEST).exists())
     evaluation = run.folder / EVALUATION
-    figures = json.loads(evaluation.read_text()) if evaluation.exists() else {}
+    figures = read_object(evaluation, remedy="delete it and run `mclip evaluate` again") if evaluation.exists() else {}
     looks = TEMPLATE.read_text(encoding="utf-8") + SCRIPT.read_text(encoding="utf-8")
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, most, manifests, figures, looks])
     made_of = hashlib.sha256(identity.encode()).hexdigest()

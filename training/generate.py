@@ -4,6 +4,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from mclip.pipeline.amass import resample
 from mclip.pipeline.atomic import by_rename
+from mclip.pipeline.documents import read_object, read_text
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.prepare import facing_front
 from mclip.pipeline.render import tile
@@ -220,7 +222,7 @@ def table_in(file: Path, columns: Sequence[str], *, source: str = "text") -> lis
     A row whose `motion_source` is `data` means clips of the store by their labels, as the release reads it; `source` is
     that of a table without the column.
     """
-    with file.open(encoding="utf-8-sig", newline="") as opened:
+    with io.StringIO(read_text(file), newline="") as opened:
         reader = csv.DictReader(opened, skipinitialspace=True)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
@@ -335,7 +337,8 @@ class Request:
 
     def is_in(self, file: Path) -> bool:
         """Whether a file of the folder says that it was this request."""
-        return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("request") == asdict(self)
+        remedy = "delete it and run the same command again"
+        return file.exists() and read_object(file, remedy=remedy).get("request") == asdict(self)
 
 
 def request_of(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mclip.pipeline.documents import read_text
 from mclip.training.run import RunError, read_config, write_aside
 
 
@@ -67,8 +68,11 @@ def read_journal(file: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, none where there is no file; a last line that a kill cut short is left out."""
     if not file.exists():
         return []
-    *whole, _ = file.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in whole]
+    *whole, _ = read_text(file).split("\n")
+    try:
+        return [json.loads(line) for line in whole]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: damaged ({error}): delete the lines that are no JSON") from error
 
 
 def draw_curves(file: Path, picture: Path) -> None:

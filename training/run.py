@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mclip.pipeline.documents import read_object
 from mclip.pipeline.encoder import Encoder, load_encoder
 from mclip.pipeline.store import version
 from mclip.training.config import METRICS, ModelConfig
@@ -149,14 +150,10 @@ def git_commit() -> str | None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a run; RunError naming `mclip train` when there is none."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{folder}: no run here (no config.json); `mclip train STORE {folder}` makes one") from None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder / 'config.json'}: damaged ({error})") from error
-    assert isinstance(config, dict)
-    return config
+    file = folder / "config.json"
+    if not file.is_file():
+        raise RunError(f"{folder}: no run here (no config.json); `mclip train STORE {folder}` makes one")
+    return read_object(file, remedy="restore it, or train again with --replace")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -166,9 +163,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """state.json of a checkpoint: step, steps, z_length, and the figures of a validation where there was one."""
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    assert isinstance(state, dict)
-    return state
+    return read_object(checkpoint / "state.json", remedy=WAY_OUT)
 
 
 def best_by(folder: Path) -> str:
@@ -205,7 +200,11 @@ def load_run(folder: Path, device: torch.device | str = "cpu", *, best: bool = F
     if not found:
         raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
     chosen = (best_checkpoint(folder) if best else None) or found[-1]
-    model = MotionClip(ModelConfig(**config["model"]))
+    try:
+        sizes = ModelConfig(**config["model"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder / 'config.json'}: names no model of this mclip ({error}): restore it") from error
+    model = MotionClip(sizes)
     load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
     return Run(folder, config, model.eval().requires_grad_(False).to(device), read_state(chosen))
 

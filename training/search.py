@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.documents import read_text
 from mclip.pipeline.embed import unit
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.labels import BABEL_60
@@ -163,7 +164,7 @@ def names_in(file: Path) -> list[str]:
             f"--classes {file}: no such file; expected babel60, babel120, a text file of one class a line, or BABEL's "
             f"{BABEL_NAMES}"
         )
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     names = ranked_names(file, text) if file.suffix == ".json" else [line.split("#")[0] for line in text.splitlines()]
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     if len(names) < 2:

@@ -1,0 +1,95 @@
+"""Damaged files of text and JSON, of a run folder above all, are named with a way out and no traceback."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mclip.cli import cli
+from mclip.pipeline.store import Store
+from mclip.training.evaluate import evaluate_once
+from mclip.training.gallery import curves, write_gallery
+from mclip.training.run import Run, load_run
+
+
+def refused(*words: object) -> str:
+    told: Result = CliRunner().invoke(cli, [str(word) for word in words])
+    assert told.exit_code == 1, told.output
+    assert isinstance(told.exception, SystemExit), told.exception
+    return told.output
+
+
+@pytest.fixture
+def folder(run: Run, tmp_path: Path) -> Path:
+    """A copy of a trained run, to be damaged."""
+    return Path(shutil.copytree(run.folder, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("content", [b'{"model": ', b"[]", b"\xff\xfe", b"{}", b'{"model": {"bogus": 1}}'])
+def test_a_damaged_config_is_named_with_a_way_out(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    told = refused("generate", folder, "walk")
+    assert str(folder / "config.json") in told
+    assert "restore it" in told
+
+
+@pytest.mark.parametrize("content", [b'{"step": 6', b"[]"])
+def test_a_damaged_state_is_named_with_a_way_out(folder: Path, content: bytes) -> None:
+    for state in folder.glob("checkpoints/*/state.json"):
+        state.write_bytes(content)
+    told = refused("generate", folder, "walk")
+    assert "state.json: damaged" in told
+    assert "delete this checkpoint's folder" in told
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_damaged_figures_are_named_with_a_way_out(folder: Path, store: Store, tmp_path: Path, content: str) -> None:
+    evaluate_once(load_run(folder), store, split=None, queries=None, replace=False)
+    (folder / "evaluation.json").write_text(content)
+    assert "evaluation.json: damaged" in refused("evaluate", folder, store.url)
+    assert "evaluation.json: damaged" in refused("gallery", folder, store.url, "--page", tmp_path / "page.html")
+
+
+def test_a_run_without_metrics_has_a_gallery_without_curves(folder: Path, store: Store, tmp_path: Path) -> None:
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    line = write_gallery(load_run(folder), store, tmp_path / "page.html", folders=(), split=None, most=1)
+    assert line.startswith("gallery: 2 motions") or line.startswith("gallery: 1 motions")
+    assert 'class="curves"' not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_curves_are_drawn_of_the_whole_lines_that_a_kill_left(folder: Path) -> None:
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss/total": 2.0, "loss/rotations": 1.0}\n{"step": 2, "lo')
+    assert "<svg" in curves(load_run(folder))
+    (folder / "metrics.jsonl").write_text("garbage\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: damaged .*delete the lines"):
+        curves(load_run(folder))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "RUN", "--file", "FILE"),
+        ("edit", "RUN", "--file", "FILE"),
+        ("recognise", "RUN", "a.npz", "--classes", "FILE"),
+        ("evaluate", "RUN", "STORE", "--queries", "FILE"),
+    ],
+)
+def test_a_picture_in_place_of_a_text_is_named(run: Run, store: Store, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+    for_words = {"RUN": run.folder, "FILE": tmp_path / "picture.png", "STORE": store.url}
+    assert f"{tmp_path / 'picture.png'}: is no text in UTF-8" in refused(*(for_words.get(each, each) for each in words))
+
+
+@pytest.mark.parametrize("content", ["[", "{}", '[{"text": "walk"}]', "3"])
+def test_queries_of_another_form_are_refused_by_name(run: Run, store: Store, tmp_path: Path, content: str) -> None:
+    (tmp_path / "queries.json").write_text(content)
+    told = refused("evaluate", run.folder, store.url, "--queries", tmp_path / "queries.json")
+    assert "queries.json: expected a JSON list of" in told
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_damaged_list_of_motions_is_named(run: Run, store: Store, tmp_path: Path, content: str) -> None:
+    (tmp_path / "motions.json").write_text(content)
+    told = refused("gallery", run.folder, store.url, tmp_path, "--page", tmp_path / "page.html")
+    assert str(tmp_path / "motions.json") in told
