@@ -23,10 +23,12 @@ def check(folder: Path, second_run: str) -> list[str]:
         "a second run does nothing": set(again) == {"0"} and "0 of" in second_run,
     }
     if "phrases" in figures:
-        for way in ("through_encoder", "decoded_back"):
+        # Twenty phrases move by two or three from one training to the next of the same recipe, when sums are rounded
+        # otherwise: the bounds of what is decoded are what a broken one misses, the record has the figures.
+        for way, first, third in (("through_encoder", 0.7, 0.85), ("decoded_back", 0.6, 0.7)):
             found = figures["phrases"][way]
-            promised[f"phrases {way}: R@1 at least 0.7, R@3 at least 0.85"] = (
-                found["R@1"] >= 0.7 and found["R@3"] >= 0.85
+            promised[f"phrases {way}: R@1 at least {first}, R@3 at least {third}"] = (
+                found["R@1"] >= first and found["R@3"] >= third
             )
     for promise, kept in promised.items():
         print(f"{'ok ' if kept else 'NOT'} {promise}")
