@@ -128,8 +128,8 @@ def test_the_generator_decides_and_off_is_off(kind):
     motion, mask = motion_of(4, lengths=(8,) * 12)
     batch, options = batch_of(motion.float(), mask, [0] * 12), dict.fromkeys(("mirror", "yaw", "speed"), 0.0)
     made = (torch.eye(8), torch.arange(8))
-    assert Augmentation(**options, text_XC=made[0], twin_X=made[1])(batch, torch.Generator()) is batch
-    augmentation = Augmentation(**options | {kind: 0.5 if kind != "yaw" else 90.0}, text_XC=made[0], twin_X=made[1])
+    assert Augmentation(**options, text_XC=made[0], twin_N=made[1])(batch, torch.Generator()) is batch
+    augmentation = Augmentation(**options | {kind: 0.5 if kind != "yaw" else 90.0}, text_XC=made[0], twin_N=made[1])
     a, b, c = (augmentation(batch, torch.Generator().manual_seed(seed)).motion_BTRD for seed in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)

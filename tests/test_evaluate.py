@@ -12,15 +12,22 @@ from click.testing import CliRunner
 
 from mclip.cli import cli
 from mclip.pipeline.body import load_body
+from mclip.pipeline.embed import embed
 from mclip.pipeline.encoder import Encoder
+from mclip.pipeline.labels import Labels
+from mclip.pipeline.prepare import PrepareOptions, prepare
+from mclip.pipeline.render import render
 from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.store import Store, StoreError
+from mclip.pipeline.scene import RenderOptions
+from mclip.pipeline.store import Store, StoreError, open_store
 from mclip.training import evaluate
 from mclip.training.crops import Crops, load_crops
 from mclip.training.distribution import figures_of
 from mclip.training.metrics import mpjpe_mm
 from mclip.training.model import MotionClip
 from mclip.training.run import Run
+
+EMBEDDED = Path(__file__).parent.parent / "pipeline/data/motions"
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +198,28 @@ def test_the_command_prints_tables_or_json_and_writes_a_report(run: Run, store: 
     assert "done" in CliRunner().invoke(cli, words[:3]).output  # a page that was deleted is made again
     for name in ("report.html", "evaluation.json"):
         (run.folder / name).unlink()
+
+
+def test_a_store_without_any_text_is_trained_on_and_evaluated_for_what_it_has(
+    store: Store, encoder: Encoder, tmp_path: Path
+) -> None:
+    silent = open_store(tmp_path / "silent.zarr", create=True)
+    prepare(EMBEDDED, silent, labels=Labels(), options=PrepareOptions(), only=["/walk/", "/kick/"])
+    render(silent, RenderOptions(body="low", size=32))
+    embed(silent, encoder)
+    assert silent.strings("texts") == []
+    words = ("--layers", "1", "--feed-forward", "64", "--epochs", "1", "--batch", "2", "--mirror", "0.5", "--yaw", "90")
+    folder = str(tmp_path / "run")
+    told = CliRunner().invoke(cli, ["train", silent.url, folder, *words])
+    assert told.exit_code == 0, told.output
+    told = CliRunner().invoke(cli, ["evaluate", folder, silent.url, "--json"])
+    assert told.exit_code == 0, told.output
+    figures = json.loads(told.stdout)
+    assert figures["windows"] == 2
+    assert figures["reconstruction"]["mpjpe_mm"] > 0
+    assert -1 <= figures["reconstruction"]["image_cosine"] <= 1
+    assert "text_cosine" not in figures["reconstruction"]
+    assert not {"protocols", "generation", "text_to_motion"} & set(figures)
 
 
 def test_another_class_file_is_measured_anew(run: Run, store: Store, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mclip.pipeline.labels import joined
 from mclip.pipeline.labels import mirrored as mirrored_text
 from mclip.pipeline.rotations import matrix_to_quaternion, matrix_to_rot6d, quaternion_to_matrix, rot6d_to_matrix, slerp
 from mclip.pipeline.skeleton import MIRRORED
-from mclip.training.crops import Batch, Crops
+from mclip.training.crops import Batch, Crops, vectors_of
 
 ROWS = [*MIRRORED, 24]  # the root's displacement stays the last row
 
@@ -32,12 +32,14 @@ class Augmentation:
     yaw: float
     speed: float
     text_XC: Float[Tensor, "X C"]
-    twin_X: Int64[Tensor, " X"]  # of `text_twins`
+    twin_N: Int64[Tensor, " N"]  # of `text_twins`, one more than there are texts
 
     @classmethod
     def of(cls, crops: Crops, texts: Sequence[str], *, mirror: float, yaw: float, speed: float) -> "Augmentation":
         """The changes of batches of `crops`; `texts` are the store's."""
-        return cls(mirror, yaw, speed, crops.text, torch.tensor(text_twins(texts), device=crops.text.device))
+        # One more entry, without a twin, so that an empty list can be indexed.
+        twins = torch.tensor([*text_twins(texts), -1], device=crops.text.device)
+        return cls(mirror, yaw, speed, crops.text, twins)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch, each of its crops changed by chance; the generator decides."""
@@ -57,14 +59,14 @@ class Augmentation:
 
     def with_mirrored(self, batch: Batch, which_B: Bool[Tensor, " B"]) -> Batch:
         """The batch with some of its crops mirrored."""
-        text_B, label_B = (torch.where(which_B, self.twin_X[n], n) for n in (batch.text_B, batch.label_B))
+        text_B, label_B = (torch.where(which_B, self.twin_N[n], n) for n in (batch.text_B, batch.label_B))
         known_B = (text_B >= 0) & (label_B >= 0)
         text_B, label_B = text_B.clamp_min(0), label_B.clamp_min(0)
         motion = torch.where(which_B[:, None, None, None], mirrored(batch.motion_BTRD), batch.motion_BTRD)
         return replace(
             batch, motion_BTRD=motion, has_image_B=batch.has_image_B & ~which_B,
-            text_B=text_B, text_BC=self.text_XC[text_B], has_text_B=batch.has_text_B & known_B,
-            label_B=label_B, label_BC=self.text_XC[label_B],
+            text_B=text_B, text_BC=vectors_of(self.text_XC, text_B), has_text_B=batch.has_text_B & known_B,
+            label_B=label_B, label_BC=vectors_of(self.text_XC, label_B),
         )  # fmt: skip
 
 

@@ -142,9 +142,14 @@ class Crops:
         text, has_text = self.targets.pick(labelset, chance_B)
         label, _ = self.labels.pick(labelset, chance_B)
         return Batch(
-            motion, mask_BT, text, self.text.index_select(0, text), has_text, label, self.text.index_select(0, label),
+            motion, mask_BT, text, vectors_of(self.text, text), has_text, label, vectors_of(self.text, label),
             self.image.index_select(0, item_B), self.has_image[item_B], self.window[item_B], self.padded,
         )  # fmt: skip
+
+
+def vectors_of(text_XC: Float[Tensor, "X C"], text_B: Int64[Tensor, " B"]) -> Float[Tensor, "B C"]:
+    """The vectors of texts; zeros for a store without any, where no crop has a text."""
+    return text_XC.index_select(0, text_B) if len(text_XC) else text_XC.new_zeros(len(text_B), text_XC.shape[1])
 
 
 def cut_by_index(
