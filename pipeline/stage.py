@@ -194,10 +194,8 @@ def local_executor(scheduler: str, workers: int) -> Executor:
 @contextlib.contextmanager
 def on_cluster(address: str) -> Iterator[tuple[Any, int]]:
     """A dask cluster that the user has. Blocks of workers that are lost run again on others."""
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ImportError(f"--scheduler {address} needs distributed: pip install 'mclip[distributed]'") from error
+    from distributed import Client
+
     with Client(address) as client:  # type: ignore[no-untyped-call]
         cores = sum(client.ncores().values())
         yield client.get_executor(pure=False, retries=3), 2 * max(cores, 1)

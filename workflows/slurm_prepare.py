@@ -1,10 +1,10 @@
 """prepare on a SLURM cluster: dask workers that SLURM starts, and the very command of one machine.
 
-    pip install 'mclip[distributed]' dask-jobqueue
+    pip install dask-jobqueue
     python slurm_prepare.py /data/AMASS /scratch/amass.zarr --labels /data/babel --jobs 8 --walltime 02:00:00
 
 The source and the store must be seen by every node: a shared file system, or a store's s3:// URL. Each worker writes
-shards of its own; a job that SLURM kills loses the block it was at, and another does it again. `--cluster local` tries
+files of its own; a job that SLURM kills loses the block it was at, and another does it again. `--cluster local` tries
 the same on one machine.
 """
 
