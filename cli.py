@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,27 @@ FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
 
+REMEDIES = {
+    FileNotFoundError: "name a path that exists",
+    FileExistsError: "expected a folder, or no file yet: name another",
+    NotADirectoryError: "expected a folder: name another",
+    IsADirectoryError: "expected a file: name another",
+    PermissionError: "name another, or get the right to it",
+}
+
+
 class Refusal(click.ClickException):
     """A user's mistake or a damaged input: its text, and exit code 1."""
+
+
+def told(error: Exception) -> str:
+    """An error's text, with a remedy where it is the operating system's, which says none."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}): ask for less at a time"
+    if isinstance(error, OSError) and error.filename is not None:
+        remedy = next((text for kind, text in REMEDIES.items() if isinstance(error, kind)), "name another")
+        return f"{os.fsdecode(error.filename)}: {error.strerror}: {remedy}"
+    return str(error) or type(error).__name__
 
 
 def plainly(command: Command) -> Command:
@@ -26,10 +46,10 @@ def plainly(command: Command) -> Command:
     def wrapped(*args: Any, **options: Any) -> Any:
         try:
             return command(*args, **options)
-        except (ValueError, OSError, ImportError, RuntimeError) as error:
+        except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
             if isinstance(error, NotImplementedError):
                 raise
-            raise Refusal(str(error)) from error
+            raise Refusal(told(error)) from error
 
     return wrapped
 

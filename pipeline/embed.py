@@ -139,7 +139,7 @@ def read_ahead(store: Store, pending: Sequence[range]) -> Generator[Drawn, None,
 def read_pictures(store: Store, block: range) -> Drawn:
     """A block's pictures and whether each was drawn."""
     at = slice(block.start, block.stop)
-    return np.asarray(store.array("pictures/rgb")[at]), np.asarray(store.array("pictures/done")[at]) == DONE
+    return store.read("pictures/rgb", at), store.read("pictures/done", at) == DONE
 
 
 def embed_pictures(store: Store, encoder: Encoder, pictures: Iterator[Drawn], block: range) -> Result:

@@ -171,7 +171,7 @@ def casting(store: Store, options: RenderOptions, expected: str) -> Callable[[in
 def render_block(url: str, options: RenderOptions, bodies: str, backend: str, threads: int, block: range) -> Result:
     """Draw and write the pictures of a block, which is a shard."""
     store, at = open_store(url), slice(block.start, block.stop)
-    window, frame, view = (np.asarray(store.array(f"pictures/{name}")[at]) for name in ("window", "frame", "view"))
+    window, frame, view = (store.read(f"pictures/{name}", at) for name in ("window", "frame", "view"))
     shots = shots_of(store, options, window, frame, view, body_of=casting(store, options, bodies))
     rgb_NSS3 = np.zeros((len(block), options.size, options.size, 3), np.uint8)
     failed = np.ones(len(block), bool)

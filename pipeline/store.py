@@ -147,12 +147,21 @@ class Store:
         except KeyError:
             stage = {"pictures": "render", "embeddings": "embed"}.get(path.split("/")[0], "prepare")
             raise StoreError(f"{self.url}: no {path} in this store; run `mclip {stage} {self.url}` first") from None
+        except ValueError as error:
+            raise StoreError(f"{self.url}: {path}/zarr.json cannot be read ({error}): restore it") from error
         assert isinstance(found, zarr.Array)
         return found
 
-    def read(self, path: str) -> np.ndarray:
-        """The whole array at `path` in memory."""
-        return np.asarray(self.array(path)[...])
+    def read(self, path: str, at: slice | None = None) -> np.ndarray:
+        """The array at `path`, or some rows of it, in memory; StoreError naming it where it cannot be decoded."""
+        array = self.array(path)
+        try:
+            return np.asarray(array[at or ...])
+        except (ValueError, RuntimeError) as error:  # crc32c, blosc
+            raise StoreError(
+                f"{self.url}: {path} is damaged ({error}): `mclip validate {self.url}` lists all that is; make it "
+                "again with --replace, or restore the store"
+            ) from error
 
     def grow(self, path: str, rows: int, *, dtype: str | None = None, **sizes: int) -> zarr.Array[Any]:
         """The array at `path` with `rows` rows, made from the schema or resized; old rows are kept."""

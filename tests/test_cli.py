@@ -102,3 +102,21 @@ def test_a_second_source_joins_the_embedded_motions_in_one_store(tmp_path: Path,
     assert "5 sequences done, 1 skipped" in made.output
     texts = open_store(tmp_path / "s.zarr").strings("texts")
     assert {"a kick", "karate kick"} <= set(texts)
+
+
+def test_what_the_operating_system_refuses_comes_with_a_remedy(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for words, remedy in (
+        (("status", tmp_path / "file"), "expected a folder"),
+        (("edit", run.folder, "--file", tmp_path / "none.csv"), "name a path that exists"),
+        (("edit", run.folder, "--file", tmp_path), "expected a file"),
+    ):
+        refused = mclip(*words)
+        assert refused.exit_code == 1
+        assert re.search(rf"Error: {tmp_path}\S*: [A-Z].*: {remedy}", refused.output), refused.output
+
+
+def test_too_little_memory_is_told_in_one_line(tmp_path: Path) -> None:
+    made = mclip("prepare", "embedded", tmp_path / "s.zarr", "--only", "/walk/", "--window", 10**12)
+    assert made.exit_code == 1
+    assert "Error: not enough memory (Unable to allocate" in made.output

@@ -34,6 +34,22 @@ def test_a_false_flag_is_spelled_out() -> None:
     assert words("train", store="s", run="r", unit_latent=False)[-1] == "--no-unit-latent"
 
 
+def test_a_false_flag_that_has_no_opposite_is_left_out() -> None:
+    assert words("prepare", source="a", store="b", mirror=False) == ["prepare", "a", "b"]
+    with pytest.raises(ValueError, match=r"r.toml: \[prepare\] mirror is 'no': expected true or false"):
+        words("prepare", source="a", store="b", mirror="no")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"prepare = 3", "prepare outside of a table"), (b"\xff\xfe", "is no text in UTF-8")]
+)
+def test_a_recipe_without_tables_is_named(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"r\.toml: {told}"):
+        recipes.run(cli, tmp_path / "r.toml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_table_of_a_command_runs_it_again() -> None:
     assert words("generate.2", run="r", texts=["a b"]) == ["generate", "r", "a b"]
 

@@ -186,7 +186,7 @@ def test_folders_that_are_no_runs_are_told_apart(tmp_path, folder):
     with pytest.raises(RunError, match="--replace leaves it alone"):
         delete_run(tmp_path / "photos")
     (folder / "config.json").write_text("{")
-    with pytest.raises(RunError, match="config.json: damaged"):
+    with pytest.raises(ValueError, match="config.json: damaged"):
         read_config(folder)
 
 

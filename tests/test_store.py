@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,3 +179,15 @@ def test_a_clock_that_goes_backwards_gives_no_negative_age(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1.0)
     assert stores.told_by(lock).endswith("has been writing here for 0 s")
     assert stores.told_by(b"") == "another process has just begun to write here"
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+def test_a_damaged_array_is_named_with_the_command_that_lists_all(store, tmp_path, metadata):
+    store.write("sequences/row", np.arange(3))
+    folder = Path(store.url) / "sequences/row"
+    file = folder / "zarr.json" if metadata else next(file for file in (folder / "c").rglob("*") if file.is_file())
+    file.write_bytes(file.read_bytes()[:-9])
+    told = "zarr.json cannot be read" if metadata else "is damaged .*mclip validate .*--replace"
+    for at in (None, slice(0, 2)):
+        with pytest.raises(StoreError, match=rf"{store.url}: sequences/row.*{told}"):
+            open_store(store.url).read("sequences/row", at)

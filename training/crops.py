@@ -282,7 +282,7 @@ def load_motion(
         if not len(kept):
             continue
         for name, array in zip(("rot6d", "trans"), motion, strict=True):
-            values = np.asarray(store.array(f"motion/{name}")[start : start + FRAME_CHUNK])[kept]
+            values = store.read(f"motion/{name}", slice(start, start + FRAME_CHUNK))[kept]
             if not np.isfinite(values).all():
                 broken = start + int(kept[~np.isfinite(values).reshape(len(kept), -1).all(1)][0])
                 raise StoreError(f"{store.url}: {told_not_finite(store, name, broken)}")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from mclip.pipeline.documents import read_text
 from mclip.pipeline.store import open_store
 from mclip.training.run import EVALUATION
 
@@ -29,11 +30,14 @@ def run(cli: click.Group, recipe: Path, folder: Path) -> None:
 def read_recipe(recipe: Path) -> dict[str, dict[str, Any]]:
     """The tables of a recipe; ValueError when there is no such file or it is no TOML."""
     try:
-        return tomllib.loads(recipe.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(recipe))
     except FileNotFoundError:
         raise ValueError(f"{recipe}: no such recipe") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{recipe}: not TOML: {error}") from error
+    if loose := [name for name, table in tables.items() if not isinstance(table, dict)]:
+        raise ValueError(f"{recipe}: {', '.join(loose)} outside of a table: expected tables of commands, as [prepare]")
+    return tables
 
 
 def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) -> list[str]:
@@ -57,7 +61,9 @@ def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) 
         if isinstance(parameter, click.Argument):
             positional[parameter.name] = values
         elif isinstance(parameter, click.Option) and parameter.is_flag:
-            options.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+            if not isinstance(value, bool):
+                raise ValueError(f"{recipe}: [{name}] {key} is {value!r}: expected true or false")
+            options += parameter.opts[:1] if value else parameter.secondary_opts[:1]  # many flags are only set
         else:
             options += [word for each in values for word in (parameter.opts[-1], each)]
     order = [parameter.name for parameter in command.params if isinstance(parameter, click.Argument)]

@@ -149,7 +149,7 @@ def git_commit() -> str | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a run; RunError naming `mclip train` when there is none."""
+    """config.json of a run; RunError naming `mclip train` when there is none, ValueError when it is damaged."""
     file = folder / "config.json"
     if not file.is_file():
         raise RunError(f"{folder}: no run here (no config.json); `mclip train STORE {folder}` makes one")

@@ -111,7 +111,7 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
 def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
     """The given rows of an array, read as one contiguous piece: rows of a block lie close together."""
     first = int(rows.min())
-    return np.asarray(store.array(path)[first : int(rows.max()) + 1])[rows - first]
+    return store.read(path, slice(first, int(rows.max()) + 1))[rows - first]
 
 
 def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:
