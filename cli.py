@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -77,6 +78,16 @@ def finish(store: Any, *summaries: Any) -> None:
         raise SystemExit(1)
 
 
+class Finite(click.FloatRange):
+    """A number within bounds; NaN, which is outside of none, and infinity are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not finite.", param, ctx)
+        return number
+
+
 store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), default="out", help="Folder to write to.")
@@ -93,7 +104,12 @@ root_option = click.option(
     help="Where the motion faces: as decoded, or turned so that its first frame faces the viewer (-y).",
 )  # fmt: skip
 scale_option = click.option(
-    "--scale", "scales", multiple=True, type=float, default=(0.0, 0.5, 1.0), help="How much of it; may be repeated."
+    "--scale",
+    "scales",
+    multiple=True,
+    type=Finite(-1e6, 1e6),
+    default=(0.0, 0.5, 1.0),
+    help="How much of it; may be repeated.",
 )
 clips_option = click.option("--store", help="Whose clips store:LABEL means.")
 top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many to name.")
@@ -416,7 +432,7 @@ def evaluate(
 @click.option("--file", "file", type=click.File("r", encoding="utf-8"), help="Prompts, one a line; # begins a comment.")
 @click.option("--seed", "seeds", multiple=True, type=int, help="Another motion of each text, by this seed; repeatable.")
 @click.option(
-    "--vary", type=click.FloatRange(0, min_open=True),
+    "--vary", type=Finite(0, min_open=True),
     help="How far a seed leads away from the text, as a share of its vector [default: 0.5].",
 )  # fmt: skip
 @root_option
@@ -601,7 +617,7 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
 @cli.command()
 @click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
 @click.option("--to", "formats", multiple=True, required=True, type=click.Choice(FORMATS), help="May be repeated.")
-@click.option("--fps", type=click.FloatRange(1, 240), help="Frames per second [default: as the motion's].")
+@click.option("--fps", type=Finite(1, 240), help="Frames per second [default: as the motion's].")
 @out_option
 def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path) -> None:
     """Write each MOTION, an AMASS-layout .npz or a .bvh, in other formats.
@@ -622,7 +638,7 @@ def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | Non
 @click.argument("motions", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(path_type=Path), default="gallery.html", help="The HTML file to write.")
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
-@click.option("--most", default=30, help="Reconstructions to show.")
+@click.option("--most", type=click.IntRange(min=1), default=30, help="Reconstructions to show.")
 def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split: str | None, most: int) -> None:
     """One page to look at: STORE beside its reconstructions by RUN, and folders of generated MOTIONS.
 

@@ -2,6 +2,7 @@
 
 # V vertices, F faces, J joints of the file, S shape numbers (betas)
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ def read_npz(path: Path) -> Arrays:
     wanted = {*OWN_KEYS, *SMPL_KEYS, *OPTIONAL}
     try:
         # A stream of our own: numpy leaves its file open when the archive is broken.
+        if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and advise to run it
+            raise ValueError("is no .npz archive or is cut short: copy or download it again")
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             found = [key for key in archive.files if key in wanted]
             for key in found:

@@ -234,7 +234,9 @@ def test_file_with_other_arrays_is_refused_with_what_is_missing(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
 def test_broken_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "broken.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"body file .*broken\.npz: "):
+    with pytest.raises(
+        ValueError, match=r"body file .*broken\.npz: is no .npz archive or is cut short: copy or download it again"
+    ):
         load_body(tmp_path / "broken.npz")
 
 

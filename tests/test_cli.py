@@ -120,3 +120,19 @@ def test_too_little_memory_is_told_in_one_line(tmp_path: Path) -> None:
     made = mclip("prepare", "embedded", tmp_path / "s.zarr", "--only", "/walk/", "--window", 10**12)
     assert made.exit_code == 1
     assert "Error: not enough memory (Unable to allocate" in made.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "RUN", "walk", "--seed", 1, "--vary", "nan"),
+        ("edit", "RUN", "--base", "a", "--from", "b", "--to", "c", "--scale", "nan"),
+        ("edit", "RUN", "--base", "a", "--from", "b", "--to", "c", "--scale", "1e300"),
+        ("export", "a.npz", "--to", "bvh", "--fps", "nan"),
+        ("gallery", "RUN", "s.zarr", "--most", 0),
+    ],
+)
+def test_numbers_that_mean_nothing_are_usage_errors(run: Run, words: tuple[object, ...]) -> None:
+    refused = mclip(*(run.folder if word == "RUN" else word for word in words))
+    assert refused.exit_code == 2
+    assert f"Invalid value for '{words[-2]}'" in refused.output

@@ -192,8 +192,9 @@ class Bomb:
 def test_a_pickle_in_disguise_is_refused_and_runs_nothing(checkpoint, tmp_path, save):
     with checkpoint.open("wb") as file:
         save({"encoder.muQuery": Bomb(tmp_path / "burnt")}, file)
-    with pytest.raises(RunError, match="refused, expected tensors by name"):
+    with pytest.raises(RunError, match="refused, expected tensors by name") as refusal:
         imported(checkpoint, tmp_path)
+    assert "weights_only" not in str(refusal.value)  # no advice to run it
     assert not (tmp_path / "burnt").exists()
 
 

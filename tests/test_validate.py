@@ -67,3 +67,8 @@ def test_damage_is_named_with_its_place(prepared, name):
     damage(prepared)
     problems = validate(prepared)
     assert any(problem.startswith(expected) for problem in problems), problems
+
+
+def test_a_list_of_names_whose_beginnings_were_lost_is_seen(prepared):
+    (Path(prepared.url) / "sequences/name/offset/c/0").unlink()
+    assert any("sequences/name/offset does not divide" in problem for problem in validate(prepared))

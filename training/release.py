@@ -92,8 +92,11 @@ def read_release(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise RunError(f"{file}: no such file") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RunError(f"{file}: refused, expected tensors by name and nothing else ({first})") from error
+        # torch's text advises to load it with weights_only=False, which runs it.
+        raise RunError(
+            f"{file}: refused, expected tensors by name and nothing else ({type(error).__name__}): it is damaged or no "
+            "checkpoint of the release; download it again, and do not open it by other means"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise RunError(f"{file}: found {type(loaded).__name__}, expected tensors by name, as the release saves them")
     return loaded
