@@ -1,5 +1,7 @@
 """The commands of mclip, in the order the data goes: parse, call one function, echo."""
 
+import contextlib
+import errno
 import functools
 import json
 import math
@@ -24,6 +26,9 @@ REMEDIES = {
     IsADirectoryError: "expected a file: name another",
     PermissionError: "name another, or get the right to it",
 }
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+TOLD = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
+SERVICES = ("botocore", "aiohttp", "gcsfs")  # stores elsewhere, whose errors have types of their own
 
 
 class Refusal(click.ClickException):
@@ -34,10 +39,19 @@ def told(error: Exception) -> str:
     """An error's text, with a remedy where it is the operating system's, which says none."""
     if isinstance(error, MemoryError):
         return f"not enough memory ({error}): ask for less at a time"
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}: make room and run the same command again"
     if isinstance(error, OSError) and error.filename is not None:
         remedy = next((text for kind, text in REMEDIES.items() if isinstance(error, kind)), "name another")
         return f"{os.fsdecode(error.filename)}: {error.strerror}: {remedy}"
     return str(error) or type(error).__name__
+
+
+def is_told(error: Exception) -> bool:
+    """Whether an error is a user's or a service's, whose text is enough; all others are faults of ours."""
+    service = type(error).__module__.split(".")[0] in SERVICES
+    return service or (isinstance(error, TOLD) and not isinstance(error, NotImplementedError))
 
 
 def plainly(command: Command) -> Command:
@@ -47,8 +61,8 @@ def plainly(command: Command) -> Command:
     def wrapped(*args: Any, **options: Any) -> Any:
         try:
             return command(*args, **options)
-        except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
-            if isinstance(error, NotImplementedError):
+        except Exception as error:
+            if not is_told(error):
                 raise
             raise Refusal(told(error)) from error
 
@@ -366,18 +380,16 @@ def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> 
     Example: mclip train store.zarr runs/cmu --encoder offline
              torchrun --nproc-per-node 2 -m mclip.cli train store.zarr runs/cmu
     """
-    from mclip.pipeline.store import open_store
+    from mclip.pipeline.store import one_writer, open_store
     from mclip.training import train as trainer
     from mclip.training.config import split_options
     from mclip.training.distributed import is_first
     from mclip.training.machine import pick_device
-    from mclip.training.run import delete_run
 
     config, sizes = split_options(options)
     opened = open_store(store)
-    if replace and is_first():
-        delete_run(run)
-    line = trainer.train(opened, run, config, sizes, device=pick_device(device))
+    with one_writer(str(run)) if is_first() else contextlib.nullcontext():
+        line = trainer.train(opened, run, config, sizes, device=pick_device(device), replace=replace)
     if is_first():
         click.echo(line)
 

@@ -74,6 +74,7 @@ def plan_pictures(store: Store, options: RenderOptions) -> list[range]:
 def preview(store: Store, options: RenderOptions) -> str:
     """What `render` would do, in words; nothing is written."""
     require_windows(store)
+    check_frames(store, options)
     store.refuse_other_options("render", recorded(options, load_bodies(options.body)))
     total = len(picture_index(store, options)["window"])
     done = int((store.read("pictures/done") == DONE).sum()) if "pictures/done" in store else 0
@@ -107,6 +108,7 @@ def render(
     bodies = load_bodies(options.body)
     check_bodies(store, options, bodies)
     check_scheduler(scheduler)
+    check_frames(store, options)
     chosen = choose_backend(backend, device())
     if replace:
         store.forget("pictures", "render")
@@ -120,6 +122,14 @@ def render(
         store, "render", marks="pictures/done", blocks=blocks, compute=compute, unit="pictures", limit=limit,
         scheduler=scheduler, workers=workers,
     )  # fmt: skip
+
+
+def check_frames(store: Store, options: RenderOptions) -> None:
+    """ValueError when a window has fewer frames than pictures were asked for, or a store would have too many."""
+    window = store.attributes("prepare")["options"]["window"]
+    if options.frames > window:
+        raise ValueError(f"--frames is {options.frames:,}, a window has {window} frames: expected at most as many")
+    picture_index(store, options)
 
 
 def check_bodies(store: Store, options: RenderOptions, bodies: dict[str, Body]) -> None:

@@ -357,7 +357,7 @@ def local_lock(url: str) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         # The lock is alive, so its process is: taking it over would make two writers.
-        raise StoreError(f"{url}: {told_by(holder.read_bytes())}: wait for it, or use another store") from None
+        raise StoreError(f"{url}: {told_by(holder.read_bytes())}: wait for it, or name another") from None
     try:
         holder.write_bytes(claim())
         yield

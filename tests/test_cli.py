@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mclip.cli import cli
-from mclip.pipeline.store import Store, open_store
-from mclip.training.run import Run
+from mclip.pipeline.store import Store, one_writer, open_store
+from mclip.training.run import Run, load_run
 
 
 def mclip(*words: object) -> Result:
@@ -74,6 +74,52 @@ def test_a_run_made_with_other_options_is_refused_by_their_names(store: Store, r
     told = mclip("train", store.url, run.folder, "--learning-rate", 7e-4, "--layers", 1, "--feed-forward", 64)
     assert told.exit_code == 1
     assert re.search(r"learning_rate': '0\.0001 -> 0\.0007'.*pass --replace", told.output, re.DOTALL)
+
+
+def test_a_second_trainer_of_a_run_is_refused_while_the_first_lives(store: Store, tmp_path: Path) -> None:
+    words = ["train", store.url, str(tmp_path / "run"), "--layers", "1", "--batch", "2", "--epochs", "0.5"]
+    with one_writer(str(tmp_path / "run")):
+        told = CliRunner().invoke(cli, [*words, "--replace"])
+    assert told.exit_code == 1
+    assert "has been writing here" in told.output
+    assert not (tmp_path / "run").exists()
+    assert CliRunner().invoke(cli, words).exit_code == 0
+
+
+def test_replacing_a_run_by_what_cannot_be_trained_leaves_it(store: Store, tmp_path: Path) -> None:
+    words = ["train", store.url, str(tmp_path / "run"), "--layers", "1", "--batch", "2", "--epochs", "0.5"]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    told = CliRunner().invoke(cli, [*words, "--replace", "--loss-body", "nowhere.npz"])
+    assert told.exit_code == 1
+    assert "nowhere.npz: no such file" in told.output
+    assert load_run(tmp_path / "run").step == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--device", "tpu"), "--device tpu: expected auto, cpu, cuda or cuda:N"),
+        (("--learning-rate", "nan"), "--learning-rate is nan: expected a finite number"),
+    ],
+)
+def test_a_device_or_number_that_is_none_is_named(
+    store: Store, tmp_path: Path, words: tuple[str, str], told: str
+) -> None:
+    answer = CliRunner().invoke(cli, ["train", store.url, str(tmp_path / "run"), *words])
+    assert (answer.exit_code, told in answer.output) == (1, True), answer.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_asks_for_room(tmp_path: Path, amass_folder: Path) -> None:
+    limit = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(1, (9000, 9000))"
+    )
+    words = ["prepare", str(amass_folder), str(tmp_path / "s.zarr")]
+    child = subprocess.run(
+        [sys.executable, "-c", f"{limit}; from mclip.cli import cli; cli({words})"], capture_output=True, text=True
+    )
+    assert child.returncode == 1
+    assert "make room and run the same command again" in child.stderr
 
 
 def test_generating_nothing_is_a_usage_error(run: Run) -> None:

@@ -91,6 +91,13 @@ def test_a_folder_that_generate_did_not_write_is_refused(run: Run, store: Store,
     assert not (tmp_path / "p.html").exists()
 
 
+def test_a_folder_that_is_not_there_is_refused_even_where_the_page_is(run: Run, store: Store, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    gallery.write_gallery(run, store, page, folders=[], split=None, most=1)
+    with pytest.raises(ValueError, match="nowhere: no motions.json in it"):
+        gallery.write_gallery(run, store, page, folders=[tmp_path / "nowhere"], split=None, most=1)
+
+
 def test_a_motion_that_cannot_be_read_is_named_and_no_page_is_written(
     run: Run, store: Store, made: Path, tmp_path: Path
 ) -> None:

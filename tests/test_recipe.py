@@ -118,6 +118,11 @@ def test_a_change_of_any_one_result_is_named(name: str, tmp_path: Path, monkeypa
         recipes.check(recipe, tmp_path)
 
 
+def test_a_recipe_without_expected_values_says_how_to_write_them(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mine.expected.json: no expected values; --regenerate writes them"):
+        recipes.check(tmp_path / "mine.toml", tmp_path)
+
+
 def test_projections_see_a_change_of_sign_and_of_order() -> None:
     values = np.random.default_rng(1).normal(size=(40, 6))
     base = np.array(recipes.project(values))

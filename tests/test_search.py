@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from mclip.cli import cli
 from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.store import Store, StoreError, one_writer
+from mclip.pipeline.store import Store, StoreError, one_writer, open_store
 from mclip.pipeline.validate import validate
 from mclip.training import clips, generate, search
 from mclip.training.crops import load_crops
@@ -61,6 +62,18 @@ def test_vectors_are_kept_in_the_store_for_a_run_and_made_again_for_other_window
     monkeypatch.setattr(Store, "fingerprint", lambda _: "other windows")
     assert np.array_equal(search.latents_of(run, store), made + 1)
     store.forget("latents", "latents")
+
+
+def test_kept_vectors_that_are_damaged_are_made_again(run: Run, store: Store, tmp_path: Path) -> None:
+    own = open_store(shutil.copytree(store.url, tmp_path / "own.zarr"))
+    whole = search.latents_of(run, own)
+    for chunk in (tmp_path / f"own.zarr/latents/{run.fingerprint}/z/c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(StoreError):
+        own.read(f"latents/{run.fingerprint}/z")
+    np.testing.assert_array_equal(search.latents_of(run, own), whole)
+    np.testing.assert_array_equal(own.read(f"latents/{run.fingerprint}/z"), whole)
 
 
 def test_a_store_that_somebody_is_writing_is_searched_without_keeping(

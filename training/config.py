@@ -105,6 +105,9 @@ class TrainConfig:
         for name in ("batch", "epochs", "vertex_subset", "log_every", "validate_every", "save_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{flag(name)} is {getattr(self, name)}: expected more than 0")
+        for each in fields(self):
+            if isinstance(value := getattr(self, each.name), float) and not math.isfinite(value):
+                raise ValueError(f"--{flag(each.name)} is {value}: expected a finite number")
         for name, most in MOST.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"--{flag(name)} is {getattr(self, name)}: expected 0 to {most:g}")

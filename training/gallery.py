@@ -103,11 +103,17 @@ def told_error(source: Motion, made: Motion) -> str:
     return f"{mpjpe:.1f} mm MPJPE, {geodesic_deg(*pair).mean():.1f} degrees"
 
 
+def manifest_of(folder: Path) -> Path:
+    """What says which motions a folder has; ValueError where nothing does."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise ValueError(f"{folder}: no {MANIFEST} in it; expected what `mclip generate ... --out {folder}` writes")
+    return file
+
+
 def generated_section(run: Run, folder: Path, around: Neighbours) -> Section:
     """What generate, edit or interpolate wrote into a folder with --format npz or bvh."""
-    file = folder / MANIFEST
-    if not file.exists():
-        raise ValueError(f"{folder}: no {MANIFEST} in it; expected what `mclip generate ... --out {folder}` writes")
+    file = manifest_of(folder)
     made = read_object(file, remedy=f"delete it and make {folder} again")
     if not {"request", "motions"} <= set(made):
         raise ValueError(f"{file}: found {sorted(made)}, expected request and motions: make {folder} again")
@@ -156,7 +162,7 @@ def flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path], split: str | None, most: int) -> str:
     """Write the page; returns the summary line. A page of the same run, store and folders is not made again."""
     split = split or default_split(store)
-    manifests = "".join((folder / MANIFEST).read_text() for folder in folders if (folder / MANIFEST).exists())
+    manifests = "".join(manifest_of(folder).read_text(encoding="utf-8") for folder in folders)
     evaluation = run.folder / EVALUATION
     figures = read_object(evaluation, remedy="delete it and run `mclip evaluate` again") if evaluation.exists() else {}
     looks = TEMPLATE.read_text(encoding="utf-8") + SCRIPT.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """What the machine can do: its device, its fast types, its free memory, its rate of matrix products."""
 
 import functools
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"--device {name}: no CUDA device is visible to torch {torch.__version__}; use --device cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise RunError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     return torch.device(name)
 
 

@@ -132,7 +132,10 @@ def regenerate(recipe: Path, folder: Path) -> str:
 
 def check(recipe: Path, folder: Path) -> str:
     """Compare the results with the expected values; ValueError listing all that are off."""
-    expected, found = json.loads(expected_file(recipe).read_text()), measure(recipe, folder)
+    file = expected_file(recipe)
+    if not file.exists():
+        raise ValueError(f"{file}: no expected values; --regenerate writes them from results that you trust")
+    expected, found = json.loads(file.read_text()), measure(recipe, folder)
     off = [] if found["fingerprint"] == expected["fingerprint"] else [
         f"fingerprint: {found['fingerprint']}, expected {expected['fingerprint']}"
     ]  # fmt: skip

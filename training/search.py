@@ -2,6 +2,7 @@
 
 # W windows, T frames, C latent width, K classes, N chunks of a motion
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -77,7 +78,8 @@ def latents_of(run: Run, store: Store) -> np.ndarray:
     """
     path, made_of = f"latents/{run.fingerprint}/z", store.fingerprint()
     if path in store and store.attributes("latents").get(run.fingerprint) == made_of:
-        return store.read(path)
+        with contextlib.suppress(StoreError):  # damaged: it is only a copy, and made anew
+            return store.read(path)
     z_WC = np.concatenate(list(encoded(run, store)))
     try:
         with one_writer(store.url):

@@ -26,6 +26,7 @@ from mclip.training.run import (
     WEIGHTS,
     RunError,
     checkpoints,
+    delete_run,
     is_best,
     load_model,
     load_optimizer,
@@ -39,21 +40,27 @@ from mclip.training.validation import Validation
 ROOM = 0.6  # share of the free memory that motion may take: the model and its activations need the rest
 
 
-def train(store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *, device: torch.device) -> str:
+def train(
+    store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *, device: torch.device, replace: bool = False
+) -> str:  # fmt: skip
     """Train a run to its end, from its last checkpoint where it has one; returns the summary line.
 
-    Every random number of step n comes from (seed, n), so a killed run continues to the same weights, bit for bit.
+    `replace` deletes the run first, once the new options are known to fit store, body and machine. Every random number
+    of step n comes from (seed, n), so a killed run continues to the same weights, bit for bit.
     """
     started = time.perf_counter()
     workers, device = join(device)
     config, sizes = settle(store, config, sizes, device=device, workers=workers)
+    body = load_body(config.loss_body).to(device)
     if workers.first:
+        if replace:
+            delete_run(folder)
         start_run(folder, run_config(store, config, sizes))
     workers.wait()
 
     # What is learnt from, what learns, and what measures it.
     crops, validated, split = load_data(store, config, device, folder)
-    texts, body = store.strings("texts"), load_body(config.loss_body).to(device)
+    texts = store.strings("texts")
     feed = Feed(crops, texts, config, device)
     steps = math.ceil(config.epochs * len(crops) / config.batch)
     vertex_loss = vertex_loss_of(config, body, feed.generator)
