@@ -1,7 +1,10 @@
 """What several test files need: files of AMASS's layout, stores, the offline encoder, and a small trained run."""
 
+import contextlib
 import os
+import resource
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +34,7 @@ EMBEDDED = Path(render.__file__).parent / "data" / "motions"
 CLIPS = ("/walk/", "/kick/", "/getup_facedown/")
 
 WriteAmass = Callable[..., Path]
+FullDisk = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 def smooth_motion(frames: int, fps: float, *, width: int, seed: int) -> dict[str, Any]:
@@ -154,3 +158,24 @@ def chromium() -> Iterator[Callable[..., Any]]:
     yield open_browser
     for browser in opened:
         browser.quit()
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size` bytes, as on a disk that is full then: writing more is an OSError.
+
+    For as short as can be: whoever reports on the tests writes to a file of its own.
+    """
+    before, (soft, hard) = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.fixture
+def full_disk() -> FullDisk:
+    """`files_up_to`, for tests."""
+    return files_up_to

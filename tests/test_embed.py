@@ -1,11 +1,11 @@
 """The embed stage: each picture and each text once, of one encoder, and nothing taken for a vector that is none."""
 
 import dataclasses
-import resource
 import shutil
-import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -311,18 +311,13 @@ def test_killed_at_any_moment_the_same_command_gives_the_same_vectors_byte_for_b
 
 
 def test_a_disk_that_fills_up_stops_the_stage_plainly_and_the_same_command_goes_on(
-    copy: Store, encoder: Encoder
+    copy: Store, encoder: Encoder, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     larger(copy)
-    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
-    try:
+    with full_disk(40_000):
         stopped = CliRunner().invoke(cli, ["embed", copy.url, "--clip", "offline"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
     assert stopped.exit_code == 1
-    assert "Error: [Errno 27] File too large" in stopped.output
+    assert "File too large: make room and run the same command again" in stopped.output
     images, texts = embed.embed(open_store(copy.url), encoder)
     assert images.done + texts.done > 80
     assert validate(copy) == []

@@ -2,11 +2,11 @@
 
 import json
 import os
-import resource
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -237,21 +237,12 @@ def test_the_khronos_validator_finds_nothing_wrong(cartwheel: Motion, tmp_path: 
     assert issues(tmp_path / "b.glb")["numErrors"] > 0
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file grows beyond 2 kB, as on a disk that is full then: writing more is an OSError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("kind", export.FORMATS)
 def test_a_full_disk_is_told_and_nothing_is_left_behind(
-    cartwheel: Motion, tmp_path: Path, full_disk: None, kind: str
+    cartwheel: Motion, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]], kind: str
 ) -> None:
     drawn = torch.randint(255, (4, 64, 64, 3), dtype=torch.uint8)
-    with pytest.raises(OSError, match=rf"a\.{kind}.*(File too large|No space left)"):
+    with full_disk(2000), pytest.raises(OSError, match=rf"a\.{kind}.*(File too large|No space left)"):
         export.write(tmp_path / f"a.{kind}", cartwheel, frames_TSS3=drawn)
     assert list(tmp_path.iterdir()) == []
 
