@@ -41,7 +41,7 @@ def told(error: Exception) -> str:
         return f"not enough memory ({error}): ask for less at a time"
     if isinstance(error, OSError) and error.errno in FULL:
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}: make room and run the same command again"
+        return f"{where}{error.strerror or error}: make room and run the same command again"
     if isinstance(error, OSError) and error.filename is not None:
         remedy = next((text for kind, text in REMEDIES.items() if isinstance(error, kind)), "name another")
         return f"{os.fsdecode(error.filename)}: {error.strerror}: {remedy}"
@@ -461,13 +461,14 @@ def generate(
     Example: mclip generate runs/cmu "a person walks" "jump over the couch" --out out
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3 --out out
     """
+    from mclip.pipeline.documents import no_text
     from mclip.training import generate as generation
     from mclip.training.run import load_run
 
     try:
         prompts = [*texts, *generation.prompts_in(file or ())]
     except UnicodeDecodeError as error:
-        raise Refusal(f"{file.name}: is no text in UTF-8 ({error}): name another file, or save it as UTF-8") from error
+        raise no_text(file.name, error) from error
     if not prompts:
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:

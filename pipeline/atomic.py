@@ -13,6 +13,14 @@ def by_rename(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     except OSError as error:
-        raise OSError(f"{path}: not written: {error.strerror or error}") from error
+        failure = OSError(f"{path}: not written: {error.strerror or error}")
+        failure.errno = error.errno
+        raise failure from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    with by_rename(path) as aside:
+        aside.write_text(text, encoding="utf-8")

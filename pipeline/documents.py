@@ -10,7 +10,12 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is no text in UTF-8 ({error}): name another file, or save it as UTF-8") from error
+        raise no_text(file, error) from error
+
+
+def no_text(file: Path | str, error: UnicodeDecodeError) -> ValueError:
+    """What to say of a file that is not UTF-8."""
+    return ValueError(f"{file}: is no text in UTF-8 ({error}): name another file, or save it as UTF-8")
 
 
 def read_object(file: Path, *, remedy: str) -> dict[str, Any]:

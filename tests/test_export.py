@@ -242,8 +242,9 @@ def test_a_full_disk_is_told_and_nothing_is_left_behind(
     cartwheel: Motion, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]], kind: str
 ) -> None:
     drawn = torch.randint(255, (4, 64, 64, 3), dtype=torch.uint8)
-    with full_disk(2000), pytest.raises(OSError, match=rf"a\.{kind}.*(File too large|No space left)"):
+    with full_disk(2000), pytest.raises(OSError, match=rf"a\.{kind}.*(File too large|No space left)") as caught:
         export.write(tmp_path / f"a.{kind}", cartwheel, frames_TSS3=drawn)
+    assert caught.value.errno in cli.FULL  # which asks for room
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mclip.pipeline.atomic import write_aside
 from mclip.pipeline.documents import read_object, read_text
 from mclip.pipeline.embed import unit
 from mclip.pipeline.encoder import Encoder
@@ -40,7 +41,7 @@ from mclip.training.retrieval import (
     recalls,
     retrieval,
 )
-from mclip.training.run import EVALUATION, REPORT, Run, write_aside
+from mclip.training.run import EVALUATION, REPORT, Run
 from mclip.training.search import classes_of
 
 # What the trainer, the gallery and the tests take from here.

@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
+from mclip.pipeline.atomic import write_aside
 from mclip.pipeline.embed import unit
 from mclip.pipeline.store import Store
 from mclip.training.distribution import principal_axes
-from mclip.training.run import REPORT, Run, write_aside
+from mclip.training.run import REPORT, Run
 from mclip.training.search import table
 
 TEMPLATE = Path(__file__).with_name("evaluation.html.j2")

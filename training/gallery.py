@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.atomic import write_aside
 from mclip.pipeline.body import load_body
 from mclip.pipeline.documents import read_object
 from mclip.pipeline.render import window_pictures
@@ -29,7 +30,7 @@ from mclip.training.journal import points, read_journal
 from mclip.training.metrics import geodesic_deg, mpjpe_mm
 from mclip.training.motion import MOTION_FILES, Motion, motion_of_rows, read
 from mclip.training.page import SCRIPT, TEMPLATE, Card, Page, Section, side_by_side
-from mclip.training.run import EVALUATION, Run, write_aside
+from mclip.training.run import EVALUATION, Run
 from mclip.training.search import Index, hits, index_of
 
 HEADINGS = {"generate": "Text to motion", "edit": "Edit", "interpolate": "Interpolation", "style": "Style"}

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.amass import resample
-from mclip.pipeline.atomic import by_rename
+from mclip.pipeline.atomic import by_rename, write_aside
 from mclip.pipeline.documents import read_object, read_text
 from mclip.pipeline.encoder import Encoder
 from mclip.pipeline.prepare import facing_front
@@ -37,7 +37,7 @@ from mclip.training.motion import (
     read_recording,
     rows_of_motion,
 )
-from mclip.training.run import ROOT, Run, write_aside
+from mclip.training.run import ROOT, Run
 
 BATCH = 64
 MANIFEST = "motions.json"

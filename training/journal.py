@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mclip.pipeline.atomic import write_aside
 from mclip.pipeline.documents import read_text
-from mclip.training.run import RunError, read_config, write_aside
+from mclip.training.run import RunError, read_config
 
 
 class Journal:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mclip.pipeline.atomic import write_aside
 from mclip.pipeline.documents import read_object
 from mclip.pipeline.encoder import Encoder, load_encoder
 from mclip.pipeline.store import version
@@ -100,13 +101,6 @@ class Run:
         return encoder
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
-
-
 def start_run(folder: Path, config: dict[str, Any]) -> None:
     """Make the folder with its config.json, or continue one of equal config; RunError for any other."""
     file = folder / "config.json"
@@ -118,7 +112,7 @@ def start_run(folder: Path, config: dict[str, Any]) -> None:
         if differ:
             raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
         return
-    if folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
+    if folder.exists() and any(".partial" not in path.name for path in folder.iterdir()):
         raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
     folder.mkdir(parents=True, exist_ok=True)
     write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")

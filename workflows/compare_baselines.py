@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from mclip.pipeline.atomic import write_aside
 from mclip.pipeline.body import load_body
 from mclip.pipeline.camera import facing
 from mclip.pipeline.prepare import matches
@@ -36,7 +37,7 @@ from mclip.training.model import MotionClip
 from mclip.training.recognition import recognition_by
 from mclip.training.reconstruction import BATCH, middle_batches, reconstruct, rotmats
 from mclip.training.retrieval import Gallery, gallery_of, recalls, retrieval_by
-from mclip.training.run import Run, load_run, write_aside
+from mclip.training.run import Run, load_run
 
 SEEDS, RANKINGS = 5, 200  # of random weights, and of blind choice
 COLUMNS = {
