@@ -1,89 +1,23 @@
 """The commands of mclip, in the order the data goes: parse, call one function, echo."""
 
 import contextlib
-import errno
-import functools
 import json
 import math
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-Command = Callable[..., Any]
-HERE = Path(__file__).resolve().parent
+from mclip.pipeline.machine.command_errors import Command, Group, Refusal
+
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
 
-REMEDIES = {
-    FileNotFoundError: "name a path that exists",
-    FileExistsError: "expected a folder, or no file yet: name another",
-    NotADirectoryError: "expected a folder: name another",
-    IsADirectoryError: "expected a file: name another",
-    PermissionError: "name another, or get the right to it",
-}
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-TOLD = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
-SERVICES = ("botocore", "aiohttp", "gcsfs")  # stores elsewhere, whose errors have types of their own
-
-
-class Refusal(click.ClickException):
-    """A user's mistake or a damaged input: its text, and exit code 1."""
-
-
-def told(error: Exception) -> str:
-    """An error's text, with a remedy where it is the operating system's, which says none."""
-    if isinstance(error, MemoryError):
-        return f"not enough memory ({error}): ask for less at a time"
-    if isinstance(error, OSError) and error.errno in FULL:
-        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-        return f"{where}{error.strerror or error}: make room and run the same command again"
-    if isinstance(error, OSError) and error.filename is not None:
-        remedy = next((text for kind, text in REMEDIES.items() if isinstance(error, kind)), "name another")
-        return f"{os.fsdecode(error.filename)}: {error.strerror}: {remedy}"
-    return str(error) or type(error).__name__
-
-
-def is_told(error: Exception) -> bool:
-    """Whether an error is a user's or a service's, whose text is enough; all others are faults of ours."""
-    service = type(error).__module__.split(".")[0] in SERVICES
-    return service or (isinstance(error, TOLD) and not isinstance(error, NotImplementedError))
-
-
-def plainly(command: Command) -> Command:
-    """Turn the library's errors, which say what to do, into a message without a traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **options: Any) -> Any:
-        try:
-            return command(*args, **options)
-        except Exception as error:
-            if not is_told(error):
-                raise
-            raise Refusal(told(error)) from error
-
-    return wrapped
-
-
-class Group(click.Group):
-    """A group whose commands are listed in the order of the data's way, and whose errors are plain."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        assert cmd.callback is not None
-        cmd.callback = plainly(cmd.callback)
-        super().add_command(cmd, name)
-
-
 def finish(store: Any, *summaries: Any) -> None:
     """Print the summary lines of a stage, and keep them for `mclip status`; exit code 1 when something failed."""
-    from mclip.pipeline.status import record_runs
+    from mclip.pipeline.store.status import record_runs
 
     record_runs(store, summaries)
     for summary in summaries:
@@ -187,31 +121,32 @@ def prepare(
     SOURCE is a folder, a .tar.bz2 or .tar.gz archive, or a file: AMASS .npz (SMPL, SMPL+H, SMPL-X), .npy, .bvh.
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
-    from mclip.pipeline import labels as label_files
-    from mclip.pipeline import prepare as stage
-    from mclip.pipeline import stage as stages
-    from mclip.pipeline import store as stores
+    from mclip.pipeline.files.assets import MOTIONS
+    from mclip.pipeline.machine.terminal import peak_memory
+    from mclip.pipeline.prepare import prepare as stage
+    from mclip.pipeline.prepare.label_files import read_labels
+    from mclip.pipeline.store.lock import one_writer
+    from mclip.pipeline.store.store import delete_store, is_store, open_store
 
-    motions = HERE / "pipeline/data/motions"
     if str(source) == "embedded":
-        source, labels = motions, labels or (Path("embedded"),)
-    labels = tuple(motions / "babel" if str(each) == "embedded" else each for each in labels)
+        source, labels = MOTIONS, labels or (Path("embedded"),)
+    labels = tuple(MOTIONS / "babel" if str(each) == "embedded" else each for each in labels)
     shape = stage.PrepareOptions(**options)
     if dry_run:
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))
         return
-    found = label_files.read_labels(labels, split)
-    if replace or not stores.is_store(store):
+    found = read_labels(labels, split)
+    if replace or not is_store(store):
         stage.require_motions(source, only)  # before a store is emptied, or made for nothing
-    with stores.one_writer(store, take_over=take_over):
+    with one_writer(store, take_over=take_over):
         if replace:
-            stores.delete_store(store)
-        opened = stores.open_store(store, create=True)
+            delete_store(store)
+        opened = open_store(store, create=True)
         summary = stage.prepare(
             source, opened, labels=found, options=shape, only=only, limit=limit, workers=workers, scheduler=scheduler,
             replace_changed=replace_changed,
         )  # fmt: skip
-        click.echo(f"{stage.account(opened)}; {stages.peak_memory()}")
+        click.echo(f"{stage.account(opened)}; {peak_memory()}")
     finish(opened, summary)
 
 
@@ -238,7 +173,7 @@ def import_body(file: Path, out: Path) -> None:
     SMPL-X  https://smpl-x.is.tue.mpg.de  SMPLX_NEUTRAL.npz
     Example: mclip body import smplh/neutral/model.npz bodies/neutral.npz
     """
-    from mclip.pipeline import body_file
+    from mclip.pipeline.geometry import body_files as body_file
 
     click.echo(body_file.import_body(file, out))
 
@@ -290,29 +225,32 @@ def render(
              mclip render store.zarr --pick random --views 4 --export pictures.tar
              mclip render store.zarr --video 01_01 walk.mp4 --ground
     """
-    from mclip.pipeline import pictures
-    from mclip.pipeline import render as stage
-    from mclip.pipeline import store as stores
-    from mclip.pipeline.scene import RenderOptions
+    from mclip.pipeline.render import picture_files as pictures
+    from mclip.pipeline.render import render as stage
+    from mclip.pipeline.render.scene import RenderOptions
+    from mclip.pipeline.render.sheets import contact_sheet
+    from mclip.pipeline.store.location import beside
+    from mclip.pipeline.store.lock import one_writer
+    from mclip.pipeline.store.store import open_store
 
     shape = RenderOptions(**options)
     if video:
-        from mclip.pipeline.inspect import find_sequence
-        from mclip.pipeline.video import write_video
+        from mclip.pipeline.render.inspect import find_sequence
+        from mclip.pipeline.render.video import write_video
 
-        opened, (clip, file) = stores.open_store(store), video
+        opened, (clip, file) = open_store(store), video
         click.echo(write_video(opened, find_sequence(opened, clip), file, options=shape, backend=backend))
         return
     if dry_run:
-        click.echo(stage.preview(stores.open_store(store), shape))
+        click.echo(stage.preview(open_store(store), shape))
         return
-    with stores.one_writer(store, take_over=take_over):
-        opened = stores.open_store(store)
+    with one_writer(store, take_over=take_over):
+        opened = open_store(store)
         summary = stage.render(
             opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
         )
-        sheet = sheet or stores.beside(store, ".png")
-        if (summary.done or not sheet.exists()) and stage.contact_sheet(opened, sheet):
+        sheet = sheet or beside(store, ".png")
+        if (summary.done or not sheet.exists()) and contact_sheet(opened, sheet):
             click.echo(f"contact sheet: {sheet}")
         if export:
             click.echo(pictures.export_pictures(opened, export))
@@ -339,27 +277,30 @@ def embed(
              mclip embed store.zarr --clip ViT-B-32 --pretrained ViT-B-32.pt --template "a person {}"
              mclip embed store.zarr --clip offline
     """
-    from mclip.pipeline import embed as stage
-    from mclip.pipeline import encoder as encoders
-    from mclip.pipeline import store as stores
+    from mclip.pipeline.embed import embed as stage
+    from mclip.pipeline.embed.loading import load_encoder
+    from mclip.pipeline.embed.offline import OFFLINE
+    from mclip.pipeline.embed.vectors import cut_texts, zero_shot
+    from mclip.pipeline.store.lock import one_writer
+    from mclip.pipeline.store.store import open_store
 
-    if pretrained is None and ":" not in clip and clip != encoders.OFFLINE:
+    if pretrained is None and ":" not in clip and clip != OFFLINE:
         pretrained = "openai"
-    with stores.one_writer(store):
-        opened = stores.open_store(store)
-        encoder = encoders.load_encoder(clip, pretrained, templates=templates, precision=precision)
+    with one_writer(store):
+        opened = open_store(store)
+        encoder = load_encoder(clip, pretrained, templates=templates, precision=precision)
         if replace:
             stage.forget(opened, encoder.name)
         summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit)
-        click.echo(f"cut to {encoder.context} tokens: {stage.cut_texts(opened, encoder.name)} texts")
-        for name, figure in stage.zero_shot(opened, encoder.name).items():
+        click.echo(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")
+        for name, figure in zero_shot(opened, encoder.name).items():
             click.echo(f"text -> picture {name}: {figure:.2f}")
     finish(opened, *summaries)
 
 
 def config_options(command: Command) -> Command:
     """An option for every field of TrainConfig and ModelConfig: a default is written once, there."""
-    from mclip.training.config import ModelConfig, TrainConfig, option_of
+    from mclip.training.model.config import ModelConfig, TrainConfig, option_of
 
     fields = [*TrainConfig.__dataclass_fields__.values(), *ModelConfig.__dataclass_fields__.values()]
     for field in reversed(fields):
@@ -380,11 +321,12 @@ def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> 
     Example: mclip train store.zarr runs/cmu --encoder offline
              torchrun --nproc-per-node 2 -m mclip.cli train store.zarr runs/cmu
     """
-    from mclip.pipeline.store import one_writer, open_store
-    from mclip.training import train as trainer
-    from mclip.training.config import split_options
-    from mclip.training.distributed import is_first
-    from mclip.training.machine import pick_device
+    from mclip.pipeline.machine.devices import pick_device
+    from mclip.pipeline.store.lock import one_writer
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.model.config import split_options
+    from mclip.training.train import train as trainer
+    from mclip.training.train.workers import is_first
 
     config, sizes = split_options(options)
     opened = open_store(store)
@@ -406,7 +348,7 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
     \b
     Example: mclip import-checkpoint checkpoint_0100.pth.tar opt.yaml --out runs/release
     """
-    from mclip.training import release
+    from mclip.training.model import paper_checkpoint as release
 
     click.echo(release.import_checkpoint(checkpoint, opt_yaml, out, clip=clip, pretrained=pretrained))
 
@@ -427,10 +369,10 @@ def evaluate(
     \b
     Example: mclip evaluate runs/cmu store.zarr --split val
     """
-    from mclip.pipeline.store import open_store
-    from mclip.training import evaluate as evaluation
-    from mclip.training.evaluation import told
-    from mclip.training.run import load_run
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.evaluate import evaluate as evaluation
+    from mclip.training.evaluate.report import told
+    from mclip.training.model.run import load_run
 
     figures, line = evaluation.evaluate_once(
         load_run(run), open_store(store), split=split, queries=queries, classes=classes, replace=replace
@@ -461,12 +403,14 @@ def generate(
     Example: mclip generate runs/cmu "a person walks" "jump over the couch" --out out
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3 --out out
     """
-    from mclip.pipeline.documents import no_text
-    from mclip.training import generate as generation
-    from mclip.training.run import load_run
+    from mclip.pipeline.files.documents import no_text
+    from mclip.training.latent.prompts import VARY, prompts_in, variations
+    from mclip.training.latent.space import vectors_of
+    from mclip.training.model.run import load_run
+    from mclip.training.show import folder as generation
 
     try:
-        prompts = [*texts, *generation.prompts_in(file or ())]
+        prompts = [*texts, *prompts_in(file or ())]
     except UnicodeDecodeError as error:
         raise no_text(file.name, error) from error
     if not prompts:
@@ -474,8 +418,8 @@ def generate(
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
     opened = load_run(run)
-    vectors = generation.vectors_of(opened, prompts)
-    made = generation.variations(prompts, vectors, seeds, share=vary or generation.VARY)
+    vectors = vectors_of(opened, prompts)
+    made = variations(prompts, vectors, seeds, share=vary or VARY)
     click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -501,17 +445,18 @@ def edit(
     Example: mclip edit runs/cmu --base walk.npz --from "walk" --to "run" --out out
              mclip edit runs/cmu --file paper_edits.csv --store store.zarr --out out
     """
-    from mclip.pipeline.store import open_store
-    from mclip.training import generate as generation
-    from mclip.training.run import load_run
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.latent.prompts import EDIT, edits, table_in
+    from mclip.training.model.run import load_run
+    from mclip.training.show import folder as generation
 
     words = (base, from_, to)
     if (file is None) == (None in words) or (file and any(words)):
         raise click.UsageError("name all of --base, --from and --to, or a --file of them")
-    named = dict(zip(generation.EDIT, map(str, words), strict=True))
-    rows = generation.table_in(file, generation.EDIT) if file else [named]
+    named = dict(zip(EDIT, map(str, words), strict=True))
+    rows = table_in(file, EDIT) if file else [named]
     opened = load_run(run)
-    made = generation.edits(opened, rows, scales, store=open_store(store) if store else None)
+    made = edits(opened, rows, scales, store=open_store(store) if store else None)
     click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -539,17 +484,18 @@ def interpolate(
     Example: mclip interpolate runs/cmu "walk" "crawl" --steps 5 --out out
              mclip interpolate runs/cmu --file paper_interps.csv --store store.zarr --out out
     """
-    from mclip.pipeline.store import open_store
-    from mclip.training import generate as generation
-    from mclip.training.run import load_run
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.latent.prompts import INTERPOLATION, interpolations, table_in
+    from mclip.training.model.run import load_run
+    from mclip.training.show import folder as generation
 
     if (file is None) == (end is None) or (file and start):
         raise click.UsageError("name START and END, or a --file of them")
     words = {"start": start or "", "end": end or ""}
     # The release's table has no column that says so, and its words are labels of its data.
-    rows = generation.table_in(file, generation.INTERPOLATION, source="data" if store else "text") if file else [words]
+    rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
     opened = load_run(run)
-    made = generation.interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
+    made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
     click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -574,12 +520,13 @@ def style(
     Example: mclip style runs/cmu --content run.npz --style "proud" --out out
              mclip style runs/cmu --content run.npz --style proud_walk.npz --neutral walk.npz --out out
     """
-    from mclip.pipeline.store import open_store
-    from mclip.training import generate as generation
-    from mclip.training.run import load_run
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.latent.prompts import styles
+    from mclip.training.model.run import load_run
+    from mclip.training.show import folder as generation
 
     opened = load_run(run)
-    made = generation.styles(
+    made = styles(
         opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None
     )  # fmt: skip
     click.echo(generation.write_motions(opened, "style", made, out, frames=frames, root=root, formats=formats))
@@ -597,14 +544,16 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     \b
     Example: mclip recognise runs/cmu walk.npz --classes babel60 --top 3
     """
-    from mclip.training import search as searching
-    from mclip.training.run import load_run
+    from mclip.pipeline.embed.classes import classes_of
+    from mclip.training.latent.recognise import recognise as recognise_motion
+    from mclip.training.latent.recognise import told_seen
+    from mclip.training.model.run import load_run
 
-    names = searching.classes_of(classes)
+    names = classes_of(classes)
     opened = load_run(run)
     vectors = opened.load_encoder().encode_texts(names)
-    found = {str(motion): searching.recognise(opened, motion, vectors, names, top=top) for motion in motions}
-    click.echo(searching.told_seen(found, as_json=as_json))
+    found = {str(motion): recognise_motion(opened, motion, vectors, names, top=top) for motion in motions}
+    click.echo(told_seen(found, as_json=as_json))
 
 
 @cli.command()
@@ -619,9 +568,9 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
     \b
     Example: mclip search runs/cmu "a karate kick" --store store.zarr --top 3
     """
-    from mclip.pipeline.store import open_store
-    from mclip.training import search as searching
-    from mclip.training.run import load_run
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.latent import search as searching
+    from mclip.training.model.run import load_run
 
     found = searching.search(load_run(run), open_store(store), query, top=top)
     click.echo(searching.told_hits(query, found, as_json=as_json))
@@ -638,7 +587,7 @@ def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | Non
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
     """
-    from mclip.training.export import export as write
+    from mclip.training.show.export import export as write
 
     for motion in motions:
         for path in write(motion, formats, out, fps=fps):
@@ -658,9 +607,9 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
     \b
     Example: mclip gallery runs/cmu store.zarr out --page gallery.html
     """
-    from mclip.pipeline.store import open_store
-    from mclip.training.gallery import write_gallery
-    from mclip.training.run import load_run
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.model.run import load_run
+    from mclip.training.show.gallery import write_gallery
 
     click.echo(write_gallery(load_run(run), open_store(store), page, folders=motions, split=split, most=most))
 
@@ -679,17 +628,18 @@ def studio(run: Path, store: str | None, body: str, classes: str, host: str, por
     \b
     Example: mclip studio runs/cmu --store store.zarr
     """
-    from mclip.pipeline.body import load_body
-    from mclip.pipeline.store import open_store
-    from mclip.training import search as searching
-    from mclip.training import studio as studios
-    from mclip.training.run import load_run
+    from mclip.pipeline.embed.classes import classes_of
+    from mclip.pipeline.geometry.body import load_body
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.model.run import load_run
+    from mclip.training.studio.server import serve, token_for
+    from mclip.training.studio.space import Space
 
-    token = studios.token_for(host, token)
+    token = token_for(host, token)
     opened = open_store(store) if store else None
-    names, model = searching.classes_of(classes), load_run(run)
-    space = studios.Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
-    studios.serve(space, host=host, port=port, token=token, say=click.echo)
+    names, model = classes_of(classes), load_run(run)
+    space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
+    serve(space, host=host, port=port, token=token, say=click.echo)
 
 
 @cli.command()
@@ -700,8 +650,8 @@ def status(store: str) -> None:
     \b
     Example: mclip status store.zarr
     """
-    from mclip.pipeline.status import status as told
-    from mclip.pipeline.store import open_store
+    from mclip.pipeline.store.status import status as told
+    from mclip.pipeline.store.store import open_store
 
     click.echo(told(open_store(store)))
 
@@ -714,8 +664,8 @@ def validate(store: str) -> None:
     \b
     Example: mclip validate store.zarr
     """
-    from mclip.pipeline.store import open_store
-    from mclip.pipeline.validate import validate as problems_of
+    from mclip.pipeline.store.store import open_store
+    from mclip.pipeline.store.validate import validate as problems_of
 
     problems = problems_of(open_store(store))
     for problem in problems:
@@ -735,8 +685,8 @@ def inspect(store: str, clip: str, out: Path) -> None:
     \b
     Example: mclip inspect store.zarr 01_01
     """
-    from mclip.pipeline import inspect as looking
-    from mclip.pipeline.store import open_store
+    from mclip.pipeline.render import inspect as looking
+    from mclip.pipeline.store.store import open_store
 
     opened = open_store(store)
     item = looking.find_sequence(opened, clip)
@@ -774,9 +724,10 @@ def quickstart(folder: Path) -> None:
     \b
     Example: mclip quickstart
     """
+    from mclip.pipeline.files.assets import RECIPES
     from mclip.training import recipe as recipes
 
-    recipes.run(cli, HERE / "workflows/quickstart.toml", folder)
+    recipes.run(cli, RECIPES / "quickstart.toml", folder)
     click.echo(f"open {(folder / 'gallery.html').resolve()}")
 
 

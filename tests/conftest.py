@@ -14,23 +14,28 @@ import numpy as np
 import pytest
 import torch
 
+from mclip.pipeline.files.assets import MOTIONS
+
 # Third-party imports that warn on today's Python; ours stay errors.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import open_clip  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
-from mclip.pipeline import embed, render
-from mclip.pipeline.encoder import Encoder, load_encoder
-from mclip.pipeline.labels import Labels, read_labels
-from mclip.pipeline.prepare import PrepareOptions, prepare
-from mclip.pipeline.scene import RenderOptions
-from mclip.pipeline.store import Store, open_store
-from mclip.training.config import ModelConfig, TrainConfig
-from mclip.training.run import Run, load_run
-from mclip.training.train import train
+from mclip.pipeline.embed import embed
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.loading import load_encoder
+from mclip.pipeline.prepare.label_files import read_labels
+from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.render import render
+from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.model.run import Run, load_run
+from mclip.training.train.train import train
 
-EMBEDDED = Path(render.__file__).parent / "data" / "motions"
+EMBEDDED = MOTIONS
 CLIPS = ("/walk/", "/kick/", "/getup_facedown/")
 
 WriteAmass = Callable[..., Path]

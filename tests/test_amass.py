@@ -1,4 +1,4 @@
-"""Motion files: what is read of them, at which times, and what is refused and how."""
+"""Recording files: what is read of them, at which times, and what is refused and how."""
 
 import io
 import math
@@ -12,16 +12,19 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mclip.pipeline import amass, rotations
-from mclip.pipeline.amass import Motion, MotionError, parse_motion, read_motion, resample, source_times
-from mclip.pipeline.bvh import rest_joints
-from mclip.pipeline.skeleton import forward_kinematics
+from mclip.pipeline.geometry import rotations
+from mclip.pipeline.geometry.recording import MotionError, Recording
+from mclip.pipeline.geometry.resample import resample, source_times
+from mclip.pipeline.geometry.skeleton import forward_kinematics
+from mclip.pipeline.prepare import amass
+from mclip.pipeline.prepare.amass import parse_motion, read_motion
+from mclip.pipeline.prepare.bvh import rest_joints
 
 
-def motion_of(poses_TJ3: np.ndarray, fps: float) -> Motion:
+def motion_of(poses_TJ3: np.ndarray, fps: float) -> Recording:
     """A motion that walks along x."""
     trans = np.stack((np.arange(len(poses_TJ3)) / fps, *np.zeros((2, len(poses_TJ3)))), axis=1)
-    return Motion(poses_TJ3, trans, fps, np.zeros(16, np.float32), "neutral", b"")
+    return Recording(poses_TJ3, trans, fps, np.zeros(16, np.float32), "neutral", b"")
 
 
 def test_smplh_joints_are_the_body_and_two_fingers(tmp_path, write_amass):

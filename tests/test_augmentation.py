@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mclip.pipeline.body import load_body
-from mclip.pipeline.prepare import mirrored as mirrored_recording
-from mclip.pipeline.rotations import axis_angle_to_matrix, geodesic, matrix_to_rot6d, rot6d_to_matrix
-from mclip.pipeline.skeleton import MIRRORED, forward_kinematics
-from mclip.training.augmentation import Augmentation, at_rate, mirrored, text_twins, turned
-from mclip.training.crops import Batch
-from mclip.training.metrics import mpjpe_mm
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.changes import mirrored as mirrored_recording
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, geodesic, matrix_to_rot6d, rot6d_to_matrix
+from mclip.pipeline.geometry.skeleton import MIRRORED, forward_kinematics
+from mclip.training.data.augmentation import Augmentation, at_rate, mirrored, text_twins, turned
+from mclip.training.data.crops import Batch
+from mclip.training.measure.metrics import mpjpe_mm
 
 FRAMES = 8
 seeds = st.integers(0, 2**31)

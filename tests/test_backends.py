@@ -12,16 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from mclip.pipeline import backends, rasterise
-from mclip.pipeline.backends import box_filter, choose_backend, render_bodies
-from mclip.pipeline.body import load_body
-from mclip.pipeline.camera import Camera, front_camera, orbit
-from mclip.pipeline.ground import add_ground
-from mclip.pipeline.rotations import axis_angle_to_matrix
+from mclip.pipeline.files.assets import ASSETS
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.render import backends, rasterise
+from mclip.pipeline.render.backends import box_filter, choose_backend, render_bodies
+from mclip.pipeline.render.camera import Camera, front_camera, orbit
+from mclip.pipeline.render.ground import add_ground
 
 HERE = Path(__file__).parent
 GOLDEN = runpy.run_path(str(HERE / "golden" / "regenerate.py"))
-MOTIONS = HERE.parent / "pipeline" / "data" / "motions"
+MOTIONS = ASSETS / "motions"
 
 
 def posed(name: str = "low") -> tuple[torch.Tensor, torch.Tensor, Camera]:

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mclip.pipeline.body import load_body, skin
-from mclip.pipeline.rotations import axis_angle_to_matrix
-from mclip.pipeline.skeleton import JOINTS, forward_kinematics
+from mclip.pipeline.geometry.body import load_body, skin
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
 
 
 def random_pose(batch: int, *, angle: float = 0.6) -> torch.Tensor:

@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mclip.cli import cli
-from mclip.pipeline.store import Store, one_writer, open_store
-from mclip.training.run import Run, load_run
+from mclip.pipeline.store.lock import one_writer
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.model.run import Run, load_run
 
 
 def mclip(*words: object) -> Result:

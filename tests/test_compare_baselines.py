@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.labels import read_labels, split_of
-from mclip.pipeline.rotations import matrix_to_rot6d, rot6d_to_matrix
-from mclip.pipeline.store import Store
-from mclip.training.crops import Crops
-from mclip.training.evaluate import crops_of, label_sets
-from mclip.training.run import Run
+from mclip.pipeline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
+from mclip.pipeline.prepare.label_files import read_labels
+from mclip.pipeline.prepare.labels import split_of
+from mclip.pipeline.store.store import Store
+from mclip.training.data.crops import Crops, crops_of
+from mclip.training.measure.retrieval import label_sets
+from mclip.training.model.run import Run
 from mclip.workflows import compare_baselines as baselines
 
 WORKFLOWS = Path(baselines.__file__).parent

@@ -1,6 +1,6 @@
 import pytest
 
-from mclip.pipeline.compiled import compiled, run_parts, usable_cores
+from mclip.pipeline.machine.compiled import compiled, run_parts, usable_cores
 
 
 @pytest.mark.parametrize(("items", "threads"), [(1, 1), (1, 4), (7, 3), (32, 2), (5, None)])

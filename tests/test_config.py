@@ -1,11 +1,10 @@
 import math
 import tomllib
-from pathlib import Path
 
 import pytest
 
-from mclip.training import config
-from mclip.training.config import ModelConfig, TrainConfig, flag, split_options
+from mclip.pipeline.files.assets import RECIPES
+from mclip.training.model.config import ModelConfig, TrainConfig, flag, split_options
 
 
 def test_defaults_are_the_papers():
@@ -61,7 +60,7 @@ def test_options_of_the_command_line_reach_their_config():
 
 
 def recipe(name: str) -> dict:
-    return tomllib.loads((Path(config.__file__).parents[1] / f"workflows/{name}.toml").read_text())["train"]
+    return tomllib.loads((RECIPES / f"{name}.toml").read_text())["train"]
 
 
 def test_the_papers_recipe_says_the_defaults_out_loud():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from mclip.pipeline.rotations import axis_angle_to_matrix, geodesic, matrix_to_rot6d, rot6d_to_matrix
-from mclip.training.continuation import continued, yaw_between
+from mclip.pipeline.geometry.continuation import continued, yaw_between
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, geodesic, matrix_to_rot6d, rot6d_to_matrix
 
 
 def about_z(angle: float) -> torch.Tensor:

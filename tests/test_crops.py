@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.store import Store, StoreError, open_store
-from mclip.training.crops import (
+from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.data.crops import (
     Choice,
     Crops,
     cut_by_index,
@@ -15,8 +16,8 @@ from mclip.training.crops import (
     load_crops,
     new_array,
     text_choices,
-)  # fmt: skip
-from mclip.training.step import Order
+)
+from mclip.training.train.step import Order
 
 CPU = torch.device("cpu")
 

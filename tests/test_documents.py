@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mclip.cli import cli
-from mclip.pipeline.store import Store
-from mclip.training.evaluate import evaluate_once
-from mclip.training.gallery import curves, write_gallery
-from mclip.training.run import Run, load_run
+from mclip.pipeline.store.store import Store
+from mclip.training.evaluate.evaluate import evaluate_once
+from mclip.training.model.run import Run, load_run
+from mclip.training.show.gallery import curves, write_gallery
 
 
 def refused(*words: object) -> str:

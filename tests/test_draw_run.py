@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mclip.pipeline.store import Store
-from mclip.training.run import Run
+from mclip.pipeline.store.store import Store
+from mclip.training.model.run import Run
 from mclip.workflows import draw_run
 
 

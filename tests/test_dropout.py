@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mclip.training.dropout import add_dropped, dropout
+from mclip.training.model.dropout import add_dropped, dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])

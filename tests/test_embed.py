@@ -14,15 +14,19 @@ import torch
 from click.testing import CliRunner
 
 from mclip.cli import cli
-from mclip.pipeline import embed
-from mclip.pipeline.encoder import Encoder, encoder_name
-from mclip.pipeline.store import DONE, PENDING, Store, StoreError, open_store
-from mclip.pipeline.validate import validate
-from mclip.training.config import ModelConfig, TrainConfig
-from mclip.training.crops import load_crops
-from mclip.training.generate import latent, vectors_of
-from mclip.training.run import load_run
-from mclip.training.train import train
+from mclip.pipeline.embed import embed
+from mclip.pipeline.embed import vectors as cached
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.loading import encoder_name
+from mclip.pipeline.embed.vectors import cut_texts, window_vectors, zero_shot
+from mclip.pipeline.store.schema import DONE, PENDING, StoreError
+from mclip.pipeline.store.store import Store, open_store
+from mclip.pipeline.store.validate import validate
+from mclip.training.data.crops import load_crops
+from mclip.training.latent.space import latent, vectors_of
+from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.model.run import load_run
+from mclip.training.train.train import train
 
 CPU = torch.device("cpu")
 
@@ -71,11 +75,11 @@ def test_a_picture_that_is_not_drawn_is_a_failure_until_it_is(copy: Store, encod
     drawn[1] = PENDING
     images, _ = embed.embed(copy, encoder)
     assert (images.done, images.failed) == (2, 1)
-    assert not embed.window_vectors(copy, "offline")[1][1]
+    assert not window_vectors(copy, "offline")[1][1]
     drawn[1] = 1
     images, _ = embed.embed(copy, encoder)
     assert images.failed == 0
-    assert embed.window_vectors(copy, "offline")[1].all()
+    assert window_vectors(copy, "offline")[1].all()
 
 
 def test_other_weights_of_the_same_name_are_refused(store: Store, encoder: Encoder) -> None:
@@ -96,7 +100,7 @@ def test_texts_are_embedded_again_when_their_list_is_another(copy: Store, encode
 def test_a_window_has_the_mean_of_its_pictures(copy: Store) -> None:
     window = copy.array("pictures/window")
     window[...] = np.array([1, 1, 2])
-    vectors, has = embed.window_vectors(copy, "offline")
+    vectors, has = window_vectors(copy, "offline")
     image = copy.read("embeddings/offline/image")
     assert has.tolist() == [False, True, True]
     assert np.allclose(vectors[1], image[:2].mean(0))
@@ -105,7 +109,7 @@ def test_a_window_has_the_mean_of_its_pictures(copy: Store) -> None:
 
 def test_a_missing_encoder_names_those_there_are(store: Store) -> None:
     with pytest.raises(StoreError, match=r"no vectors of encoder ViT-B-32_openai, only of \['offline'\]"):
-        embed.window_vectors(store, "ViT-B-32_openai")
+        window_vectors(store, "ViT-B-32_openai")
 
 
 def middle_text(store: Store) -> np.ndarray:
@@ -117,9 +121,9 @@ def middle_text(store: Store) -> np.ndarray:
 def test_zero_shot_is_perfect_when_pictures_are_their_texts_and_chance_when_they_are_one(copy: Store) -> None:
     image = copy.array("embeddings/offline/image")
     image[...] = copy.read("embeddings/offline/text")[middle_text(copy)]
-    assert embed.zero_shot(copy, "offline") == {"R@1": 1.0, "R@3": 1.0, "chance": pytest.approx(1 / 3)}
+    assert zero_shot(copy, "offline") == {"R@1": 1.0, "R@3": 1.0, "chance": pytest.approx(1 / 3)}
     image[...] = copy.read("embeddings/offline/text")[np.roll(middle_text(copy), 1)]
-    assert embed.zero_shot(copy, "offline")["R@1"] == 0
+    assert zero_shot(copy, "offline")["R@1"] == 0
 
 
 def test_zero_shot_of_several_pictures_a_window_and_several_windows_a_text_is_as_counted_by_hand(
@@ -138,15 +142,15 @@ def test_zero_shot_of_several_pictures_a_window_and_several_windows_a_text_is_as
     text[int(a)], text[int(b)] = np.eye(384)[:2]
     # From a: windows 0, 1, 4 are nearest, the first is right. From b: 3, 2, 4; the first is right.
     expected = {"R@1": 1.0, "R@3": 1.0, "chance": 2.5 / 5}
-    assert embed.zero_shot(copy, "offline") == pytest.approx(expected)
+    assert zero_shot(copy, "offline") == pytest.approx(expected)
     # With window 2 at 95 degrees, b finds it first and 3 second; of one text only, the chance is that text's share.
     image[4, :2] = np.cos(np.deg2rad(95)), np.sin(np.deg2rad(95))
     image[5, :2] = np.cos(np.deg2rad(97)), np.sin(np.deg2rad(97))
     copy.array("embeddings/offline/image")[...] = image
-    assert embed.zero_shot(copy, "offline") == pytest.approx({"R@1": 0.5, "R@3": 1.0, "chance": 0.5})
-    monkeypatch.setattr(embed, "MOST_TEXTS", 1)
+    assert zero_shot(copy, "offline") == pytest.approx({"R@1": 0.5, "R@3": 1.0, "chance": 0.5})
+    monkeypatch.setattr(cached, "MOST_TEXTS", 1)
     first = {"R@1": 1.0, "R@3": 1.0, "chance": 3 / 5} if a < b else {"R@1": 0.0, "R@3": 1.0, "chance": 2 / 5}
-    assert embed.zero_shot(copy, "offline") == pytest.approx(first)
+    assert zero_shot(copy, "offline") == pytest.approx(first)
 
 
 def store_of_windows(store: Store, texts: np.ndarray, pictures: list[int]) -> None:
@@ -220,7 +224,7 @@ def test_float16_is_a_choice_that_is_kept_and_read_as_float32(copy: Store, encod
 def test_texts_that_were_cut_are_counted(copy: Store, encoder: Encoder) -> None:
     texts = copy.strings("texts")
     copy.write_strings("texts", [*texts, "walk " * 80, "sit", "run " * 100])
-    assert embed.cut_texts(copy, "offline") == 0
+    assert cut_texts(copy, "offline") == 0
     told = CliRunner().invoke(cli, ["embed", copy.url, "--clip", "offline"])
     assert told.exit_code == 0, told.output
     assert "cut to 77 tokens: 2 texts" in told.output
@@ -268,17 +272,19 @@ KILLED = """
 import os, pathlib, signal, sys, time, warnings
 warnings.simplefilter("ignore")
 import torch
-from mclip.pipeline import embed, encoder, store
+from mclip.pipeline.embed import embed
+from mclip.pipeline.embed.loading import load_encoder
+from mclip.pipeline.store.store import open_store
 torch.set_num_threads(1)
 embed.BLOCK = 4
-loaded = encoder.load_encoder("offline")
+loaded = load_encoder("offline")
 group = pathlib.Path(sys.argv[1], "embeddings/offline")
 marked = lambda: [file.stat().st_mtime_ns for file in group.glob("*_done/c/0")]
 for marks in map(int, sys.argv[2:]):
     before = marked()
     child = os.fork()
     if not child:
-        embed.embed(store.open_store(sys.argv[1]), loaded)
+        embed.embed(open_store(sys.argv[1]), loaded)
         os._exit(0)
     while marks and not os.waitpid(child, os.WNOHANG)[0]:
         time.sleep(0.0005)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-import mclip.pipeline
-from mclip.pipeline.labels import BABEL_60
-from mclip.pipeline.rotations import axis_angle_to_matrix, geodesic
-from mclip.pipeline.skeleton import JOINTS, MIRRORED, PARENTS, forward_kinematics
+from mclip.pipeline.embed.classes import BABEL_60
+from mclip.pipeline.files.assets import ASSETS
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, geodesic
+from mclip.pipeline.geometry.skeleton import JOINTS, MIRRORED, PARENTS, forward_kinematics
 
-DATA = Path(mclip.pipeline.__file__).parent / "data"
+DATA = ASSETS
 CLIPS = {
     "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "getup_facedown", "getup_faceup", "jump", "kick",
     "punch", "roll", "run", "spin", "spinkick", "turn_left_0", "turn_left_1", "turn_right_0", "turn_right_1",

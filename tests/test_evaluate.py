@@ -11,23 +11,27 @@ import torch
 from click.testing import CliRunner
 
 from mclip.cli import cli
-from mclip.pipeline.body import load_body
-from mclip.pipeline.embed import embed
-from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.labels import Labels
-from mclip.pipeline.prepare import PrepareOptions, prepare
-from mclip.pipeline.render import render
-from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.scene import RenderOptions
-from mclip.pipeline.store import Store, StoreError, open_store
-from mclip.training import evaluate
-from mclip.training.crops import Crops, load_crops
-from mclip.training.distribution import figures_of
-from mclip.training.metrics import mpjpe_mm
-from mclip.training.model import MotionClip
-from mclip.training.run import Run
+from mclip.pipeline.embed.embed import embed
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.render.render import render
+from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.data.crops import Crops, crops_of, load_crops
+from mclip.training.evaluate import evaluate
+from mclip.training.measure.metrics import mpjpe_mm
+from mclip.training.measure.reconstruction import reconstruct, reconstructed
+from mclip.training.measure.retrieval import Gallery, gallery_of, hit_rate, retrieval
+from mclip.training.measure.statistics import figures_of
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import Run
 
-EMBEDDED = Path(__file__).parent.parent / "pipeline/data/motions"
+EMBEDDED = MOTIONS
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +40,11 @@ def crops(store: Store) -> Crops:
     return load_crops(store, split="train", encoder="offline", target="joined", device=torch.device("cpu"))
 
 
-def gallery(z: np.ndarray, labels: list[set[str]]) -> evaluate.Gallery:
+def gallery(z: np.ndarray, labels: list[set[str]]) -> Gallery:
     """Two windows of clip a, one of b and one of c."""
     sequence = np.array([0, 0, 1, 2])
     names = ["set/a/a_poses.npz", "set/b/b_poses.npz", "set/c/c_poses.npz"]
-    return evaluate.Gallery(z, sequence, names, labels, [{"walk"}, {"walk"}, {"kick"}, {"sit", "walk"}])
+    return Gallery(z, sequence, names, labels, [{"walk"}, {"walk"}, {"kick"}, {"sit", "walk"}])
 
 
 AXES = np.eye(4, dtype=np.float32)
@@ -53,19 +57,19 @@ def test_a_sequence_scores_as_its_best_window() -> None:
 
 
 def test_retrieval_is_perfect_when_every_motion_lies_on_its_label() -> None:
-    ranks = evaluate.retrieval(gallery(AXES, LABELS), VECTORS)
+    ranks = retrieval(gallery(AXES, LABELS), VECTORS)
     assert ranks["text_to_motion"].tolist() == [1, 1, 1]
     assert ranks["motion_to_text"].tolist() == [1, 1, 1]
 
 
 def test_a_collapsed_model_finds_nothing_first() -> None:
     same = np.repeat(AXES[:1], 4, axis=0)
-    assert evaluate.retrieval(gallery(same, LABELS), VECTORS)["text_to_motion"].min() > 1
+    assert retrieval(gallery(same, LABELS), VECTORS)["text_to_motion"].min() > 1
 
 
 def test_phrases_hit_clips_by_their_folder() -> None:
     query = np.stack([AXES[2], AXES[0]])
-    assert figures_of(evaluate.hit_rate(gallery(AXES, LABELS), query, [["b"], ["c"]]))["R@1"] == 0.5
+    assert figures_of(hit_rate(gallery(AXES, LABELS), query, [["b"], ["c"]]))["R@1"] == 0.5
 
 
 def test_the_map_calls_a_window_by_its_class_or_else_by_a_label() -> None:
@@ -76,10 +80,10 @@ def test_the_map_calls_a_window_by_its_class_or_else_by_a_label() -> None:
 
 
 def test_reconstruction_counts_valid_frames_only(run: Run, crops: Crops) -> None:
-    found = evaluate.reconstruct(run.model, crops)
+    found = reconstruct(run.model, crops)
     joints = load_body().joints_J3
     for item in range(len(crops)):
-        source, decoded = evaluate.reconstructed(run.model, crops, item)
+        source, decoded = reconstructed(run.model, crops, item)
         alone = mpjpe_mm(rot6d_to_matrix(decoded[:, :24]), rot6d_to_matrix(source[:, :24]), joints)
         assert found.mpjpe_W[item] == pytest.approx(float(alone.mean()), rel=1e-3)
     assert crops.frames.min() < crops.crop  # or nothing was padded, and this test says nothing
@@ -93,8 +97,8 @@ def test_a_model_that_stands_still_is_seen_in_the_movement_ratio(run: Run, crops
 
     still = Still(run.model.config)
     still.load_state_dict(run.model.state_dict())
-    assert evaluate.reconstruct(still, crops).moved < 1e-4
-    assert evaluate.reconstruct(run.model, crops).moved > 1e-3
+    assert reconstruct(still, crops).moved < 1e-4
+    assert reconstruct(run.model, crops).moved > 1e-3
 
 
 def test_evaluation_is_written_once_and_made_again_for_other_queries(
@@ -157,8 +161,8 @@ def intervals_beside(figures: dict[str, Any], intervals: dict[str, Any]) -> Iter
 
 def plots_true(run: Run, store: Store) -> list[set[str]]:
     """Categories of the middle crops."""
-    crops = evaluate.crops_of(run, store, "train")
-    return evaluate.gallery_of(store, crops, np.zeros((len(crops), 384))).categories_W
+    crops = crops_of(run, store, "train")
+    return gallery_of(store, crops, np.zeros((len(crops), 384))).categories_W
 
 
 def test_a_store_whose_vectors_come_from_other_weights_is_refused(
@@ -169,17 +173,17 @@ def test_a_store_whose_vectors_come_from_other_weights_is_refused(
     with pytest.raises(
         StoreError, match="vectors of offline come from weights .* was trained with 000000000000: embed"
     ):
-        evaluate.crops_of(run, store, "train")
+        crops_of(run, store, "train")
     monkeypatch.setitem(run.config, "encoder", other | {"weights_sha256": None})  # imported: nobody knows
-    assert len(evaluate.crops_of(run, store, "train")) == 3
+    assert len(crops_of(run, store, "train")) == 3
     monkeypatch.setitem(run.config, "encoder", other | {"name": "ViT-B-32_openai"})
     with pytest.raises(StoreError, match=r"no vectors of encoder ViT-B-32_openai, only of \['offline'\]"):
-        evaluate.crops_of(run, store, "train")
+        crops_of(run, store, "train")
 
 
 def test_bfloat16_stays_inside_the_model(run: Run, crops: Crops) -> None:
-    exact = evaluate.reconstruct(run.model, crops).summary()
-    fast = evaluate.reconstruct(run.model, crops, bfloat16=True).summary()
+    exact = reconstruct(run.model, crops).summary()
+    fast = reconstruct(run.model, crops, bfloat16=True).summary()
     assert fast != exact
     for name in ("mpjpe_mm", "geodesic_deg", "movement_ratio"):
         assert fast[name] == pytest.approx(exact[name], rel=0.02), name

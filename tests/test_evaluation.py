@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from mclip.pipeline.store import Store
-from mclip.training import evaluation as report
-from mclip.training.run import Run
+from mclip.pipeline.store.store import Store
+from mclip.training.evaluate import report
+from mclip.training.model.run import Run
 
 FIGURES = {
     "split": "val", "windows": 12345, "sequences": 7, "step": 6500,

@@ -19,14 +19,16 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from mclip import cli
-from mclip.pipeline.amass import read_motion
-from mclip.pipeline.body import load_body
-from mclip.pipeline.rotations import axis_angle_to_matrix
-from mclip.training import export
-from mclip.training.motion import Motion, pictures, read
+from mclip.pipeline.files.assets import ASSETS, HOUSE
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.machine.command_errors import FULL
+from mclip.pipeline.prepare.amass import read_motion
+from mclip.training.show.export import FORMATS, write
+from mclip.training.show.motion import Motion, pictures, read
 
-VIEWER = Path(export.__file__).parents[1] / "workflows/viewer"
-MOTIONS = Path(export.__file__).parents[1] / "pipeline/data/motions/EMBEDDED"
+VIEWER = HOUSE / "workflows/viewer"
+MOTIONS = ASSETS / "motions/EMBEDDED"
 CARTWHEEL = MOTIONS / "cartwheel/cartwheel_poses.npz"  # upside down halfway, and travels
 
 
@@ -84,9 +86,9 @@ def joints_of_bvh(path: Path) -> tuple[dict[str, np.ndarray], float]:
 
 
 def test_a_bvh_puts_every_joint_where_it_was(cartwheel: Motion, tmp_path: Path) -> None:
-    from mclip.pipeline.skeleton import JOINTS
+    from mclip.pipeline.geometry.skeleton import JOINTS
 
-    export.write(tmp_path / "a.bvh", cartwheel)
+    write(tmp_path / "a.bvh", cartwheel)
     found, fps = joints_of_bvh(tmp_path / "a.bvh")
     wanted = y_up(load_body("low").pose_joints(cartwheel.rotmat_TJ33, trans_B3=cartwheel.trans_T3))
     assert fps == pytest.approx(cartwheel.fps, abs=1e-6)
@@ -96,21 +98,21 @@ def test_a_bvh_puts_every_joint_where_it_was(cartwheel: Motion, tmp_path: Path) 
 
 
 def test_a_bvh_turns_no_channel_by_a_whole_turn_between_frames(cartwheel: Motion, tmp_path: Path) -> None:
-    export.write(tmp_path / "a.bvh", cartwheel)
+    write(tmp_path / "a.bvh", cartwheel)
     lines = (tmp_path / "a.bvh").read_text().split("Frame Time:")[1].splitlines()[1:]
     angles = np.array([[float(number) for number in line.split()[3:]] for line in lines])
     assert np.abs(np.diff(angles, axis=0)).max() <= 180
 
 
 def test_a_bvh_comes_back_through_mclips_own_reader(cartwheel: Motion, tmp_path: Path) -> None:
-    export.write(tmp_path / "a.bvh", cartwheel)
+    write(tmp_path / "a.bvh", cartwheel)
     again = read(tmp_path / "a.bvh")
     assert torch.allclose(again.trans_T3, cartwheel.trans_T3, atol=1e-4)
     assert torch.allclose(again.rotmat_TJ33[:, :22], cartwheel.rotmat_TJ33[:, :22], atol=1e-4)
 
 
 def test_an_npz_comes_back_to_a_millionth(cartwheel: Motion, tmp_path: Path) -> None:
-    export.write(tmp_path / "a.npz", cartwheel)
+    write(tmp_path / "a.npz", cartwheel)
     again = read_motion(tmp_path / "a.npz")
     assert np.abs(again.trans_T3 - cartwheel.trans_T3.numpy()).max() < 1e-6
     assert again.fps == cartwheel.fps
@@ -176,7 +178,7 @@ class Glb:
 
 
 def test_a_glb_moves_every_joint_and_vertex_as_the_body_moves(cartwheel: Motion, tmp_path: Path) -> None:
-    export.write(tmp_path / "a.glb", cartwheel)
+    write(tmp_path / "a.glb", cartwheel)
     glb, body = Glb(tmp_path / "a.glb"), load_body("low")
     joints = y_up(body.pose_joints(cartwheel.rotmat_TJ33, trans_B3=cartwheel.trans_T3))
     vertices = y_up(body.pose(cartwheel.rotmat_TJ33, trans_B3=cartwheel.trans_T3))
@@ -189,7 +191,7 @@ def test_a_glb_moves_every_joint_and_vertex_as_the_body_moves(cartwheel: Motion,
 
 
 def test_the_normals_of_a_glb_point_out_of_the_body(cartwheel: Motion, tmp_path: Path) -> None:
-    export.write(tmp_path / "a.glb", cartwheel)
+    write(tmp_path / "a.glb", cartwheel)
     glb = Glb(tmp_path / "a.glb")
     has = glb.json["meshes"][0]["primitives"][0]["attributes"]
     place, normal = glb.array(has["POSITION"]), glb.array(has["NORMAL"])
@@ -222,7 +224,7 @@ require('gltf-validator').validateBytes(bytes).then(told => console.log(JSON.str
 
 def test_the_khronos_validator_finds_nothing_wrong(cartwheel: Motion, tmp_path: Path) -> None:
     environment = khronos_validator()
-    export.write(tmp_path / "a.glb", cartwheel)
+    write(tmp_path / "a.glb", cartwheel)
 
     def issues(path: Path) -> dict[str, Any]:
         told = subprocess.run(["node", "-e", VALIDATE, str(path)], env=environment, capture_output=True, check=True)
@@ -237,14 +239,14 @@ def test_the_khronos_validator_finds_nothing_wrong(cartwheel: Motion, tmp_path: 
     assert issues(tmp_path / "b.glb")["numErrors"] > 0
 
 
-@pytest.mark.parametrize("kind", export.FORMATS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_full_disk_is_told_and_nothing_is_left_behind(
     cartwheel: Motion, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]], kind: str
 ) -> None:
     drawn = torch.randint(255, (4, 64, 64, 3), dtype=torch.uint8)
     with full_disk(2000), pytest.raises(OSError, match=rf"a\.{kind}.*(File too large|No space left)") as caught:
-        export.write(tmp_path / f"a.{kind}", cartwheel, frames_TSS3=drawn)
-    assert caught.value.errno in cli.FULL  # which asks for room
+        write(tmp_path / f"a.{kind}", cartwheel, frames_TSS3=drawn)
+    assert caught.value.errno in FULL  # which asks for room
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,8 +254,8 @@ def test_a_long_recording_is_not_drawn_but_may_be_written(tmp_path: Path) -> Non
     still = torch.eye(3).expand(3001, 24, 3, 3)
     long = Motion(still, torch.zeros(3001, 3), 120.0)
     with pytest.raises(ValueError, match=r"a\.mp4: 3,001 frames, at most 3,000 are drawn: lower --fps"):
-        export.write(tmp_path / "a.mp4", long)
-    export.write(tmp_path / "a.npz", long)
+        write(tmp_path / "a.mp4", long)
+    write(tmp_path / "a.npz", long)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -271,13 +273,13 @@ def test_the_command_writes_every_format_and_overwrites_none(tmp_path: Path) -> 
 
 def test_the_command_line_offers_what_can_be_written() -> None:
     option = next(each for each in cli.generate.params if each.name == "formats")
-    assert tuple(option.type.choices) == export.FORMATS  # type: ignore[attr-defined]
+    assert tuple(option.type.choices) == FORMATS  # type: ignore[attr-defined]
 
 
 def test_an_mp4_plays_every_frame_in_time_and_shows_the_same_pictures(tmp_path: Path) -> None:
     made = spread_arms(9)
     drawn = pictures(made, size=64)
-    export.write(tmp_path / "a.mp4", made, frames_TSS3=drawn)
+    write(tmp_path / "a.mp4", made, frames_TSS3=drawn)
     with av.open(str(tmp_path / "a.mp4")) as video:
         assert video.streams.video[0].average_rate == 30
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
@@ -287,14 +289,14 @@ def test_an_mp4_plays_every_frame_in_time_and_shows_the_same_pictures(tmp_path: 
 
 
 def test_a_gif_holds_every_frame_and_loops(tmp_path: Path) -> None:
-    export.write(tmp_path / "a.gif", spread_arms(5), frames_TSS3=pictures(spread_arms(5), size=48))
+    write(tmp_path / "a.gif", spread_arms(5), frames_TSS3=pictures(spread_arms(5), size=48))
     with Image.open(tmp_path / "a.gif") as gif:
         assert (gif.n_frames, gif.info["loop"]) == (5, 0)
 
 
 def test_a_strip_shows_first_to_last(tmp_path: Path) -> None:
     drawn = pictures(spread_arms(20), size=160)
-    export.write(tmp_path / "a.png", spread_arms(20), frames_TSS3=drawn)
+    write(tmp_path / "a.png", spread_arms(20), frames_TSS3=drawn)
     with Image.open(tmp_path / "a.png") as strip:
         pixels = np.asarray(strip)
     assert pixels.shape == (160, 8 * 160, 3)
@@ -304,5 +306,5 @@ def test_a_strip_shows_first_to_last(tmp_path: Path) -> None:
 
 def test_an_unknown_ending_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.fbx: cannot write \.fbx; expected one of npz, bvh"):
-        export.write(tmp_path / "a.fbx", spread_arms(2))
+        write(tmp_path / "a.fbx", spread_arms(2))
     assert list(tmp_path.iterdir()) == []

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mclip.pipeline.amass import MotionError
-from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.store import Store
-from mclip.training import gallery, generate
-from mclip.training.evaluate import text_vectors
-from mclip.training.run import Run
-from mclip.training.search import index_of
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.vectors import vectors_by_text
+from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.store.store import Store
+from mclip.training.latent.prompts import prompts_of
+from mclip.training.latent.search import index_of
+from mclip.training.latent.space import vectors_of
+from mclip.training.model.run import Run
+from mclip.training.show import folder as generate
+from mclip.training.show import gallery
 
 TITLE = "<script>alert(1)</script> & kick"
 
@@ -23,7 +26,7 @@ TITLE = "<script>alert(1)</script> & kick"
 def made(run: Run, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one generated motion whose prompt is hostile."""
     folder = tmp_path_factory.mktemp("gallery") / "made"
-    prompts = generate.prompts_of([TITLE], generate.vectors_of(run, [TITLE], encoder))
+    prompts = prompts_of([TITLE], vectors_of(run, [TITLE], encoder))
     generate.write_motions(run, "generate", prompts, folder, frames=6, formats=("npz",))
     return folder
 
@@ -69,7 +72,7 @@ def test_the_curves_show_every_loss(page: str) -> None:
 
 
 def test_the_neighbours_of_a_labels_own_vector_begin_with_that_label(run: Run, store: Store) -> None:
-    vectors = text_vectors(store, run.config["encoder"]["name"])
+    vectors = vectors_by_text(store, run.config["encoder"]["name"])
     around = gallery.Neighbours.of(run, store)
     wanted = around.labels[2]
     (best, cosine), (_, second), _ = around.nearest_labels(torch.from_numpy(vectors[wanted]))

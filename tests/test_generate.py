@@ -14,20 +14,35 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mclip.cli import cli
-from mclip.pipeline.amass import read_motion, resample
-from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.store import Store
-from mclip.training import generate
-from mclip.training.motion import motion_of_rows, read
-from mclip.training.run import Run
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.prepare.amass import read_motion
+from mclip.pipeline.store.store import Store
+from mclip.training.latent import prompts
+from mclip.training.latent.edits import between, edited, styled
+from mclip.training.latent.prompts import (
+    EDIT,
+    INTERPOLATION,
+    Prompt,
+    prompts_in,
+    prompts_of,
+    styles,
+    table_in,
+    variations,
+)
+from mclip.training.latent.space import decode, latent, vectors_of
+from mclip.training.model.run import Run
+from mclip.training.show import folder as generate
+from mclip.training.show.motion import motion_of_rows, read
 
-WALK = Path(generate.__file__).parents[1] / "pipeline/data/motions/EMBEDDED/walk/walk_poses.npz"
+WALK = MOTIONS / "EMBEDDED/walk/walk_poses.npz"
 
 
 def test_texts_get_the_length_of_z(run: Run) -> None:
     vectors = torch.randn(3, 384) * torch.tensor([[0.1], [1.0], [9.0]])
-    scaled = generate.latent(run, vectors)
+    scaled = latent(run, vectors)
     assert torch.allclose(scaled.norm(dim=-1), torch.full((3,), run.z_length))
     assert torch.allclose(torch.nn.functional.cosine_similarity(scaled, vectors), torch.ones(3))
 
@@ -35,12 +50,12 @@ def test_texts_get_the_length_of_z(run: Run) -> None:
 def test_an_imported_run_takes_vectors_as_they_are(run: Run) -> None:
     imported = replace(run, state={"step": 1})
     vectors = torch.randn(2, 384)
-    assert torch.equal(generate.latent(imported, vectors), vectors)
+    assert torch.equal(latent(imported, vectors), vectors)
 
 
 def test_editing_by_nothing_gives_the_base_and_by_all_the_goal() -> None:
     base, away, goal = torch.randn(3, 8)
-    found = generate.edited(base, away, goal, (0.0, 1.0, 0.5))
+    found = edited(base, away, goal, (0.0, 1.0, 0.5))
     assert torch.allclose(found[0], base)
     assert torch.allclose(found[1], base - away + goal)
     assert torch.allclose(found[2], base + (goal - away) / 2)
@@ -48,7 +63,7 @@ def test_editing_by_nothing_gives_the_base_and_by_all_the_goal() -> None:
 
 def test_interpolation_keeps_its_ends_and_steps_evenly() -> None:
     a, b = torch.randn(2, 8)
-    found = generate.between(a, b, 5)
+    found = between(a, b, 5)
     assert torch.allclose(found[0], a)
     assert torch.allclose(found[-1], b)
     assert torch.allclose(found.diff(dim=0), ((b - a) / 4).expand(4, 8), atol=1e-6)
@@ -56,39 +71,39 @@ def test_interpolation_keeps_its_ends_and_steps_evenly() -> None:
 
 def test_one_step_is_no_interpolation() -> None:
     with pytest.raises(ValueError, match="--steps is 1: expected at least 2"):
-        generate.between(torch.zeros(2), torch.ones(2), 1)
+        between(torch.zeros(2), torch.ones(2), 1)
 
 
 def test_a_motion_file_is_encoded_as_the_trainer_would(run: Run) -> None:
     rot6d, trans = resample(read_motion(WALK), 30.0)
     rows = torch.cat((rot6d, torch.nn.functional.pad(trans - trans[:1], (0, 3))[:, None]), dim=1)
     z = torch.nn.functional.normalize(run.model.encode(rows[None]), dim=-1)[0] * run.z_length
-    assert torch.allclose(generate.vectors_of(run, [str(WALK)])[0], z, atol=1e-4)
+    assert torch.allclose(vectors_of(run, [str(WALK)])[0], z, atol=1e-4)
 
 
 def test_texts_and_files_keep_their_order(run: Run, encoder: Encoder) -> None:
-    mixed = generate.vectors_of(run, ["kick", str(WALK), "walk"], encoder)
-    alone = [generate.vectors_of(run, [source], encoder)[0] for source in ("kick", str(WALK), "walk")]
+    mixed = vectors_of(run, ["kick", str(WALK), "walk"], encoder)
+    alone = [vectors_of(run, [source], encoder)[0] for source in ("kick", str(WALK), "walk")]
     assert torch.allclose(mixed, torch.stack(alone), atol=1e-4)
 
 
 @pytest.mark.parametrize(("text", "told"), [("  ", "an empty text"), ("go " * 1000, "expected at most 2,000")])
 def test_texts_that_say_nothing_or_too_much_are_refused(run: Run, text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        generate.vectors_of(run, [text])
+        vectors_of(run, [text])
 
 
 def test_many_motions_are_decoded_as_each_alone(run: Run) -> None:
     vectors = torch.randn(5, 384)
-    together = generate.decode(run, vectors, 12)
+    together = decode(run, vectors, 12)
     for item in range(5):
-        assert torch.allclose(together[item], generate.decode(run, vectors[item : item + 1], 12)[0], atol=1e-5)
+        assert torch.allclose(together[item], decode(run, vectors[item : item + 1], 12)[0], atol=1e-5)
 
 
 def test_an_imported_runs_ankle_row_is_not_taken_for_the_roots_path(run: Run) -> None:
     config = run.config | {"data": run.config["data"] | {"row25": "ankle"}}
     vectors = torch.randn(2, 384)
-    own, imported = (generate.decode(each, vectors, 6) for each in (run, replace(run, config=config)))
+    own, imported = (decode(each, vectors, 6) for each in (run, replace(run, config=config)))
     assert own[:, :, 24, :3].abs().max() > 0
     assert imported[:, :, 24].eq(0).all()
     assert torch.equal(own[:, :, :24], imported[:, :, :24])
@@ -101,7 +116,7 @@ def test_file_names_are_plain_whatever_the_prompt() -> None:
 
 
 def test_a_folder_is_written_once_whole_and_reads_back(run: Run, encoder: Encoder, tmp_path: Path) -> None:
-    prompts = generate.prompts_of(["a kick"], generate.vectors_of(run, ["a kick"], encoder))
+    prompts = prompts_of(["a kick"], vectors_of(run, ["a kick"], encoder))
     formats = ("npz", "mp4", "gif", "png")
     line = generate.write_motions(run, "generate", prompts, tmp_path, frames=10, formats=formats)
     assert "1 motions of 10 frames done" in line
@@ -111,7 +126,7 @@ def test_a_folder_is_written_once_whole_and_reads_back(run: Run, encoder: Encode
         [*made["motions"][0]["files"], "motions.json", "sheet.png"]
     )
     rot6d, trans = resample(read_motion(tmp_path / "00-a-kick.npz"), 30.0)
-    rows = generate.decode(run, torch.from_numpy(prompts[0].vector_C)[None], 10)[0]
+    rows = decode(run, torch.from_numpy(prompts[0].vector_C)[None], 10)[0]
     expected = motion_of_rows(rows, 30.0)
     assert torch.allclose(rot6d_to_matrix(rot6d), expected.rotmat_TJ33, atol=1e-5)
     assert torch.allclose(trans, expected.trans_T3, atol=1e-5)
@@ -120,7 +135,7 @@ def test_a_folder_is_written_once_whole_and_reads_back(run: Run, encoder: Encode
 
 
 def test_a_file_that_was_deleted_is_made_again(run: Run, tmp_path: Path) -> None:
-    prompts = [generate.Prompt("z", np.ones(384, np.float32))]
+    prompts = [Prompt("z", np.ones(384, np.float32))]
     generate.write_motions(run, "generate", prompts, tmp_path, frames=4, formats=("npz",))
     (tmp_path / "00-z.npz").unlink()
     assert "done" in generate.write_motions(run, "generate", prompts, tmp_path, frames=4, formats=("npz",))
@@ -129,37 +144,37 @@ def test_a_file_that_was_deleted_is_made_again(run: Run, tmp_path: Path) -> None
 
 def test_the_great_circle_turns_evenly_and_keeps_its_ends() -> None:
     a, b = torch.tensor([3.0, 0, 0]), torch.tensor([0.0, 5, 0])
-    found = generate.between(a, b, 4, path="circle")
+    found = between(a, b, 4, path="circle")
     angles = torch.atan2(found[:, 1], found[:, 0])
     assert torch.allclose(angles, torch.deg2rad(torch.tensor([0.0, 30, 60, 90])), atol=1e-6)
     assert torch.allclose(found.norm(dim=1), torch.tensor([3, 11 / 3, 13 / 3, 5.0]))
-    assert torch.allclose(generate.between(a, a, 3, path="circle"), a.expand(3, 3))
+    assert torch.allclose(between(a, a, 3, path="circle"), a.expand(3, 3))
     with pytest.raises(ValueError, match="opposite vectors.*--path line"):
-        generate.between(a, -a, 3, path="circle")
+        between(a, -a, 3, path="circle")
 
 
 def test_a_prompt_file_has_comments_blank_lines_and_any_script() -> None:
     lines = ["\ufeff# prompts\n", "\n", "walk  # slowly\n", "play a C# chord\n", "  跳舞 💃 \n", "يمشي إلى الوراء\n"]
-    assert generate.prompts_in(lines) == ["walk", "play a C# chord", "跳舞 💃", "يمشي إلى الوراء"]
+    assert prompts_in(lines) == ["walk", "play a C# chord", "跳舞 💃", "يمشي إلى الوراء"]
 
 
 def test_prompts_of_any_script_and_of_many_words_are_decoded(run: Run, encoder: Encoder) -> None:
     prompts = ["跳舞 💃", "يمشي إلى الوراء", "a person walks " * 120]
-    vectors = generate.vectors_of(run, prompts, encoder)
-    assert torch.isfinite(generate.decode(run, vectors, 4)).all()
+    vectors = vectors_of(run, prompts, encoder)
+    assert torch.isfinite(decode(run, vectors, 4)).all()
     assert not torch.allclose(vectors[0], vectors[1], atol=1e-2)
 
 
 def test_the_releases_tables_are_read_as_they_are(tmp_path: Path) -> None:
     edits = tmp_path / "paper_edits.csv"
     edits.write_text("motion_source,base,v_start,v_end\ndata,walk,Standing,drink\ntext,Sit,Stand,Argue angrily\n")
-    assert generate.table_in(edits, generate.EDIT) == [
+    assert table_in(edits, EDIT) == [
         {"base": "store:walk", "v_start": "store:Standing", "v_end": "store:drink"},
         {"base": "Sit", "v_start": "Stand", "v_end": "Argue angrily"},
     ]
     interps = tmp_path / "paper_interps.csv"
     interps.write_text("start,end\nbowling,jogging\n")
-    assert generate.table_in(interps, generate.INTERPOLATION) == [{"start": "bowling", "end": "jogging"}]
+    assert table_in(interps, INTERPOLATION) == [{"start": "bowling", "end": "jogging"}]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +190,7 @@ def test_a_table_that_lacks_something_is_named(tmp_path: Path, content: str, tol
     file = tmp_path / "a.csv"
     file.write_text(content)
     with pytest.raises(ValueError, match=rf"a\.csv: {told}"):
-        generate.table_in(file, generate.EDIT)
+        table_in(file, EDIT)
 
 
 def test_every_row_is_edited_at_every_scale(run: Run, store: Store, encoder: Encoder) -> None:
@@ -183,18 +198,18 @@ def test_every_row_is_edited_at_every_scale(run: Run, store: Store, encoder: Enc
         {"base": str(WALK), "v_start": "walk", "v_end": "run"},
         {"base": "sit", "v_start": "store:kick", "v_end": "store:walk"},
     ]
-    made = generate.edits(run, rows, (0.0, 1.0), store=store, encoder=encoder)
+    made = prompts.edits(run, rows, (0.0, 1.0), store=store, encoder=encoder)
     assert [prompt.title for prompt in made] == [
         "walk + 0 (run - walk)", "walk + 1 (run - walk)", "sit + 0 (walk - kick)", "sit + 1 (walk - kick)",
     ]  # fmt: skip
-    base, away, goal = generate.vectors_of(run, ["sit", "store:kick", "store:walk"], encoder, store=store)
+    base, away, goal = vectors_of(run, ["sit", "store:kick", "store:walk"], encoder, store=store)
     assert np.allclose(made[3].vector_C, base - away + goal, atol=1e-4)
     assert np.allclose(made[2].vector_C, base, atol=1e-4)
 
 
 def test_a_clip_without_a_store_says_which_option_is_missing(run: Run) -> None:
     with pytest.raises(ValueError, match="store:walk: a clip of a store: pass --store"):
-        generate.vectors_of(run, ["store:walk"])
+        vectors_of(run, ["store:walk"])
 
 
 def test_commands_take_words_or_a_file_but_not_both(run: Run, tmp_path: Path) -> None:
@@ -213,17 +228,17 @@ def test_commands_take_words_or_a_file_but_not_both(run: Run, tmp_path: Path) ->
 
 def test_a_seed_gives_another_motion_of_a_text_and_always_the_same(run: Run, encoder: Encoder) -> None:
     texts = ["walk", "kick"]
-    vectors = generate.vectors_of(run, texts, encoder)
-    plain = generate.variations(texts, vectors, ())
+    vectors = vectors_of(run, texts, encoder)
+    plain = variations(texts, vectors, ())
     assert [prompt.title for prompt in plain] == texts
     assert np.array_equal(plain[1].vector_C, vectors[1].numpy())
-    made = generate.variations(texts, vectors, (1, 2), share=0.25)
+    made = variations(texts, vectors, (1, 2), share=0.25)
     assert [prompt.title for prompt in made] == [
         "walk (seed 1)", "walk (seed 2)", "kick (seed 1)", "kick (seed 2)",
     ]  # fmt: skip
     away = [np.linalg.norm(prompt.vector_C - vectors[item // 2].numpy()) for item, prompt in enumerate(made)]
     assert away == pytest.approx([0.25 * run.z_length] * 4, rel=1e-4)
-    alone = generate.variations(texts[1:], vectors[1:], (2,), share=0.25)[0]  # whatever is asked for beside it
+    alone = variations(texts[1:], vectors[1:], (2,), share=0.25)[0]  # whatever is asked for beside it
     assert np.array_equal(alone.vector_C, made[3].vector_C)
     directions = np.stack([made[item].vector_C - vectors[item // 2].numpy() for item in range(4)])
     assert np.abs(np.corrcoef(directions) - np.eye(4)).max() < 0.3
@@ -237,14 +252,14 @@ def test_how_far_without_a_seed_is_a_usage_error(run: Run) -> None:
 
 def test_a_style_is_added_at_the_contents_length_or_exchanged_for_its_neutral(run: Run, store: Store) -> None:
     content, style = torch.tensor([3.0, 0]), torch.tensor([0.0, 4.0])
-    found = generate.styled(content, style, (0.0, 1.0))
+    found = styled(content, style, (0.0, 1.0))
     assert torch.allclose(found, torch.tensor([[3.0, 0], [1.8, 2.4]]))
     words = ("store:walk", "store:kick", "store:getup_facedown")
-    made = generate.styles(run, *words[:2], (0.5,), neutral=words[2], store=store)
-    walk, kick, getup = generate.vectors_of(run, words, store=store)
+    made = styles(run, *words[:2], (0.5,), neutral=words[2], store=store)
+    walk, kick, getup = vectors_of(run, words, store=store)
     assert np.allclose(made[0].vector_C, walk + 0.5 * (kick - getup), atol=1e-5)
     assert made[0].title == "walk + 0.5 (kick - getup_facedown)"
-    added = generate.styles(run, *words[:2], (1.0,), store=store)[0]
+    added = styles(run, *words[:2], (1.0,), store=store)[0]
     assert added.title == "walk + 1 kick"
     cosines = [torch.nn.functional.cosine_similarity(torch.from_numpy(added.vector_C), z, dim=0) for z in (walk, kick)]
     assert cosines[0] == pytest.approx(float(cosines[1]), abs=1e-5)  # the sum of two of one length lies between them
@@ -252,7 +267,7 @@ def test_a_style_is_added_at_the_contents_length_or_exchanged_for_its_neutral(ru
 
 def test_a_motion_that_is_turned_to_the_front_faces_the_viewer_and_moves_as_before(run: Run, tmp_path: Path) -> None:
     vectors = torch.randn(3, 384, generator=torch.Generator().manual_seed(0))
-    prompts = generate.prompts_of(["a", "b", "c"], vectors)
+    prompts = prompts_of(["a", "b", "c"], vectors)
     for root in ("keep", "front"):
         generate.write_motions(run, "generate", prompts, tmp_path / root, frames=6, root=root, formats=("npz",))
     for name in ("00-a.npz", "01-b.npz", "02-c.npz"):
@@ -271,7 +286,7 @@ def test_a_motion_that_is_turned_to_the_front_faces_the_viewer_and_moves_as_befo
 
 def test_a_sheet_shows_the_first_motions_only(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "MOST_ROWS", 2)
-    prompts = generate.prompts_of(["a", "b", "c"], torch.randn(3, 384))
+    prompts = prompts_of(["a", "b", "c"], torch.randn(3, 384))
     generate.write_motions(run, "generate", prompts, tmp_path, frames=4, formats=("npz",))
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * 160, 2 * 160)
@@ -279,7 +294,7 @@ def test_a_sheet_shows_the_first_motions_only(run: Run, tmp_path: Path, monkeypa
 
 
 def test_a_request_that_was_half_overwritten_by_another_is_made_again(run: Run, tmp_path: Path) -> None:
-    mine, other = (generate.prompts_of(["a"], torch.randn(1, 384)) for _ in range(2))
+    mine, other = (prompts_of(["a"], torch.randn(1, 384)) for _ in range(2))
     generate.write_motions(run, "generate", mine, tmp_path, frames=4, formats=("npz",))
     generate.begin(tmp_path, generate.request_of(run, "generate", other, frames=4, formats=("npz",)))  # then killed
     assert "1 motions" in generate.write_motions(run, "generate", mine, tmp_path, frames=4, formats=("npz",))
@@ -358,6 +373,6 @@ def test_motions_of_one_frame_or_of_another_skeleton_are_named(run: Run, tmp_pat
 def test_the_releases_interpolations_are_clips_where_a_store_is_named(tmp_path: Path) -> None:
     file = tmp_path / "paper_interps.csv"
     file.write_text("start,end\nbowling,jogging\nwalk.npz,store:kick\n")
-    assert generate.table_in(file, generate.INTERPOLATION, source="data") == [
+    assert table_in(file, INTERPOLATION, source="data") == [
         {"start": "store:bowling", "end": "store:jogging"}, {"start": "walk.npz", "end": "store:kick"},
     ]  # fmt: skip

@@ -6,10 +6,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mclip.cli import cli
-from mclip.pipeline.inspect import describe, draw, find_sequence
-from mclip.pipeline.labels import Labels, Span
-from mclip.pipeline.prepare import PrepareOptions, prepare
-from mclip.pipeline.store import Store, StoreError, open_store
+from mclip.pipeline.prepare.labels import Labels, Span
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.render.inspect import describe, draw, find_sequence
+from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.store import Store, open_store
 
 
 @pytest.fixture

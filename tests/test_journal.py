@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from mclip.training import journal
-from mclip.training.run import RunError
+from mclip.training.model.run import RunError
+from mclip.training.train import journal
 
 
 def test_a_journal_line_that_a_kill_cut_short_is_left_out(tmp_path):

@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mclip.pipeline import labels as label_files
-from mclip.pipeline.labels import (
-    BABEL_60,
+from mclip.pipeline.embed.classes import BABEL_60
+from mclip.pipeline.prepare import labels as label_files
+from mclip.pipeline.prepare.label_files import read_babel, read_labels, read_split
+from mclip.pipeline.prepare.labels import (
     LabelError,
     Labels,
     Span,
     crop_members,
     joined,
     mirrored,
-    read_babel,
-    read_labels,
     sequence_key,
     split_of,
 )
@@ -106,7 +105,7 @@ def test_rows_of_one_path_are_all_kept_but_may_not_disagree_on_its_split(tmp_pat
     with pytest.raises(LabelError, match=f"own.csv: {expected}"):
         read_labels([tmp_path / "own.csv"])
     with pytest.raises(LabelError, match=f"s.csv: {expected}"):
-        label_files.read_split(tmp_path / "s.csv")
+        read_split(tmp_path / "s.csv")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mclip.pipeline.body import Body, load_body, skin
-from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.skeleton import forward_kinematics
-from mclip.training import losses
+from mclip.pipeline.geometry.body import Body, load_body, skin
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.geometry.skeleton import forward_kinematics
+from mclip.training.model import losses
 
 
 def batch(*, lengths: tuple[int, ...] = (6, 4, 1), frames: int = 6, rows: int = 25, dtype=torch.float64):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.rotations import axis_angle_to_matrix
-from mclip.pipeline.skeleton import JOINTS, forward_kinematics
-from mclip.training import metrics
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
+from mclip.training.measure import metrics
 
 JOINTS_J3 = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 

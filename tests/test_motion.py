@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.amass import MotionError, read_motion, resample
-from mclip.pipeline.body import load_body
-from mclip.pipeline.rotations import axis_angle_to_matrix, rot6d_to_matrix
-from mclip.training import motion as motions
+from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from mclip.pipeline.prepare.amass import read_motion
+from mclip.training.show import motion as motions
 
 
 def spread_arms(frames: int) -> motions.Motion:
@@ -42,7 +45,7 @@ def test_rows_of_the_model_become_rotations_and_a_path() -> None:
     assert torch.allclose(made.trans_T3[:, 0], torch.tensor([0.0, 0.5, 1.0]))
 
 
-WALK = Path(motions.__file__).parents[1] / "pipeline/data/motions/EMBEDDED/walk/walk_poses.npz"
+WALK = MOTIONS / "EMBEDDED/walk/walk_poses.npz"
 
 
 def test_a_file_is_read_frame_by_frame_or_at_another_rate() -> None:

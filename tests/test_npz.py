@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mclip.pipeline.npz import Npz, NpzError
+from mclip.pipeline.files.npz import Npz, NpzError
 
 
 def opened(content: bytes) -> Npz:

@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from mclip.pipeline.body import load_body
-from mclip.training import page as pages
-from mclip.training.export import DATA, Y_UP, write
-from mclip.training.motion import Motion, read
+from mclip.pipeline.files.assets import ASSETS, HOUSE
+from mclip.pipeline.geometry.body import load_body
+from mclip.training.show import page as pages
+from mclip.training.show.export import write
+from mclip.training.show.motion import Motion, read
+from mclip.training.show.writers import DATA, Y_UP
 
-MOTIONS = Path(pages.__file__).parents[1] / "pipeline/data/motions/EMBEDDED"
-VIEWER = Path(pages.__file__).parents[1] / "workflows/viewer"
+MOTIONS = ASSETS / "motions/EMBEDDED"
+VIEWER = HOUSE / "workflows/viewer"
 Browser = Any  # of selenium, which may be missing
 
 
@@ -227,7 +229,7 @@ def test_three_js_poses_the_glb_as_the_body_is_posed(still: Browser, kick: Motio
         """,
         frame / 30,
     )
-    from mclip.pipeline.skeleton import JOINTS
+    from mclip.pipeline.geometry.skeleton import JOINTS
 
     at = slice(frame, frame + 1)
     joints = load_body("low").pose_joints(kick.rotmat_TJ33[at], trans_B3=kick.trans_T3[at])[0].double() @ Y_UP.T

@@ -16,17 +16,22 @@ import torch
 from click.testing import CliRunner
 
 from mclip.cli import cli
-from mclip.pipeline import prepare as stage
-from mclip.pipeline import rotations
-from mclip.pipeline.amass import read_motion, resample
-from mclip.pipeline.bvh import rest_joints
-from mclip.pipeline.labels import Labels, Span, read_labels, sequence_key
-from mclip.pipeline.prepare import PrepareOptions, facing_front, mirrored, prepare, preview
-from mclip.pipeline.skeleton import MIRRORED, forward_kinematics
-from mclip.pipeline.stage import Summary
-from mclip.pipeline.store import DONE, FAILED, REPLACED, SCHEMA, SPLITS, Store, StoreError, open_store
-from mclip.pipeline.validate import array_paths, validate
-from mclip.pipeline.windows import windows_of
+from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.geometry import rotations
+from mclip.pipeline.geometry.changes import facing_front, mirrored
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.geometry.skeleton import MIRRORED, forward_kinematics
+from mclip.pipeline.prepare import prepare as stage
+from mclip.pipeline.prepare.amass import read_motion
+from mclip.pipeline.prepare.bvh import rest_joints
+from mclip.pipeline.prepare.label_files import read_labels
+from mclip.pipeline.prepare.labels import Labels, Span, sequence_key
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare, preview
+from mclip.pipeline.prepare.windows import windows_of
+from mclip.pipeline.store.schema import DONE, FAILED, REPLACED, SCHEMA, SPLITS, StoreError
+from mclip.pipeline.store.stage import Summary
+from mclip.pipeline.store.store import Store, open_store
+from mclip.pipeline.store.validate import array_paths, validate
 
 
 def run(
@@ -345,7 +350,7 @@ def test_impossible_options_are_refused_by_flag(options, expected):
 @pytest.fixture
 def blocks_of_few(monkeypatch) -> None:
     """Chunks of 512 rows instead of 16,384, so that a small folder is many blocks."""
-    monkeypatch.setattr("mclip.pipeline.plan.BLOCK_ROWS", 512)
+    monkeypatch.setattr("mclip.pipeline.prepare.plan.BLOCK_ROWS", 512)
     for name in ("motion/rot6d", "motion/trans"):
         monkeypatch.setitem(SCHEMA, name, SCHEMA[name].__class__(**{**vars(SCHEMA[name]), "chunk": 512}))
 
@@ -369,16 +374,19 @@ def test_threads_and_one_at_a_time_give_the_same_store_byte_for_byte(tmp_path, m
 RUN = """
 import sys
 from pathlib import Path
-from mclip.pipeline import plan, store as stores
-from mclip.pipeline.labels import Labels
-from mclip.pipeline.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare import plan
+from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.store.lock import one_writer
+from mclip.pipeline.store.schema import SCHEMA
+from mclip.pipeline.store.store import open_store
 plan.BLOCK_ROWS = 512
 for name in ("motion/rot6d", "motion/trans"):
-    stores.SCHEMA[name] = stores.SCHEMA[name].__class__(**{**vars(stores.SCHEMA[name]), "chunk": 512})
+    SCHEMA[name] = SCHEMA[name].__class__(**{**vars(SCHEMA[name]), "chunk": 512})
 source, url, scheduler = sys.argv[1:]
 if __name__ == "__main__":
-    with stores.one_writer(url):
-        store = stores.open_store(url, create=True)
+    with one_writer(url):
+        store = open_store(url, create=True)
         print("begun", flush=True)
         prepare(Path(source), store, labels=Labels(), options=PrepareOptions(), scheduler=scheduler, workers=2)
 """
@@ -611,7 +619,7 @@ def mutated(content: bytes, generator: np.random.Generator) -> bytes:
 
 
 def test_babel_labels_of_real_motions_reach_their_windows(tmp_path):
-    data = Path(__file__).parent.parent / "pipeline/data/motions"
+    data = MOTIONS
     store, summary = run(data, tmp_path / "s.zarr", labels=read_labels([data / "babel"]))
     assert (summary.done, summary.failed) == (20, 0)
     assert (store.read("labelsets/text")[store.read("windows/labelset")[:, 0]] >= 0).all()

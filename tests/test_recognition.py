@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.labels import Labels, Span
-from mclip.pipeline.prepare import PrepareOptions, prepare
-from mclip.pipeline.store import Store, open_store
-from mclip.training import recognition, search
-from mclip.training.distribution import figures_of
-from mclip.training.evaluate import crops_of
-from mclip.training.generate import encode
-from mclip.training.motion import rows_of_motion
-from mclip.training.run import Run
+from mclip.pipeline.prepare.labels import Labels, Span
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.data.clips import chunks
+from mclip.training.data.crops import crops_of
+from mclip.training.data.rows import rows_of_motion
+from mclip.training.evaluate import recognition
+from mclip.training.latent.space import encode
+from mclip.training.measure.statistics import figures_of
+from mclip.training.model.run import Run
 
 AXES = np.eye(4)
 NAMES = ["walk", "run", "sit", "fly"]
@@ -112,7 +113,7 @@ def test_a_chunk_is_a_sample_for_each_of_its_classes_by_the_mean_of_its_crops(ru
     assert not np.allclose(z[0], z[2])
     rot6d, trans = (torch.from_numpy(labelled.read(f"motion/{name}")) for name in ("rot6d", "trans"))
     rows = rows_of_motion(rot6d, trans)
-    crops = [encode(run, rows[a:b]) for a, b in search.chunks(150, run.crop)]
+    crops = [encode(run, rows[a:b]) for a, b in chunks(150, run.crop)]
     assert len(crops) == 3
     mean = torch.stack([each / each.norm() for each in crops]).mean(0)
     assert np.allclose(z[0], mean.numpy(), atol=1e-5)

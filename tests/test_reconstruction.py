@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.store import Store
-from mclip.training import reconstruction
-from mclip.training.evaluate import crops_of
-from mclip.training.model import MotionClip
-from mclip.training.run import Run
+from mclip.pipeline.store.store import Store
+from mclip.training.data.crops import crops_of
+from mclip.training.measure import reconstruction
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import Run
 
 LEFT, RIGHT = reconstruction.TOES
 
@@ -51,8 +51,8 @@ def test_the_jerk_of_a_cubic_is_its_third_derivative_and_of_a_parabola_none() ->
 
 
 def test_every_window_is_measured_as_it_is_alone_and_without_its_padding(run: Run, store: Store) -> None:
-    from mclip.pipeline.body import load_body
-    from mclip.pipeline.rotations import rot6d_to_matrix
+    from mclip.pipeline.geometry.body import load_body
+    from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 
     crops, body = crops_of(run, store, "train"), load_body("low")
     found = reconstruction.quality(run.model, crops, fps=30.0)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mclip.cli import cli
-from mclip.pipeline.store import open_store
+from mclip.pipeline.store.store import open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # boto's and flask's own
 

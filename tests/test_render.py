@@ -15,13 +15,15 @@ import torch
 from click.testing import CliRunner, Result
 
 from mclip.cli import cli
-from mclip.pipeline import render
-from mclip.pipeline.body import Body, load_body
-from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.scene import RenderOptions, Shot, draw_shots, render_clip, setting_of
-from mclip.pipeline.skeleton import PARENTS
-from mclip.pipeline.store import DONE, FAILED, PENDING, Store, StoreError, open_store
-from mclip.pipeline.validate import validate
+from mclip.pipeline.geometry.body import Body, load_body
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.geometry.skeleton import PARENTS
+from mclip.pipeline.render import render
+from mclip.pipeline.render.scene import RenderOptions, Shot, draw_shots, render_clip, setting_of
+from mclip.pipeline.render.sheets import contact_sheet
+from mclip.pipeline.store.schema import DONE, FAILED, PENDING, StoreError
+from mclip.pipeline.store.store import Store, open_store
+from mclip.pipeline.store.validate import validate
 
 
 @pytest.fixture
@@ -406,7 +408,7 @@ def test_pictures_drawn_on_cuda_are_nearly_those_of_the_cpu(undrawn: Store, monk
 def test_the_contact_sheet_shows_bodies(store: Store, tmp_path: Path) -> None:
     from PIL import Image
 
-    assert render.contact_sheet(store, tmp_path / "sheet.png") == 3
+    assert contact_sheet(store, tmp_path / "sheet.png") == 3
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = np.asarray(sheet.convert("L"))
     assert sheet.size == (320, 320)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mclip.training import retrieval
-from mclip.training.distribution import figures_of
+from mclip.training.measure import retrieval
+from mclip.training.measure.statistics import figures_of
 
 AXES = np.eye(4)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation, Slerp
 
-from mclip.pipeline import rotations
+from mclip.pipeline.geometry import rotations
 
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-13}
 directions = arrays(np.float64, (5, 3), elements=st.floats(-1, 1)).filter(

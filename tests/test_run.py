@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mclip.training.config import ModelConfig
-from mclip.training.model import MotionClip
-from mclip.training.run import (
+from mclip.training.model.config import ModelConfig
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import (
     ROOT,
     RunError,
     best_checkpoint,
@@ -117,9 +117,9 @@ import resource, sys, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
 import torch
-from mclip.training.config import ModelConfig
-from mclip.training.model import MotionClip
-from mclip.training.run import save_checkpoint
+from mclip.training.model.config import ModelConfig
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import save_checkpoint
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
 model = MotionClip(ModelConfig(latent=32, layers=1, feed_forward=32))

@@ -12,14 +12,22 @@ from click.testing import CliRunner
 from torch.nn import functional as F
 
 from mclip.cli import cli
-from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.store import Store, StoreError, one_writer, open_store
-from mclip.pipeline.validate import validate
-from mclip.training import clips, generate, search
-from mclip.training.crops import load_crops
-from mclip.training.run import Run
+from mclip.pipeline.embed.classes import classes_of
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.store.lock import one_writer
+from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.store import Store, open_store
+from mclip.pipeline.store.validate import validate
+from mclip.training.data import clips
+from mclip.training.data.clips import chunks
+from mclip.training.data.crops import load_crops
+from mclip.training.latent import search
+from mclip.training.latent.recognise import recognise
+from mclip.training.latent.space import encode, motion_rows, motion_vector
+from mclip.training.model.run import Run
 
-WALK = Path(search.__file__).parents[1] / "pipeline/data/motions/EMBEDDED/walk/walk_poses.npz"
+WALK = MOTIONS / "EMBEDDED/walk/walk_poses.npz"
 
 
 def test_the_best_window_of_each_sequence_is_found_as_the_slow_way_finds_it() -> None:
@@ -104,7 +112,7 @@ def test_a_clip_is_found_by_its_label_whatever_its_case(store: Store) -> None:
 
 
 def test_a_clip_of_a_store_is_the_same_motion_as_its_file(run: Run, store: Store) -> None:
-    assert torch.allclose(clips.clip_rows(store, "walk", run.crop), generate.motion_rows(run, WALK), atol=1e-5)
+    assert torch.allclose(clips.clip_rows(store, "walk", run.crop), motion_rows(run, WALK), atol=1e-5)
 
 
 def test_a_store_of_another_frame_rate_is_refused(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,40 +126,40 @@ def test_a_store_of_another_frame_rate_is_refused(run: Run, store: Store, monkey
     [(7, [(0, 7)]), (60, [(0, 60)]), (89, [(0, 60)]), (90, [(0, 60), (60, 90)]), (130, [(0, 60), (60, 120)])],
 )
 def test_a_motion_is_cut_into_whole_pieces(frames: int, pieces: list[tuple[int, int]]) -> None:
-    assert search.chunks(frames, 60) == pieces
+    assert chunks(frames, 60) == pieces
 
 
 def test_a_motion_is_what_its_vector_is_nearest_to(run: Run) -> None:
-    z = generate.motion_vector(run, WALK)
-    rows = generate.motion_rows(run, WALK)
-    start = search.chunks(len(rows), run.crop)[0]
-    first = generate.encode(run, rows[start[0] : start[1]])
+    z = motion_vector(run, WALK)
+    rows = motion_rows(run, WALK)
+    start = chunks(len(rows), run.crop)[0]
+    first = encode(run, rows[start[0] : start[1]])
     away = z.flip(0)
-    seen = search.recognise(run, WALK, torch.stack([away, first, -first]), ["other", "this", "opposite"], top=2)
+    seen = recognise(run, WALK, torch.stack([away, first, -first]), ["other", "this", "opposite"], top=2)
     assert seen[0].classes[0] == ("this", pytest.approx(1.0, abs=1e-5))
     assert seen[0].classes[1][0] == "other"
     assert seen[0].to_s == pytest.approx((start[1] - start[0]) / 30)
 
 
 def test_classes_come_from_babel_or_a_file(tmp_path: Path) -> None:
-    babel = search.classes_of("babel60")
+    babel = classes_of("babel60")
     assert len(set(babel)) == 60
     assert (babel[0], babel[22], babel[59]) == ("walk", "bend", "martial art")
     (tmp_path / "a.txt").write_text("walk # slowly\n\n# none\nrun\nwalk\n", encoding="utf-8")
-    assert search.classes_of(str(tmp_path / "a.txt")) == ["walk", "run"]
+    assert classes_of(str(tmp_path / "a.txt")) == ["walk", "run"]
     (tmp_path / "a.json").write_text('{"run": 1, "walk": 0}')
-    assert search.classes_of(str(tmp_path / "a.json")) == ["walk", "run"]
+    assert classes_of(str(tmp_path / "a.json")) == ["walk", "run"]
 
 
 def test_the_further_classes_of_babel_come_from_its_own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"babel120: neither action_label_2_idx.json nor BABEL/action_label_2_idx"):
-        search.classes_of("babel120")
+        classes_of("babel120")
     (tmp_path / "BABEL").mkdir()
     names = {f"class {number}": number for number in reversed(range(252))}
     (tmp_path / "BABEL/action_label_2_idx.json").write_text(json.dumps(names))
-    assert search.classes_of("babel120") == [f"class {number}" for number in range(120)]
-    assert len(search.classes_of("BABEL/action_label_2_idx.json")) == 252
+    assert classes_of("babel120") == [f"class {number}" for number in range(120)]
+    assert len(classes_of("BABEL/action_label_2_idx.json")) == 252
 
 
 @pytest.mark.parametrize(
@@ -161,15 +169,15 @@ def test_the_further_classes_of_babel_come_from_its_own_list(tmp_path: Path, mon
 def test_a_json_that_is_no_list_of_classes_is_named(tmp_path: Path, content: str, told: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ValueError, match=rf"a\.json: {told}"):
-        search.classes_of(str(tmp_path / "a.json"))
+        classes_of(str(tmp_path / "a.json"))
 
 
 def test_an_unknown_class_file_and_one_without_classes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--classes babel600: no such file; expected babel60, babel120"):
-        search.classes_of("babel600")
+        classes_of("babel600")
     (tmp_path / "a.txt").write_text("# nothing\n")
     with pytest.raises(ValueError, match=r"a\.txt: 0 classes, expected at least two"):
-        search.classes_of(str(tmp_path / "a.txt"))
+        classes_of(str(tmp_path / "a.txt"))
 
 
 def test_the_commands_answer_in_tables_and_json(run: Run, store: Store, encoder: Encoder) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from mclip.pipeline.bvh import rest_joints
-from mclip.pipeline.skeleton import JOINTS, MIRRORED, PARENTS, forward_kinematics
+from mclip.pipeline.geometry.skeleton import JOINTS, MIRRORED, PARENTS, forward_kinematics
+from mclip.pipeline.prepare.bvh import rest_joints
 
 
 def naive_positions(matrix_J33: np.ndarray, rest_J3: np.ndarray) -> np.ndarray:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mclip.pipeline import bvh, sources
-from mclip.pipeline.amass import MotionError, parse_motion
-from mclip.pipeline.rotations import axis_angle_to_matrix
-from mclip.pipeline.skeleton import JOINTS, PARENTS, forward_kinematics
-from mclip.pipeline.sources import contents, recordings, require_source
+from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS, forward_kinematics
+from mclip.pipeline.prepare import bvh, sources
+from mclip.pipeline.prepare.amass import parse_motion
+from mclip.pipeline.prepare.sources import contents, recordings, require_source
 
 
 def names(source: Path) -> list[str]:

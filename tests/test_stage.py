@@ -6,8 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-from mclip.pipeline.stage import Result, first_blocks, peak_memory, run_stage
-from mclip.pipeline.store import DONE, FAILED, PENDING, REPLACED, Store, open_store
+from mclip.pipeline.machine.terminal import peak_memory
+from mclip.pipeline.store.schema import DONE, FAILED, PENDING, REPLACED
+from mclip.pipeline.store.stage import Result, first_blocks, run_stage
+from mclip.pipeline.store.store import Store, open_store
 
 BLOCKS = [range(0, 3), range(3, 4), range(4, 9), range(9, 12)]
 

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from mclip.cli import cli
-from mclip.pipeline.stage import Summary
-from mclip.pipeline.status import last_rates, record_runs, status
-from mclip.pipeline.store import open_store
+from mclip.pipeline.store.stage import Summary
+from mclip.pipeline.store.status import last_rates, record_runs, status
+from mclip.pipeline.store.store import open_store
 
 
 def mclip(*words: str) -> str:

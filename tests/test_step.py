@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from mclip.pipeline.body import load_body
-from mclip.pipeline.store import Store
-from mclip.training import losses
-from mclip.training.config import TERMS, ModelConfig, TrainConfig
-from mclip.training.crops import load_crops
-from mclip.training.distributed import Workers
-from mclip.training.model import MotionClip
-from mclip.training.run import RunError
-from mclip.training.step import Feed, Guard, Learner, Order, loss_terms, vertex_loss_of
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.store.store import Store
+from mclip.training.data.crops import load_crops
+from mclip.training.model import losses
+from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import RunError
+from mclip.training.train.step import Feed, Guard, Learner, Order, loss_terms, vertex_loss_of
+from mclip.training.train.workers import Workers
 
 CPU = torch.device("cpu")
 SIZES = ModelConfig(latent=384, layers=1, feed_forward=32, dropout=0.1)

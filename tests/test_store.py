@@ -14,8 +14,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mclip.pipeline import store as stores
-from mclip.pipeline.store import SCHEMA, Store, StoreError, delete_store, one_writer, open_store, spec_of
+from mclip.pipeline.store import schema as stores
+from mclip.pipeline.store.lock import claim, one_writer, remote_lock, told_by
+from mclip.pipeline.store.schema import SCHEMA, StoreError, spec_of
+from mclip.pipeline.store.store import Store, delete_store, open_store
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def test_emptied_store_is_a_store_again(store):
 
 HOLD = """
 import sys, time
-from mclip.pipeline.store import one_writer
+from mclip.pipeline.store.lock import one_writer
 with one_writer(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -163,7 +165,7 @@ def test_remote_lock_stays_after_a_crash_until_it_is_taken_over():
     ):
         with one_writer(url):
             pass
-    abandoned = stores.remote_lock(url, take_over=False)
+    abandoned = remote_lock(url, take_over=False)
     abandoned.__enter__()  # a process that dies here never leaves
     with pytest.raises(StoreError, match="pass --take-over"), one_writer(url):
         pass
@@ -175,10 +177,10 @@ def test_remote_lock_stays_after_a_crash_until_it_is_taken_over():
 
 
 def test_a_clock_that_goes_backwards_gives_no_negative_age(monkeypatch):
-    lock = stores.claim()
+    lock = claim()
     monkeypatch.setattr(time, "time", lambda: 1.0)
-    assert stores.told_by(lock).endswith("has been writing here for 0 s")
-    assert stores.told_by(b"") == "another process has just begun to write here"
+    assert told_by(lock).endswith("has been writing here for 0 s")
+    assert told_by(b"") == "another process has just begun to write here"
 
 
 @pytest.mark.parametrize("metadata", [False, True])

@@ -22,13 +22,16 @@ import websockets.exceptions
 import zstandard
 from websockets.sync.client import connect
 
-from mclip.pipeline.amass import read_motion
-from mclip.pipeline.body import load_body
-from mclip.pipeline.encoder import Encoder
-from mclip.pipeline.store import Store
-from mclip.training import generate, studio
-from mclip.training.motion import motion_of_rows
-from mclip.training.run import Run
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.prepare.amass import read_motion
+from mclip.pipeline.store.store import Store
+from mclip.training.latent.space import decode, encode, facing_viewer, vectors_of
+from mclip.training.model.run import Run
+from mclip.training.show.motion import motion_of_rows
+from mclip.training.studio import session as studio
+from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve, token_for
+from mclip.training.studio.space import FIRST, TOP, Space
 
 TOKEN = "correct horse battery"
 CAMERA = {
@@ -110,38 +113,38 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def space(run: Run, store: Store, encoder: Encoder) -> studio.Space:
+def space(run: Run, store: Store, encoder: Encoder) -> Space:
     classes = ["walk", "kick", "lie", "sit", "run", "jump"]
-    return studio.Space.of(run, encoder, body=load_body("low"), classes=classes, store=store)
+    return Space.of(run, encoder, body=load_body("low"), classes=classes, store=store)
 
 
 @pytest.fixture(scope="module")
-def served(space: studio.Space) -> Iterator[studio.Studio]:
-    opened = studio.Studio(space, host="127.0.0.1", port=0, token=None)
+def served(space: Space) -> Iterator[Studio]:
+    opened = Studio(space, host="127.0.0.1", port=0, token=None)
     yield opened
     opened.stop()
 
 
 @pytest.fixture
-def browser(served: studio.Studio) -> Iterator[Browser]:
+def browser(served: Studio) -> Iterator[Browser]:
     opened = Browser(served.port)
-    wait_for(lambda: opened.said("motion") == studio.FIRST)
+    wait_for(lambda: opened.said("motion") == FIRST)
     yield opened
     opened.close()
     wait_for(lambda: not served.sessions)
 
 
-def session_of(served: studio.Studio, title: str) -> studio.Session:
+def session_of(served: Studio, title: str) -> studio.Session:
     return next(session for session in served.sessions.values() if session.title == title)
 
 
 def test_a_text_becomes_the_motion_that_generate_decodes(
-    browser: Browser, served: studio.Studio, run: Run, encoder: Encoder
+    browser: Browser, served: Studio, run: Run, encoder: Encoder
 ) -> None:
     browser.type(text="a person kicks")
     wait_for(lambda: browser.said("motion") == "a person kicks")
-    rows = generate.decode(run, generate.vectors_of(run, ["a person kicks"], encoder), run.crop)[0]
-    wanted = motion_of_rows(generate.facing_viewer(rows), run.fps)
+    rows = decode(run, vectors_of(run, ["a person kicks"], encoder), run.crop)[0]
+    wanted = motion_of_rows(facing_viewer(rows), run.fps)
     player = session_of(served, "a person kicks").player
     assert player is not None
     assert player.track is not None
@@ -156,23 +159,21 @@ def test_only_what_stands_when_the_typing_pauses_is_played(browser: Browser) -> 
     browser.type(text="")
     time.sleep(2 * studio.PAUSE)
     titles = [m["updates"]["value"] for m in browser.all("GuiUpdateMessage") if m["uuid"] == browser.field("motion")]
-    assert titles == [studio.FIRST, "a person kicks"]
+    assert titles == [FIRST, "a person kicks"]
     assert browser.all("NotificationShowMessage") == []
 
 
-def test_what_plays_is_named_by_its_nearest_classes(browser: Browser, space: studio.Space) -> None:
+def test_what_plays_is_named_by_its_nearest_classes(browser: Browser, space: Space) -> None:
     lines = wait_for(lambda: browser.said("reads as")).splitlines()
-    assert len(lines) == studio.TOP
+    assert len(lines) == TOP
     scores = [float(line.split()[0]) for line in lines]
     assert scores == sorted(scores, reverse=True)
-    z_C = generate.encode(space.run, space.decoded(space.vectors(studio.FIRST)[0]))
+    z_C = encode(space.run, space.decoded(space.vectors(FIRST)[0]))
     cosine_K = torch.cosine_similarity(z_C[None], space.encoder.encode_texts(list(space.classes)))
     assert lines[0] == f"{float(cosine_K.max()):.2f}  {space.classes[int(cosine_K.argmax())]}"
 
 
-def test_a_dragged_scale_ends_at_the_motion_of_its_last_place(
-    browser: Browser, served: studio.Studio, space: studio.Space
-) -> None:
+def test_a_dragged_scale_ends_at_the_motion_of_its_last_place(browser: Browser, served: Studio, space: Space) -> None:
     slider = browser.field("scale", "GuiSliderMessage")
     for place in range(41):
         browser.set(slider, -1 + 0.05 * place)
@@ -183,7 +184,7 @@ def test_a_dragged_scale_ends_at_the_motion_of_its_last_place(
     assert float((found - wanted).abs().max()) < 1e-4
 
 
-def test_between_its_ends_lie_the_ends(browser: Browser, served: studio.Studio, space: studio.Space) -> None:
+def test_between_its_ends_lie_the_ends(browser: Browser, served: Studio, space: Space) -> None:
     slider = browser.field("share", "GuiSliderMessage")
     for share, text in ((0.0, "walk"), (1.0, "crawl")):
         browser.set(slider, share)
@@ -192,7 +193,7 @@ def test_between_its_ends_lie_the_ends(browser: Browser, served: studio.Studio, 
         assert float((found - space.decoded(space.vectors(text)[0])).abs().max()) < 1e-4
 
 
-def test_a_hit_that_is_clicked_plays_and_is_saved(browser: Browser, served: studio.Studio, tmp_path: Any) -> None:
+def test_a_hit_that_is_clicked_plays_and_is_saved(browser: Browser, served: Studio, tmp_path: Any) -> None:
     browser.type(query="store:kick")
     wait_for(lambda: len(browser.all("GuiButtonMessage")) == 3)  # as many clips as the store has
     browser.click("1.00 kick")
@@ -220,16 +221,16 @@ def test_a_text_that_will_not_do_is_told_and_the_body_goes_on(browser: Browser, 
     browser.type(text=text)
     notes = wait_for(lambda: browser.all("NotificationShowMessage") or browser.all("NotificationMessage"))
     assert told in json.dumps(notes[-1], default=str)
-    assert browser.said("motion") == studio.FIRST
+    assert browser.said("motion") == FIRST
     assert browser.moves()
 
 
-def test_a_second_browser_does_not_disturb_the_first(browser: Browser, served: studio.Studio) -> None:
+def test_a_second_browser_does_not_disturb_the_first(browser: Browser, served: Studio) -> None:
     other = Browser(served.port)
-    wait_for(lambda: other.said("motion") == studio.FIRST)
+    wait_for(lambda: other.said("motion") == FIRST)
     other.type(text="jump high")
     wait_for(lambda: other.said("motion") == "jump high")
-    assert browser.said("motion") == studio.FIRST
+    assert browser.said("motion") == FIRST
     assert "jump high" not in json.dumps(browser.got, default=str)
     other.close()
     assert browser.moves()
@@ -237,8 +238,8 @@ def test_a_second_browser_does_not_disturb_the_first(browser: Browser, served: s
 
 @pytest.mark.parametrize("garbage", [b"\xff" * 100, "words", b"", msgspec.msgpack.encode({"type": "NoSuchMessage"}),
                                      msgspec.msgpack.encode({"type": "GuiUpdateMessage", "uuid": 3, "updates": None}),
-                                     b"x" * (studio.LONGEST_MESSAGE + 1)])  # fmt: skip
-def test_garbage_hurts_nobody_but_its_sender(browser: Browser, served: studio.Studio, garbage: bytes | str) -> None:
+                                     b"x" * (LONGEST_MESSAGE + 1)])  # fmt: skip
+def test_garbage_hurts_nobody_but_its_sender(browser: Browser, served: Studio, garbage: bytes | str) -> None:
     other = Browser(served.port)
     wait_for(lambda: len(served.sessions) == 2)
     other.socket.send(garbage)
@@ -250,17 +251,17 @@ def test_garbage_hurts_nobody_but_its_sender(browser: Browser, served: studio.St
     wait_for(lambda: len(served.sessions) == 1)
 
 
-def test_a_message_beyond_the_bound_is_refused(served: studio.Studio) -> None:
+def test_a_message_beyond_the_bound_is_refused(served: Studio) -> None:
     other = Browser(served.port)
-    other.send(type="GuiUpdateMessage", uuid="x", updates={"value": "w" * (studio.LONGEST_MESSAGE - 1000)})
+    other.send(type="GuiUpdateMessage", uuid="x", updates={"value": "w" * (LONGEST_MESSAGE - 1000)})
     assert other.moves()
-    other.socket.send(b"x" * (studio.LONGEST_MESSAGE + 1))
+    other.socket.send(b"x" * (LONGEST_MESSAGE + 1))
     other.reader.join(5)
     assert other.socket.protocol.close_code == 1009
     other.close()
 
 
-def test_a_browser_that_goes_away_in_mid_stream_is_forgotten(browser: Browser, served: studio.Studio) -> None:
+def test_a_browser_that_goes_away_in_mid_stream_is_forgotten(browser: Browser, served: Studio) -> None:
     other = Browser(served.port)
     assert other.moves()
     assert len(served.sessions) == 2
@@ -271,7 +272,7 @@ def test_a_browser_that_goes_away_in_mid_stream_is_forgotten(browser: Browser, s
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "evil.example"])  # the second by DNS rebinding
-def test_a_script_of_another_page_is_turned_away(served: studio.Studio, name: str) -> None:
+def test_a_script_of_another_page_is_turned_away(served: Studio, name: str) -> None:
     port = served.port if name == "evil.example" else 80
     other = Browser(served.port, name, Origin=f"http://evil.example:{port}")
     other.reader.join(5)
@@ -284,8 +285,8 @@ def test_a_script_of_another_page_is_turned_away(served: studio.Studio, name: st
     own.close()
 
 
-def test_nothing_is_sent_before_the_token_is_named(space: studio.Space) -> None:
-    guarded = studio.Studio(space, host="127.0.0.1", port=0, token=TOKEN)
+def test_nothing_is_sent_before_the_token_is_named(space: Space) -> None:
+    guarded = Studio(space, host="127.0.0.1", port=0, token=TOKEN)
     try:
         browser = Browser(guarded.port)
         browser.type(token="a wrong one, but long")
@@ -302,26 +303,26 @@ def test_nothing_is_sent_before_the_token_is_named(space: studio.Space) -> None:
 
 
 def test_a_token_is_asked_for_wherever_others_could_come_in() -> None:
-    assert [studio.token_for(host, None) for host in ("127.0.0.1", "localhost", "::1")] == [None] * 3
-    made = {studio.token_for(host, None) for host in ("0.0.0.0", "::", "192.168.1.5", "example.org")}
+    assert [token_for(host, None) for host in ("127.0.0.1", "localhost", "::1")] == [None] * 3
+    made = {token_for(host, None) for host in ("0.0.0.0", "::", "192.168.1.5", "example.org")}
     assert len(made) == 4
     assert all(token and len(token) > 20 for token in made)
     with pytest.raises(ValueError, match="--token has 4 characters, expected at least 12"):
-        studio.token_for("0.0.0.0", "1234")
+        token_for("0.0.0.0", "1234")
 
 
-def test_no_browser_can_ask_for_a_public_address(served: studio.Studio) -> None:
+def test_no_browser_can_ask_for_a_public_address(served: Studio) -> None:
     assert type(served.server).request_share_url is not viser.ViserServer.request_share_url
     assert served.server.request_share_url() is None
     assert served.server._share_tunnel is None
 
 
-def test_a_port_in_use_is_told(space: studio.Space, served: studio.Studio) -> None:
+def test_a_port_in_use_is_told(space: Space, served: Studio) -> None:
     with pytest.raises(OSError, match=rf"127\.0\.0\.1:{served.port}: Address already in use.*; name another --port"):
-        studio.Studio(space, host="127.0.0.1", port=served.port, token=None)
+        Studio(space, host="127.0.0.1", port=served.port, token=None)
 
 
-def test_it_ends_at_a_signal_and_frees_its_port(space: studio.Space) -> None:
+def test_it_ends_at_a_signal_and_frees_its_port(space: Space) -> None:
     said: list[str] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -336,7 +337,7 @@ def test_it_ends_at_a_signal_and_frees_its_port(space: studio.Space) -> None:
     ending = threading.Thread(target=end)
     ending.start()
     try:
-        studio.serve(space, host="127.0.0.1", port=0, token=None, say=said.append)
+        serve(space, host="127.0.0.1", port=0, token=None, say=said.append)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -346,9 +347,7 @@ def test_it_ends_at_a_signal_and_frees_its_port(space: studio.Space) -> None:
     socket.create_server(("127.0.0.1", port)).close()
 
 
-def test_in_chromium_a_person_types_clicks_and_sees_it_move(
-    chromium: Callable[..., Any], served: studio.Studio
-) -> None:
+def test_in_chromium_a_person_types_clicks_and_sees_it_move(chromium: Callable[..., Any], served: Studio) -> None:
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.keys import Keys
 
@@ -360,7 +359,7 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(
         fields = page.find_elements("css selector", "input:not([disabled])")
         return next((each for each in fields if each.get_attribute("value") == value and each.is_displayed()), None)
 
-    text = wait_for(lambda: field(studio.FIRST))
+    text = wait_for(lambda: field(FIRST))
     text.send_keys(Keys.CONTROL, "a")
     text.send_keys("a person kicks")
     wait_for(lambda: session_titles(served) == ["a person kicks"])
@@ -388,5 +387,5 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(
     wait_for(lambda: not served.sessions)
 
 
-def session_titles(served: studio.Studio) -> list[str]:
+def session_titles(served: Studio) -> list[str]:
     return [session.title for session in served.sessions.values()]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mclip.pipeline.torchscript import is_torchscript, read_tensors
+from mclip.pipeline.files.torchscript import is_torchscript, read_tensors
 
 
 class Nested(torch.nn.Module):

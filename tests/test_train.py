@@ -12,15 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mclip.pipeline.body import load_body
-from mclip.pipeline.skeleton import PARENTS
-from mclip.pipeline.store import Store, StoreError
-from mclip.training import journal
-from mclip.training import train as trainer
-from mclip.training.config import TERMS, ModelConfig, TrainConfig
-from mclip.training.crops import Crops
-from mclip.training.run import RunError, best_checkpoint, checkpoints, load_run, read_state
-from mclip.training.step import Order
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.skeleton import PARENTS
+from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.store import Store
+from mclip.training.data.crops import Crops
+from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.model.run import RunError, best_checkpoint, checkpoints, load_run, read_state
+from mclip.training.train import journal
+from mclip.training.train import train as trainer
+from mclip.training.train.step import Order
 
 CPU = torch.device("cpu")
 TINY = {"layers": 1, "feed_forward": 32, "dropout": 0.1}
@@ -32,9 +33,9 @@ warnings.simplefilter("ignore")
 import json, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from mclip.pipeline.store import open_store
-from mclip.training.config import ModelConfig, TrainConfig
-from mclip.training.train import train
+from mclip.pipeline.store.store import open_store
+from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.train.train import train
 store, folder, config, sizes = sys.argv[1:]
 config, sizes = TrainConfig(**json.loads(config)), ModelConfig(**json.loads(sizes))
 print(train(open_store(store), Path(folder), config, sizes, device=torch.device("cpu")))

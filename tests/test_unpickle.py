@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
-from mclip.pipeline.unpickle import read_pickle
+from mclip.pipeline.files.unpickle import read_pickle
 
 # Made by chumpy 0.70 itself, protocol 2, of np.random.default_rng(0): a constant `x` (4, 3), then `x[:, :2]`, then
 # `dot(x, x.T)`, a csc_matrix of the constant, and bytes.

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from mclip.cli import cli
-from mclip.pipeline.store import Store
-from mclip.pipeline.validate import validate
+from mclip.pipeline.store.store import Store
+from mclip.pipeline.store.validate import validate
 
 
 def test_a_sound_store_has_no_problems_and_exit_code_zero(prepared):

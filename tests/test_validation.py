@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from mclip.training.crops import load_crops
-from mclip.training.evaluate import evaluate
-from mclip.training.validation import Validation, collapse
+from mclip.training.data.crops import load_crops
+from mclip.training.evaluate.evaluate import evaluate
+from mclip.training.train.validation import Validation, collapse
 
 FINE = {"movement_ratio": 0.9, "variety_ratio": 0.8, "z_spread": 0.3}
 

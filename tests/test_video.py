@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mclip.cli import cli
-from mclip.pipeline.store import Store
-from mclip.pipeline.video import write_mp4
+from mclip.pipeline.render.video import write_mp4
+from mclip.pipeline.store.store import Store
 
 
 def mclip(*words: object) -> Result:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mclip.pipeline.store import Store, open_store
-from mclip.pipeline.validate import validate
-from mclip.training.journal import read_journal
+from mclip.pipeline.store.store import Store, open_store
+from mclip.pipeline.store.validate import validate
+from mclip.training.train.journal import read_journal
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 SMALL = ("--layers", "1", "--feed-forward", "64", "--epochs", "1", "--batch", "2", "--precision", "float32",

@@ -10,9 +10,9 @@ from typing import Any
 import click
 import numpy as np
 
-from mclip.pipeline.documents import read_text
-from mclip.pipeline.store import open_store
-from mclip.training.run import EVALUATION
+from mclip.pipeline.files.documents import read_text
+from mclip.pipeline.store.store import open_store
+from mclip.training.model.run import EVALUATION
 
 
 def run(cli: click.Group, recipe: Path, folder: Path) -> None:

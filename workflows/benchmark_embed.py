@@ -24,13 +24,19 @@ import open_clip
 import torch
 from torch import Tensor
 
-from mclip.pipeline import embed, render
-from mclip.pipeline.encoder import BATCH, OFFLINE, OFFLINE_IMAGE_TOWER, PRECISIONS, Encoder, load_encoder, quiet
-from mclip.pipeline.labels import BABEL_60, Labels
-from mclip.pipeline.prepare import PrepareOptions, prepare
-from mclip.pipeline.scene import RenderOptions
-from mclip.pipeline.stage import peak_memory
-from mclip.pipeline.store import DONE, Store, open_store
+from mclip.pipeline.embed import embed
+from mclip.pipeline.embed.classes import BABEL_60
+from mclip.pipeline.embed.encoder import BATCH, PRECISIONS, Encoder, quiet
+from mclip.pipeline.embed.loading import load_encoder
+from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER
+from mclip.pipeline.embed.vectors import BLOCK, blocks
+from mclip.pipeline.machine.terminal import peak_memory
+from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.render import render
+from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.store.schema import DONE
+from mclip.pipeline.store.store import Store, open_store
 
 MOTIONS = OFFLINE_IMAGE_TOWER.parent / "motions"
 
@@ -57,7 +63,7 @@ def store_of(folder: Path, pictures: int, texts: int) -> Store:
     render.render(store, RenderOptions(frames=3))
     drawn = store.read("pictures/rgb")
     rgb = store.grow("pictures/rgb", pictures)
-    for block in embed.blocks(pictures, embed.BLOCK):
+    for block in blocks(pictures, BLOCK):
         rgb[block.start : block.stop] = drawn[np.arange(block.start, block.stop) % len(drawn)]
     for name in ("window", "frame", "view"):
         store.write(f"pictures/{name}", np.arange(pictures) % store.array("windows/row").shape[0])

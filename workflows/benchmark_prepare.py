@@ -23,9 +23,10 @@ import torch
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from mclip.pipeline import sources
-from mclip.pipeline.store import FRAME_CHUNK, Store, open_store
-from mclip.training.crops import Crops, load_crops
+from mclip.pipeline.prepare import sources
+from mclip.pipeline.store.schema import FRAME_CHUNK
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.data.crops import Crops, load_crops
 
 RELEASE = 1114  # source frames a second of the release's own parser, on the machine that issue 3 was written on
 AMASS_HOURS, AMASS_FILES = 43.0, 14_000
@@ -36,10 +37,10 @@ CHILD = """
 import json, shutil, sys, time
 from pathlib import Path
 import numpy as np
-from mclip.pipeline.labels import Labels
-from mclip.pipeline.prepare import PrepareOptions, prepare
-from mclip.pipeline.stage import peak_memory
-from mclip.pipeline.store import open_store
+from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.machine.terminal import peak_memory
+from mclip.pipeline.store.store import open_store
 source, url, scheduler, workers = sys.argv[1:]
 
 def floor():

@@ -17,16 +17,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mclip.pipeline.labels import BABEL_60, read_labels
-from mclip.pipeline.prepare import PrepareOptions, prepare
-from mclip.pipeline.store import DONE, Store, open_store
-from mclip.training.config import ModelConfig
-from mclip.training.evaluate import evaluate
-from mclip.training.generate import decode
-from mclip.training.machine import multiplies_bfloat16
-from mclip.training.model import MotionClip
-from mclip.training.run import Run
-from mclip.training.search import Index
+from mclip.pipeline.embed.classes import BABEL_60
+from mclip.pipeline.machine.devices import multiplies_bfloat16
+from mclip.pipeline.prepare.label_files import read_labels
+from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.store.schema import DONE
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.evaluate.evaluate import evaluate
+from mclip.training.latent.search import Index
+from mclip.training.latent.space import decode
+from mclip.training.model.config import ModelConfig
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import Run
 
 FRAMES, SEQUENCES = 10_000, 100  # of a sequence at 30 fps, so that 100 of them are 10,000 windows
 WIDTH, ENCODER = 512, "random"

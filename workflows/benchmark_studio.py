@@ -15,10 +15,13 @@ import viser
 import zstandard
 from websockets.sync.client import ClientConnection, connect
 
-from mclip.pipeline.body import load_body
-from mclip.pipeline.store import open_store
-from mclip.training import search, studio
-from mclip.training.run import load_run
+from mclip.pipeline.embed.classes import classes_of
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.store.store import open_store
+from mclip.training.model.run import load_run
+from mclip.training.studio import session as studio
+from mclip.training.studio.server import Studio
+from mclip.training.studio.space import Space
 
 CAMERA = {
     "type": "ViewerCameraMessage", "wxyz": (1.0, 0, 0, 0), "position": (0.0, -4, 1), "fov": 0.6, "near": 0.1,
@@ -52,9 +55,9 @@ def drain(socket: ClientConnection) -> None:
 
 def main() -> None:
     run, store = load_run(Path(sys.argv[1])), open_store(sys.argv[2])
-    names = search.classes_of("babel60")
-    space = studio.Space.of(run, run.load_encoder(), body=load_body("low"), classes=names, store=store)
-    served = studio.Studio(space, host="127.0.0.1", port=0, token=None)
+    names = classes_of("babel60")
+    space = Space.of(run, run.load_encoder(), body=load_body("low"), classes=names, store=store)
+    served = Studio(space, host="127.0.0.1", port=0, token=None)
     protocol = f"viser-v{viser.__version__}"
     with connect(f"ws://127.0.0.1:{served.port}", subprotocols=[protocol], max_size=None, compression=None) as socket:
         socket.send(msgspec.msgpack.encode(CAMERA))

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mclip.pipeline.body import Body, load_body, skin
-from mclip.pipeline.rotations import rot6d_to_matrix
-from mclip.pipeline.skeleton import forward_kinematics
-from mclip.training import losses
-from mclip.training.config import TERMS, ModelConfig, TrainConfig
-from mclip.training.crops import Batch, Choice, Crops
-from mclip.training.machine import multiplies_bfloat16
-from mclip.training.model import MotionClip, position_code
-from mclip.training.step import Feed, Guard, loss_terms
+from mclip.pipeline.geometry.body import Body, load_body, skin
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.geometry.skeleton import forward_kinematics
+from mclip.pipeline.machine.devices import multiplies_bfloat16
+from mclip.training.data.crops import Batch, Choice, Crops
+from mclip.training.model import losses
+from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.model.network import MotionClip, position_code
+from mclip.training.train.step import Feed, Guard, loss_terms
 
 VERTICES, WIDTH, BATCH, FRAMES = 6890, 512, 20, 60
 Step = Callable[[], dict[str, float]]

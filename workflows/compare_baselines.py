@@ -23,21 +23,21 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mclip.pipeline.atomic import write_aside
-from mclip.pipeline.body import load_body
-from mclip.pipeline.camera import facing
-from mclip.pipeline.prepare import matches
-from mclip.pipeline.skeleton import forward_kinematics
-from mclip.pipeline.store import Store, open_store
-from mclip.training.crops import Batch, Crops
-from mclip.training.distribution import figures_of, interval
-from mclip.training.evaluate import crops_of, default_split, label_sets, text_vectors
-from mclip.training.metrics import best_of_groups, cosines, movement_mm
-from mclip.training.model import MotionClip
-from mclip.training.recognition import recognition_by
-from mclip.training.reconstruction import BATCH, middle_batches, reconstruct, rotmats
-from mclip.training.retrieval import Gallery, gallery_of, recalls, retrieval_by
-from mclip.training.run import Run, load_run
+from mclip.pipeline.embed.vectors import vectors_by_text
+from mclip.pipeline.files.atomic import write_aside
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.skeleton import forward_kinematics
+from mclip.pipeline.prepare.prepare import matches
+from mclip.pipeline.render.camera import facing
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.data.crops import Batch, Crops, crops_of, default_split
+from mclip.training.evaluate.recognition import recognition_by
+from mclip.training.measure.metrics import best_of_groups, cosines, movement_mm
+from mclip.training.measure.reconstruction import BATCH, middle_batches, reconstruct, rotmats
+from mclip.training.measure.retrieval import Gallery, gallery_of, label_sets, recalls, retrieval_by
+from mclip.training.measure.statistics import figures_of, interval
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import Run, load_run
 
 SEEDS, RANKINGS = 5, 200  # of random weights, and of blind choice
 COLUMNS = {
@@ -226,7 +226,7 @@ def mean_of(found: Sequence[Figures]) -> Figures:
 def compare(run: Run, store: Store, *, split: str | None = None, only: Sequence[str] = ()) -> dict[str, Figures]:
     """Figures by method, the run's first."""
     asked = asked_of(run, store, split or default_split(store), only)
-    vectors = text_vectors(store, run.config["encoder"]["name"])
+    vectors = vectors_by_text(store, run.config["encoder"]["name"])
     sets = {kind: label_sets(store, kind, store.strings("texts")) for kind in ("labels", "categories")}
     return {
         f"run, step {run.step:,}": of_model(run.model, asked, vectors),

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 import torch
 
-from mclip.pipeline.store import open_store
-from mclip.training.config import ModelConfig, TrainConfig
-from mclip.training.run import checkpoints, read_state
-from mclip.training.train import train
+from mclip.pipeline.store.store import open_store
+from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.model.run import checkpoints, read_state
+from mclip.training.train.train import train
 
 SIZES = ModelConfig(layers=2, dropout=0.1, unit_latent=True)
 RECIPE = {"batch": 16, "learning_rate": 6e-4, "schedule": "cosine", "warmup": 50, "clip_gradient": 1.0,

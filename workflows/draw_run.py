@@ -15,13 +15,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mclip.pipeline.prepare import matches
-from mclip.pipeline.render import tile
-from mclip.pipeline.store import Store, open_store
-from mclip.training.evaluate import crops_of, default_split, reconstructed
-from mclip.training.journal import points, read_journal
-from mclip.training.motion import motion_of_rows, pictures
-from mclip.training.run import Run, load_run
+from mclip.pipeline.prepare.prepare import matches
+from mclip.pipeline.render.sheets import tile
+from mclip.pipeline.store.store import Store, open_store
+from mclip.training.data.crops import crops_of, default_split
+from mclip.training.measure.reconstruction import reconstructed
+from mclip.training.model.run import Run, load_run
+from mclip.training.show.motion import motion_of_rows, pictures
+from mclip.training.train.journal import points, read_journal
 
 FRAMES, SIDE, COLOURS = 8, 88, 64  # pictures of a row, their side in pixels, colours of the file
 PANELS = {

@@ -2,7 +2,7 @@
 
     python workflows/fit_offline.py --unseen MOTIONS
 
-writes pipeline/data/offline_image_tower.safetensors and workflows/records/offline_encoder.md, which holds what was
+writes pipeline/assets/offline_image_tower.safetensors and workflows/records/offline_encoder.md, which holds what was
 measured. It is LiT (Zhai et al. 2022, "LiT: Zero-shot transfer with locked-image text tuning") with the towers
 the other way round: texts stay where they are, and the image tower learns to put a picture where the labels of its clip
 are. Run it again when the body, the motions, their labels, the camera or the shading change. About six minutes.
@@ -24,16 +24,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from mclip.pipeline import amass, labels
-from mclip.pipeline.backends import render_bodies
-from mclip.pipeline.body import load_body
-from mclip.pipeline.camera import front_camera
-from mclip.pipeline.encoder import OFFLINE, OFFLINE_IMAGE_TOWER, OFFLINE_VISION, Encoder, new_offline, quiet
-from mclip.pipeline.prepare import PrepareOptions
-from mclip.pipeline.render import picture_frames
-from mclip.pipeline.rotations import axis_angle_to_matrix, rot6d_to_matrix
-from mclip.pipeline.scene import BATCH
-from mclip.pipeline.windows import windows_of
+from mclip.pipeline.embed.encoder import Encoder, quiet
+from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER, OFFLINE_VISION, new_offline
+from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from mclip.pipeline.prepare import amass, labels
+from mclip.pipeline.prepare.label_files import read_babel
+from mclip.pipeline.prepare.prepare import PrepareOptions
+from mclip.pipeline.prepare.windows import windows_of
+from mclip.pipeline.render.backends import render_bodies
+from mclip.pipeline.render.camera import front_camera
+from mclip.pipeline.render.render import picture_frames
+from mclip.pipeline.render.scene import BATCH
 
 MOTIONS = OFFLINE_IMAGE_TOWER.parent / "motions"
 RECORD = Path(__file__).parent / "records" / "offline_encoder.md"
@@ -98,12 +101,12 @@ class Pictures:
 
 def read_clips(folder: Path) -> Clips:
     """The motions of a folder at the pipeline's frame rate, with the labels in `folder/babel`."""
-    found = labels.read_babel(folder / "babel")
+    found = read_babel(folder / "babel")
     names, parts, spans = [], [], []
     for path in sorted(folder.rglob("*_poses.npz")):
         key = labels.sequence_key(path.relative_to(folder).as_posix())
         names.append(key)
-        parts.append(rot6d_to_matrix(amass.resample(amass.read_motion(path), PREPARE.fps)[0]))
+        parts.append(rot6d_to_matrix(resample(amass.read_motion(path), PREPARE.fps)[0]))
         spans.append(found.spans[key])
     said = [say(len(part), own) for part, own in zip(parts, spans, strict=True)]
     once = {text for clip in said for kind in clip[:2] for frame in kind for text in frame}

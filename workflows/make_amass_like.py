@@ -12,10 +12,12 @@ import click
 import numpy as np
 import torch
 
-from mclip.pipeline import sources
-from mclip.pipeline.amass import Motion, read_motion, resample
-from mclip.pipeline.rotations import matrix_to_axis_angle, rot6d_to_matrix
-from mclip.pipeline.skeleton import SMPLH_JOINTS
+from mclip.pipeline.geometry.recording import Motion
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.geometry.rotations import matrix_to_axis_angle, rot6d_to_matrix
+from mclip.pipeline.geometry.skeleton import SMPLH_JOINTS
+from mclip.pipeline.prepare import sources
+from mclip.pipeline.prepare.amass import read_motion
 
 FPS = 120.0
 

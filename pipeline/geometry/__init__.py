@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: rotations, the skeleton, resampling, bodies."""

@@ -1,0 +1,75 @@
+"""The errors of commands: a user's mistake becomes one line with its remedy, and exit code 1."""
+
+import errno
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+REMEDIES = {
+    FileNotFoundError: "name a path that exists",
+    FileExistsError: "expected a folder, or no file yet: name another",
+    NotADirectoryError: "expected a folder: name another",
+    IsADirectoryError: "expected a file: name another",
+    PermissionError: "name another, or get the right to it",
+}
+
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+TOLD = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
+SERVICES = ("botocore", "aiohttp", "gcsfs")  # stores elsewhere, whose errors have types of their own
+
+
+class Refusal(click.ClickException):
+    """A user's mistake or a damaged input: its text, and exit code 1."""
+
+
+def told(error: Exception) -> str:
+    """An error's text, with a remedy where it is the operating system's, which says none."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}): ask for less at a time"
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}: make room and run the same command again"
+    if isinstance(error, OSError) and error.filename is not None:
+        remedy = next((text for kind, text in REMEDIES.items() if isinstance(error, kind)), "name another")
+        return f"{os.fsdecode(error.filename)}: {error.strerror}: {remedy}"
+    return str(error) or type(error).__name__
+
+
+def is_told(error: Exception) -> bool:
+    """Whether an error is a user's or a service's, whose text is enough; all others are faults of ours."""
+    service = type(error).__module__.split(".")[0] in SERVICES
+    return service or (isinstance(error, TOLD) and not isinstance(error, NotImplementedError))
+
+
+def plainly(command: Command) -> Command:
+    """Turn the library's errors, which say what to do, into a message without a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        try:
+            return command(*args, **options)
+        except Exception as error:
+            if not is_told(error):
+                raise
+            raise Refusal(told(error)) from error
+
+    return wrapped
+
+
+class Group(click.Group):
+    """A group whose commands are listed in the order of the data's way, and whose errors are plain."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        assert cmd.callback is not None
+        cmd.callback = plainly(cmd.callback)
+        super().add_command(cmd, name)

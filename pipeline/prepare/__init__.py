@@ -1,0 +1,1 @@
+"""Motion files and label files -> sequences, rotations, windows and texts (mclip prepare)."""

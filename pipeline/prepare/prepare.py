@@ -1,0 +1,265 @@
+"""Recording files -> sequences, 6D rotations, windows, texts and splits in the store."""
+
+# N frames of a sequence, J joints (24), D rotation numbers (6)
+
+import functools
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mclip.pipeline.geometry.changes import facing_front, mirrored
+from mclip.pipeline.geometry.recording import MotionError, Recording
+from mclip.pipeline.geometry.resample import fill_rows, source_times
+from mclip.pipeline.geometry.skeleton import GENDERS
+from mclip.pipeline.prepare import sources
+from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.prepare.plan import MIRROR, Changes, Plan, extend_plan, read_plan, write_plan
+from mclip.pipeline.prepare.sources import SourceFile
+from mclip.pipeline.prepare.windows import index
+from mclip.pipeline.store.location import journal
+from mclip.pipeline.store.schema import DONE, FAILED, OUTCOME, PENDING, SPLITS
+from mclip.pipeline.store.stage import Result, Summary, run_stage
+from mclip.pipeline.store.store import Store, is_store, open_store
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How motion becomes sequences and windows; the numbers are the paper's."""
+
+    fps: float = 30.0
+    resample: str = "slerp"  # to exactly fps; "stride" takes every n-th frame as the release does
+    window: int = 100
+    crop: int = 60
+    short: str = "pad"  # sequences under a window, and tails of at least a crop: "pad" them or "drop" them
+    mirror: bool = False  # every sequence a second time, left and right swapped
+    face_front: bool = False  # turn every sequence about the vertical so that its first frame faces -y
+    array_fps: float | None = None  # frames per second of plain .npy arrays
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= self.window:
+            raise ValueError(f"--crop is {self.crop}: expected 1 to --window, which is {self.window}")
+        if not 1 <= self.fps <= 240:
+            raise ValueError(f"--fps is {self.fps:g}: expected 1 to 240")
+        for name, known in (("short", ("pad", "drop")), ("resample", ("slerp", "stride"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"--{name} is {getattr(self, name)!r}: expected {' or '.join(known)}")
+
+    @property
+    def planning(self) -> dict[str, Any]:
+        """The options that the lengths of sequences depend on, as `extend_plan` takes them."""
+        return {"fps": self.fps, "how": self.resample, "mirror": self.mirror, "array_fps": self.array_fps}
+
+
+def chosen(found: Iterable[SourceFile], only: Sequence[str], limit: int | None) -> Iterator[SourceFile]:
+    """The first `limit` recordings whose path holds one of the words `only`, or matches one with * ? [] in it."""
+    return itertools.islice(
+        (each for each in found if not only or any(matches(each.name, word) for word in only)), limit
+    )
+
+
+def matches(name: str, word: str) -> bool:
+    """Whether a path holds a word, or matches a pattern."""
+    return fnmatch(name, word) if any(sign in word for sign in "*?[") else word in name
+
+
+def require_motions(source: Path, only: Sequence[str] = ()) -> None:
+    """ValueError when a source has no recording that could be prepared."""
+    if not any(True for _ in chosen(sources.recordings(source), only, 1)):
+        raise no_motions(source, only)
+
+
+def no_motions(source: Path, only: Sequence[str]) -> ValueError:
+    """What to say of a source without recordings."""
+    which = f" whose path has {' or '.join(only)}" if only else ""
+    return ValueError(
+        f"{source}: no {', '.join(sources.MOTIONS)} file or archive below this folder{which}; "
+        "expected AMASS's SET/SUBJECT/CLIP_poses.npz"
+    )
+
+
+def prepare(
+    source: Path,
+    store: Store,
+    *,
+    labels: Labels,
+    options: PrepareOptions,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    scheduler: str = "threads",
+    workers: int = 2,
+    replace_changed: bool = False,
+) -> Summary:
+    """Fill the store from a folder, archive or file; what is in it already is skipped.
+
+    ValueError when a file has changed whose motion is in the store, unless `replace_changed`: then it is prepared
+    again, and pictures and vectors go, because the windows have other numbers.
+    """
+    sources.require_source(source)
+    store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint})
+    plan = read_plan(store)
+    changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
+    if not plan.name:
+        raise no_motions(source, only)
+    if changes.changed:
+        admit_changes(store, changes, replace_changed=replace_changed)
+    if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):
+        write_plan(store, plan)
+        record(store, (manifest_line(plan, options.fps, item, bytes(32), why) for item, why in plan.unusable.items()))
+    summary = run_stage(
+        store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
+        workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
+        marked=functools.partial(record_block, store, plan, options.fps),
+    )  # fmt: skip
+    if not store.attributes("prepare").get("indexed"):
+        index(
+            store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
+            how=options.resample,
+        )  # fmt: skip
+    journal(store.url, "manifest").write_text("".join(manifest(store)), encoding="utf-8")
+    refused = len(plan.unusable)
+    return replace(summary, failed=summary.failed + refused, skipped=summary.skipped - refused)
+
+
+def admit_changes(store: Store, changes: Changes, *, replace_changed: bool) -> None:
+    """Make room for changed files, or ValueError naming them."""
+    if not replace_changed:
+        count = len(changes.changed)
+        raise ValueError(
+            f"{count} file{'s' * (count > 1)} changed since {store.url} was made from them, first "
+            f"{changes.changed[0]}: pass --replace-changed to prepare them again, or --replace to begin anew"
+        )
+    store.forget("pictures", "render")
+    store.forget("embeddings", "embed")
+
+
+def preview(
+    source: Path, url: str, options: PrepareOptions, *, only: Sequence[str] = (), limit: int | None = None
+) -> str:
+    """What `prepare` would do, in words; nothing is written."""
+    store = open_store(url) if is_store(url) else None
+    plan = read_plan(store) if store else Plan()
+    found = chosen(sources.recordings(source), only, limit)
+    changes = extend_plan(plan, store, source, found, **options.planning)
+    waiting = [item for item, done in enumerate(plan.done) if done == PENDING]
+    hours = sum(plan.frames[item] for item in waiting) / options.fps / 3600
+    lines = [
+        f"dry run, nothing is written: {len(waiting):,} sequences to prepare, {hours:.2f} h of motion in "
+        f"{len({plan.block[item] for item in waiting}):,} blocks; {len(changes.new):,} new, "
+        f"{len(changes.changed):,} changed, {plan.done.count(DONE):,} done already",
+        *(f"cannot be used: {reason}" for reason in plan.unusable.values()),
+        *(f"changed: {name}" for name in changes.changed),
+    ]
+    return "\n".join(lines)
+
+
+def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, block: range) -> Result:
+    """Read, resample and write the sequences of a block; what fails is left as zeros and named."""
+    first, rows = plan.row[block.start], plan.rows_of(block)
+    rot6d, trans = np.zeros((rows, 24, 6), np.float32), np.zeros((rows, 3), np.float32)
+    betas, gender = np.zeros((len(block), 16), np.float32), np.zeros(len(block), np.uint8)
+    sha256 = np.zeros((len(block), 32), np.uint8)
+    failures = {}
+    items = [item for item in block if plan.done[item] == PENDING]
+    for item, name, content in contents_of(source, plan, items):
+        at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
+        try:
+            motion = motion_in(name, content, options.array_fps)
+            write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
+        except MotionError as error:
+            failures[item] = f"{plan.name[item]}: {error}"
+            continue
+        place = item - block.start
+        betas[place], gender[place] = motion.betas, GENDERS.index(motion.gender)
+        sha256[place] = np.frombuffer(motion.sha256, np.uint8)
+    if rows:
+        store = open_store(url)
+        store.array("motion/rot6d")[first : first + rows] = rot6d
+        store.array("motion/trans")[first : first + rows] = trans
+    columns: dict[str, np.ndarray] = {"betas": betas, "gender": gender, "sha256": sha256}
+    return Result(failures, {f"sequences/{name}": values for name, values in columns.items()})
+
+
+def contents_of(
+    source: Path, plan: Plan, items: Sequence[int]
+) -> Iterator[tuple[int, str, bytes | memoryview | MotionError]]:
+    """(item, file, bytes or why there are none) of sequences; a mirrored one comes from the same file."""
+    names = [plan.name[item].removesuffix(MIRROR) for item in items]
+    for item, (name, content) in zip(items, sources.contents(source, names), strict=True):
+        yield item, name, content
+
+
+def motion_in(name: str, content: bytes | memoryview | MotionError, array_fps: float | None) -> Recording:
+    """The motion in a file's bytes; MotionError, also the one that stands for them."""
+    if isinstance(content, MotionError):
+        raise content
+    return sources.parse(name, content, array_fps)
+
+
+def write_rows(
+    motion: Recording, options: PrepareOptions, rot6d_NJD: np.ndarray, trans_N3: np.ndarray, *, mirror: bool
+) -> None:
+    """Fill a sequence's rows of a block as the options want them; MotionError when there is not one for each frame."""
+    time_N = source_times(len(motion.trans_T3), motion.fps, target_fps=options.fps, how=options.resample)
+    if len(time_N) != len(rot6d_NJD):
+        found, expected = len(time_N), len(rot6d_NJD)
+        raise MotionError(f"has {found} frames at {options.fps:g} fps, its headers said {expected}: run again")
+    fill_rows(motion, time_N, rot6d_NJD, trans_N3)
+    for wanted, change in ((mirror, mirrored), (options.face_front, facing_front)):
+        if wanted:
+            rot6d_NJD[:], trans_N3[:] = change(torch.from_numpy(rot6d_NJD), torch.from_numpy(trans_N3))
+
+
+def account(store: Store) -> str:
+    """One line on what the store holds now."""
+    told = store.attributes("prepare")
+    frames = store.read("sequences/frames")[store.read("sequences/done") == DONE].sum()
+    split = np.bincount(store.read("windows/split"), minlength=3)
+    minutes = frames / told["options"]["fps"] / 60
+    passed = sum(told["labels_passed_over"].values())
+    return (
+        f"store {store.url}: {frames:,} frames ({minutes:.1f} min), {told['windows']:,} windows "
+        f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "
+        f"{len(store.strings('texts')):,} texts; {told['too_short']:,} sequences too short for a window, "
+        f"{told['unlabelled']:,} files without labels, "
+        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over"
+    )
+
+
+def record(store: Store, lines: Iterable[str]) -> None:
+    """Append lines to the manifest as items are marked; at the end of a run it is written anew, in order."""
+    with journal(store.url, "manifest").open("a", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def record_block(store: Store, plan: Plan, fps: float, block: range, result: Result) -> None:
+    """Append a block to the manifest, once it is marked."""
+    lines = []
+    for item, sha256 in zip(block, result.columns["sequences/sha256"], strict=True):
+        if plan.done[item] == PENDING:
+            plan.done[item] = FAILED if item in result.failures else DONE
+            lines.append(manifest_line(plan, fps, item, sha256.tobytes(), result.failures.get(item)))
+    record(store, lines)
+
+
+def manifest(store: Store) -> Iterator[str]:
+    """JSON lines, one a source file, in the order of the store."""
+    plan, told, sha256 = read_plan(store), store.attributes("prepare"), store.read("sequences/sha256")
+    failures, fps = told.get("failures", {}), told["options"]["fps"]
+    for item in range(len(plan.name)):
+        yield manifest_line(plan, fps, item, sha256[item].tobytes(), failures.get(f"sequences/done[{item}]"))
+
+
+def manifest_line(plan: Plan, fps: float, item: int, sha256: bytes, reason: str | None) -> str:
+    """A source file's name, sha256, frames, frames per second, outcome and reason, as a line of JSON."""
+    line = {
+        "file": plan.name[item], "sha256": sha256.hex(), "frames": plan.frames[item], "fps_in": plan.fps[item],
+        "fps_out": fps, "outcome": OUTCOME[plan.done[item]], "reason": reason,
+    }  # fmt: skip
+    return json.dumps(line) + "\n"

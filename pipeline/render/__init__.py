@@ -1,0 +1,1 @@
+"""Rotations -> pictures and videos (mclip render)."""

@@ -1,0 +1,1 @@
+"""The Zarr store: its schema, its lock, and the one loop that every stage runs."""

@@ -1,0 +1,87 @@
+"""One writer for each store."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+from filelock import FileLock, Timeout
+
+from mclip.pipeline.store.location import is_local
+from mclip.pipeline.store.schema import StoreError
+
+
+@contextlib.contextmanager
+def one_writer(url: str, *, take_over: bool = False) -> Iterator[None]:
+    """Hold a store for writing, or StoreError naming who holds it since when.
+
+    A local store's lock dies with its process. Another machine cannot know that, so a remote store's lock stays after a
+    crash until `take_over`.
+    """
+    with local_lock(url) if is_local(url) else remote_lock(url, take_over=take_over):
+        yield
+
+
+@contextlib.contextmanager
+def local_lock(url: str) -> Iterator[None]:
+    """`one_writer` by the operating system's file lock, with the holder's name in a file beside it."""
+    holder = Path(f"{url.rstrip('/')}.lock")
+    holder.parent.mkdir(parents=True, exist_ok=True)
+    refuse_read_only(Path(url))
+    lock = FileLock(f"{holder}.flock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        # The lock is alive, so its process is: taking it over would make two writers.
+        raise StoreError(f"{url}: {told_by(holder.read_bytes())}: wait for it, or name another") from None
+    try:
+        holder.write_bytes(claim())
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def refuse_read_only(store: Path) -> None:
+    """StoreError when this account may not write to a store's folder, or to the one that it lies in."""
+    for folder in (store, store.parent):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise StoreError(
+                f"{store}: this account may not write to {folder}: make it writable, or name another store"
+            )
+
+
+@contextlib.contextmanager
+def remote_lock(url: str, *, take_over: bool) -> Iterator[None]:
+    """`one_writer` by an object `<store>.lock` beside the store."""
+    filesystem, path = fsspec.core.url_to_fs(f"{url.rstrip('/')}.lock")
+    if filesystem.exists(path) and not take_over:
+        told = told_by(filesystem.cat_file(path))
+        raise StoreError(f"{url}: {told}: wait for it; if it is dead, pass --take-over")
+    mine = claim()
+    filesystem.pipe_file(path, mine)
+    try:
+        yield
+    finally:
+        # Whoever took over in the meantime has a claim of its own there.
+        if filesystem.exists(path) and filesystem.cat_file(path) == mine:
+            filesystem.rm_file(path)
+
+
+def claim() -> bytes:
+    """What a lock says of its holder: this process."""
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}).encode()
+
+
+def told_by(lock: bytes) -> str:
+    """A lock's holder and age in words; a lock that is just being written says nothing yet."""
+    try:
+        told = json.loads(lock)
+    except ValueError:
+        return "another process has just begun to write here"
+    age = max(0.0, time.time() - told["since"])  # clocks go backwards
+    return f"process {told['pid']} on {told['host']} has been writing here for {age:.0f} s"

@@ -1,0 +1,1 @@
+"""Crops of a store on the device."""

@@ -1,0 +1,131 @@
+"""Random changes of a batch of crops: mirrored, turned about the vertical, slower or faster. All off by default.
+
+A mirrored crop takes the text with left and right swapped. The store has a vector of that one where it was prepared
+with `--mirror`, or by chance; a text that names no side is its own mirror. A crop whose mirrored text has no vector has
+no text in that step, and a mirrored crop has no picture: nobody drew it.
+"""
+
+# B batch, T frames, R rows (24 joints and the root's displacement), D rotation numbers (6), X texts, C CLIP width
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from mclip.pipeline.geometry.rotations import (
+    matrix_to_quaternion,
+    matrix_to_rot6d,
+    quaternion_to_matrix,
+    rot6d_to_matrix,
+    slerp,
+)
+from mclip.pipeline.geometry.skeleton import MIRRORED
+from mclip.pipeline.prepare.labels import joined
+from mclip.pipeline.prepare.labels import mirrored as mirrored_text
+from mclip.training.data.crops import Batch, Crops, vectors_of
+
+ROWS = [*MIRRORED, 24]  # the root's displacement stays the last row
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a batch is changed; `mirror`, `yaw` and `speed` as in TrainConfig."""
+
+    mirror: float
+    yaw: float
+    speed: float
+    text_XC: Float[Tensor, "X C"]
+    twin_N: Int64[Tensor, " N"]  # of `text_twins`, one more than there are texts
+
+    @classmethod
+    def of(cls, crops: Crops, texts: Sequence[str], *, mirror: float, yaw: float, speed: float) -> "Augmentation":
+        """The changes of batches of `crops`; `texts` are the store's."""
+        # One more entry, without a twin, so that an empty list can be indexed.
+        twins = torch.tensor([*text_twins(texts), -1], device=crops.text.device)
+        return cls(mirror, yaw, speed, crops.text, twins)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch, each of its crops changed by chance; the generator decides."""
+        if not (self.mirror or self.yaw or self.speed):
+            return batch
+        device = batch.motion_BTRD.device
+        chance_3B = torch.rand(3, len(batch.window_B), generator=generator, device=device)
+        angle_B, rate_B = math.radians(self.yaw) * (2 * chance_3B[1] - 1), 1 + self.speed * (2 * chance_3B[2] - 1)
+        if self.mirror:
+            batch = self.with_mirrored(batch, chance_3B[0] < self.mirror)
+        if self.yaw:
+            batch = replace(batch, motion_BTRD=turned(batch.motion_BTRD, angle_B))
+        if self.speed:
+            motion, mask = at_rate(batch.motion_BTRD, batch.mask_BT, rate_B)
+            batch = replace(batch, motion_BTRD=motion, mask_BT=mask, padded=True)
+        return batch
+
+    def with_mirrored(self, batch: Batch, which_B: Bool[Tensor, " B"]) -> Batch:
+        """The batch with some of its crops mirrored."""
+        text_B, label_B = (torch.where(which_B, self.twin_N[n], n) for n in (batch.text_B, batch.label_B))
+        known_B = (text_B >= 0) & (label_B >= 0)
+        text_B, label_B = text_B.clamp_min(0), label_B.clamp_min(0)
+        motion = torch.where(which_B[:, None, None, None], mirrored(batch.motion_BTRD), batch.motion_BTRD)
+        return replace(
+            batch, motion_BTRD=motion, has_image_B=batch.has_image_B & ~which_B,
+            text_B=text_B, text_BC=vectors_of(self.text_XC, text_B), has_text_B=batch.has_text_B & known_B,
+            label_B=label_B, label_BC=vectors_of(self.text_XC, label_B),
+        )  # fmt: skip
+
+
+def text_twins(texts: Sequence[str]) -> list[int]:
+    """The number of every text's mirror image among the texts, -1 where it is not there."""
+    number = {text: place for place, text in enumerate(texts)}
+
+    def twin(text: str) -> int:
+        other = mirrored_text(text)
+        # Joined labels are in alphabetical order, also after their words were swapped.
+        return number.get(other, number.get(joined(other.split(" and ")), -1))
+
+    return [twin(text) for text in texts]
+
+
+def mirrored(motion_BTRD: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:
+    """The motion in a mirror at x = 0: sides swapped, a rotation R becomes M R M with M = diag(-1, 1, 1)."""
+    sign_RD = motion_BTRD.new_tensor([[1.0, -1, -1, -1, 1, 1]] * 24 + [[-1.0, 1, 1, 1, 1, 1]])
+    return motion_BTRD[..., ROWS, :] * sign_RD
+
+
+def turned(motion_BTRD: Float[Tensor, "B T 25 6"], angle_B: Float[Tensor, " B"]) -> Float[Tensor, "B T 25 6"]:
+    """The motion turned by an angle (radians) about the world's vertical z, through where the root begins.
+
+    The first two rows of Z R are mixtures of the first two rows of R alone.
+    """
+    cosine, sine = angle_B.cos(), angle_B.sin()
+    turn_B22 = torch.stack((cosine, -sine, sine, cosine), dim=-1).view(-1, 1, 2, 2)
+    out = motion_BTRD.clone()
+    out[:, :, 0] = (turn_B22 @ motion_BTRD[:, :, 0].unflatten(-1, (2, 3))).flatten(-2)
+    out[:, :, 24, :2] = (turn_B22 @ motion_BTRD[:, :, 24, :2, None])[..., 0]
+    return out
+
+
+def at_rate(
+    motion_BTRD: Float[Tensor, "B T 25 6"], mask_BT: Bool[Tensor, "B T"], rate_B: Float[Tensor, " B"]
+) -> tuple[Float[Tensor, "B T 25 6"], Bool[Tensor, "B T"]]:
+    """The motion `rate` times as fast from its first frame on, and its mask: a faster one ends earlier.
+
+    Rotations are slerped, the root's path is linear between the two frames around each time.
+    """
+    frames_B1, frame_T = mask_BT.sum(1, keepdim=True), torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    time_BT = frame_T * rate_B[:, None]
+    mask_now_BT = time_BT <= frames_B1 - 1
+    before_BT = time_BT.long().clamp(max=frames_B1 - 1)
+    after_BT = (before_BT + 1).clamp(max=frames_B1 - 1)
+    weight_BT1 = (time_BT - before_BT).clamp(0, 1)[..., None]
+    identity = motion_BTRD.new_tensor([1.0, 0, 0, 0, 1, 0])  # where padding has zeros
+    rotations = torch.where(mask_BT[..., None, None], motion_BTRD[:, :, :24], identity)
+    quaternion = matrix_to_quaternion(rot6d_to_matrix(rotations))
+    item_B1 = torch.arange(len(rate_B), device=rate_B.device)[:, None]
+    mixed = slerp(quaternion[item_B1, before_BT], quaternion[item_B1, after_BT], weight_BT1[..., None])
+    root = motion_BTRD[:, :, 24:]
+    path = torch.lerp(root[item_B1, before_BT], root[item_B1, after_BT], weight_BT1[..., None])
+    motion = torch.cat((matrix_to_rot6d(quaternion_to_matrix(mixed)), path), dim=2)
+    return motion * mask_now_BT[..., None, None], mask_now_BT

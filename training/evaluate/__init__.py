@@ -1,0 +1,1 @@
+"""All figures of a run, and their report (mclip evaluate)."""

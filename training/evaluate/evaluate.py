@@ -1,0 +1,172 @@
+"""What a trained model is worth on a store: reconstruction, alignment with CLIP, retrieval, recognition, generation."""
+
+# W windows, T frames, J joints, C CLIP width, Q queries, K classes, P pairs, N items
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mclip.pipeline.embed.classes import classes_of
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.vectors import unit, vectors_by_text
+from mclip.pipeline.files.atomic import write_aside
+from mclip.pipeline.files.documents import read_object, read_text
+from mclip.pipeline.store.store import Store
+from mclip.training.data.crops import Crops, crops_of, default_split
+from mclip.training.evaluate.edits_report import arithmetic, there_and_back
+from mclip.training.evaluate.recognition import babel_chunks, confusion, random_crops, recognition
+from mclip.training.evaluate.report import Plots, write_report
+from mclip.training.latent.space import latent
+from mclip.training.measure.metrics import cosines
+from mclip.training.measure.reconstruction import Reconstruction, middle_batches, quality, reconstruct
+from mclip.training.measure.retrieval import Gallery, batch_recalls, gallery_of, hit_rate, protocols, recalls, retrieval
+from mclip.training.measure.statistics import diversity, figures_of, frechet_distance, intervals_of, known, linear_cka
+from mclip.training.model.run import EVALUATION, REPORT, Run, in_bfloat16
+
+MOST_PAIRS = 1000  # texts that are decoded and encoded again
+
+
+def decoded_back(run: Run, text_QC: np.ndarray) -> np.ndarray:
+    """Vectors (Q, C) of the motions that the run decodes from texts' vectors (Q, C)."""
+    back: np.ndarray = there_and_back(run, latent(run, torch.from_numpy(text_QC))).numpy()
+    return back
+
+
+def middle_text_vectors(crops: Crops) -> tuple[np.ndarray, np.ndarray]:
+    """Text vector (W, C) of the middle crop of every window, and whether it has one (W,)."""
+    pairs = [(batch.text_BC, batch.has_text_B) for batch, _ in middle_batches(crops)]
+    text_WC, has_W = (torch.cat(column).cpu().numpy() for column in zip(*pairs, strict=True))
+    return text_WC, has_W
+
+
+def generation(run: Run, z_NC: np.ndarray, text_NC: np.ndarray) -> dict[str, Any]:
+    """Motions decoded from up to MOST_PAIRS texts, evenly chosen, beside the motions of those texts.
+
+    In the space of the model's own encoder, vectors of length one.
+    """
+    chosen = np.unique(np.linspace(0, len(text_NC) - 1, min(len(text_NC), MOST_PAIRS)).astype(int))
+    back_NC = decoded_back(run, text_NC[chosen])
+    real, made = unit(z_NC[chosen]), unit(back_NC)
+    return {
+        "fid": frechet_distance(real, made),
+        "diversity": diversity(made),
+        "source_diversity": diversity(real),
+        "text_cosine": float(cosines(back_NC, text_NC[chosen]).diagonal().mean()),
+        "motions": len(chosen),
+    }
+
+
+def with_texts(run: Run, result: Reconstruction, crops: Crops) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Figures over windows that have a text, and the ranks of the retrieval curves; nothing for under two of them."""
+    text_WC, has_W = middle_text_vectors(crops)
+    z_NC, text_NC = result.z_WC[has_W], text_WC[has_W]
+    if len(text_NC) < 2:
+        return {}, {}
+    ranks = protocols(z_NC, text_NC)
+    figures = {
+        "protocols": {
+            name: {way: (batch_recalls if name == "small_batches" else recalls)(found) for way, found in both.items()}
+            for name, both in ranks.items()
+        },
+        "alignment": {"cka_text": linear_cka(z_NC, text_NC)},
+        "generation": generation(run, z_NC, text_NC),
+        **arithmetic(run, z_NC, text_NC),
+    }
+    return figures, {f"{name}, {way}": ranks[name][way].ravel() for name in ranks for way in ranks[name]}
+
+
+def shown(gallery: Gallery) -> list[str]:
+    """What the map calls every window: its first category, else its sequence's first label."""
+    labels = [sorted(found - {""})[:1] for found in gallery.labels]
+    return [
+        (sorted(found)[:1] or labels[s] or [""])[0]
+        for found, s in zip(gallery.categories_W, gallery.sequence_W, strict=True)
+    ]
+
+
+def evaluate(
+    run: Run, store: Store, *, split: str | None, queries: Path | None, encoder: Encoder | None,
+    classes: str | None = None,
+) -> tuple[dict[str, Any], Plots]:  # fmt: skip
+    """All figures of a run on a split of a store (default: val where it has one, else train), and what to draw.
+
+    Figures that are means or medians have 95 % intervals, in the same tree under `ci95`. What is not known is left out.
+
+    `queries` is a JSON list of {"text", "clip"} or {"text", "clips"}: phrases with the sequences they should find,
+    through the motion encoder and through decoding and encoding back. `classes` as `mclip recognise` takes them. Both
+    need the `encoder`.
+    """
+    split = split or default_split(store)
+    crops = crops_of(run, store, split)
+    result = reconstruct(run.model, crops, bfloat16=in_bfloat16(run), bar="reconstruct")
+    gallery = gallery_of(store, crops, result.z_WC)
+    vectors = vectors_by_text(store, run.config["encoder"]["name"])
+    ranks = retrieval(gallery, vectors)
+    names = sorted(set().union(*gallery.categories_W))
+    class_KC = np.stack([vectors[name] for name in names]) if names else np.zeros((0, result.z_WC.shape[1]))
+    tree: dict[str, Any] = {
+        "reconstruction": result.measured(),
+        "quality": quality(run.model, crops, fps=run.fps, bfloat16=in_bfloat16(run)).measured(),
+        **{way: recalls(found) for way, found in ranks.items()},
+        "recognition": recognition(result.z_WC, gallery.categories_W, class_KC, names),
+    }
+    told_of_texts, curves = with_texts(run, result, crops)
+    tree |= told_of_texts
+    if classes is not None and encoder is not None:
+        names = classes_of(classes)
+        class_KC = encoder.encode_texts(names).numpy()
+        tree["recognition_release"] = recognition(*random_crops(run, store, crops), class_KC, names)
+        tree["recognition_babel"] = recognition(*babel_chunks(run, store, split, names), class_KC, names)
+    if queries is not None and encoder is not None:
+        tree["phrases"] = phrases(run, gallery, queries, encoder)
+    header = {"split": split, "windows": len(crops), "sequences": len(gallery.names), "step": run.step}
+    plots = Plots(
+        ranks={f"labels, {way}": found for way, found in ranks.items()} | curves, classes=names,
+        confusion_KK=confusion(result.z_WC, gallery.categories_W, class_KC, names),
+        z_WC=result.z_WC, shown_W=shown(gallery),
+    )  # fmt: skip
+    return header | known(figures_of(tree) | {"ci95": intervals_of(tree)}), plots
+
+
+def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict[str, Any]:
+    """How often phrases find the sequences they should, through the motion encoder and decoded and encoded back."""
+    try:
+        asked = [(entry["text"], entry.get("clips") or [entry["clip"]]) for entry in json.loads(read_text(queries))]
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        expected_form = 'a JSON list of {"text": ..., "clip": ...}'
+        raise ValueError(f"--queries {queries}: expected {expected_form}, found otherwise ({error!r})") from error
+    if not asked:
+        raise ValueError(f'--queries {queries}: expected a JSON list of {{"text": ..., "clip": ...}}, found none')
+    texts, expected = [text for text, _ in asked], [clips for _, clips in asked]
+    query = encoder.encode_texts(texts).numpy()
+    return {
+        "queries": len(asked),
+        "through_encoder": hit_rate(gallery, query, expected),
+        "decoded_back": hit_rate(gallery, decoded_back(run, query), expected),
+    }
+
+
+def evaluate_once(
+    run: Run, store: Store, *, split: str | None, queries: Path | None, replace: bool, classes: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """`evaluate` into RUN/evaluation.json and RUN/report.html, or what lies there already for the same; and a line."""
+    file, page = run.folder / EVALUATION, run.folder / REPORT
+    asked = read_text(queries) if queries else None
+    names = classes_of(classes) if classes else None
+    identity = json.dumps([run.fingerprint, store.fingerprint(), split, asked, names])
+    made_of = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if file.exists() and page.exists() and not replace:
+        figures = read_object(file, remedy="pass --replace to measure again")
+        if figures.get("made_of") == made_of:
+            return figures, f"evaluate: nothing to do, {file} is there"
+    encoder = run.load_encoder() if queries or classes else None
+    figures, plots = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)
+    figures |= {"made_of": made_of}
+    write_report(run, store, figures, plots)
+    write_aside(file, json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    windows, split = figures["windows"], figures["split"]
+    return figures, f"evaluate: {windows:,} windows of split {split} done, in {file} and {page}"

@@ -1,0 +1,1 @@
+"""Texts and motions to latent vectors and back: encode, decode, edit, search, recognise."""

@@ -1,0 +1,135 @@
+"""What is asked for: texts, tables of edits and interpolations, and their titles."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.files.documents import read_text
+from mclip.pipeline.store.store import Store
+from mclip.training.data.clips import CLIP
+from mclip.training.latent.edits import between, edited, styled, varied
+from mclip.training.latent.space import is_file, is_motion, vectors_of
+from mclip.training.model.run import Run
+
+VARY = 0.5  # how far a seed leads away from a text, as a share of the vector's length
+# Columns of the release's paper_edits.csv and paper_interps.csv; `motion_source`, text or data, may be another.
+EDIT = ("base", "v_start", "v_end")
+INTERPOLATION = ("start", "end")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to decode: a title for people, and the vector."""
+
+    title: str
+    vector_C: np.ndarray
+
+
+def prompts_in(lines: Iterable[str]) -> list[str]:
+    """The prompts of a file: one a line; # begins a comment where it begins a line or follows a space."""
+    found = (re.split(r"(?:^|\s)#", line.removeprefix("\ufeff"), maxsplit=1)[0].strip() for line in lines)
+    return [line for line in found if line]
+
+
+def table_in(file: Path, columns: Sequence[str], *, source: str = "text") -> list[dict[str, str]]:
+    """The rows of a csv with these columns, whose cells are texts, motion files or clips; ValueError naming what lacks.
+
+    A row whose `motion_source` is `data` means clips of the store by their labels, as the release reads it; `source` is
+    that of a table without the column.
+    """
+    with io.StringIO(read_text(file), newline="") as opened:
+        reader = csv.DictReader(opened, skipinitialspace=True)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{file}: no column {', '.join(missing)}; expected the columns {', '.join(columns)}")
+        rows = []
+        for row in reader:
+            of_store = (row.get("motion_source") or source) == "data"
+            cells = {name: (row[name] or "").strip() for name in columns}
+            rows.append(
+                {name: CLIP + cell if of_store and not is_motion(cell) else cell for name, cell in cells.items()}
+            )
+    for number, row in enumerate(rows, 1):
+        if empty := [name for name in columns if not row[name].removeprefix(CLIP)]:
+            raise ValueError(f"{file}: row {number} has no {', '.join(empty)}: write a text or a motion file")
+    if not rows:
+        raise ValueError(f"{file}: no row in it; expected one an edit or interpolation")
+    return rows
+
+
+def prompts_of(titles: Sequence[str], vectors_NC: Float[Tensor, "N C"]) -> list[Prompt]:
+    """A prompt for every title and vector."""
+    return [Prompt(title, vector.numpy()) for title, vector in zip(titles, vectors_NC, strict=True)]
+
+
+def variations(
+    texts: Sequence[str], vectors_NC: Float[Tensor, "N C"], seeds: Sequence[int], *, share: float = VARY
+) -> list[Prompt]:
+    """The prompts of every text, each as it is where no seed is given, else one a seed."""
+    if not seeds:
+        return prompts_of(texts, vectors_NC)
+    return [
+        Prompt(f"{text} (seed {seed})", varied(vector_C, text, seed=seed, share=share).numpy())
+        for text, vector_C in zip(texts, vectors_NC, strict=True)
+        for seed in seeds
+    ]
+
+
+def named(source: str) -> str:
+    """A source as a title has it: a text, or a file's name without its folder and ending."""
+    return Path(source).stem.removesuffix("_poses") if is_file(source) else source.removeprefix(CLIP)
+
+
+def edits(
+    run: Run, rows: Sequence[Mapping[str, str]], scales: Sequence[float], *, store: Store | None = None,
+    encoder: Encoder | None = None,
+) -> list[Prompt]:  # fmt: skip
+    """The prompts of base + scale (v_end - v_start), for every row of the three, and every scale."""
+    vectors_NC = vectors_of(run, [row[name] for row in rows for name in EDIT], encoder, store=store)
+    made = []
+    for row, (base_C, from_C, to_C) in zip(rows, vectors_NC.unflatten(0, (-1, 3)), strict=True):
+        base, away, goal = (named(row[name]) for name in EDIT)
+        titles = [f"{base} + {scale:g} ({goal} - {away})" for scale in scales]
+        made += prompts_of(titles, edited(base_C, from_C, to_C, scales))
+    return made
+
+
+def styles(
+    run: Run, content: str, style: str, scales: Sequence[float], *, neutral: str | None = None,
+    store: Store | None = None, encoder: Encoder | None = None,
+) -> list[Prompt]:  # fmt: skip
+    """The prompts of a content in a style, each a text, a motion file or a clip, at every scale.
+
+    The paper adds the vector of the style's name. A clip shows an action beside its style: with `neutral`, the same
+    action without the style, what is added is only style - neutral, an edit.
+    """
+    words = [content, style] if neutral is None else [content, style, neutral]
+    content_C, style_C, *neutral_C = vectors_of(run, words, encoder, store=store)
+    what, how, *without = map(named, words)
+    if neutral_C:
+        vectors_NC, added = edited(content_C, neutral_C[0], style_C, scales), f"({how} - {without[0]})"
+    else:
+        vectors_NC, added = styled(content_C, style_C, scales), how
+    return prompts_of([f"{what} + {scale:g} {added}" for scale in scales], vectors_NC)
+
+
+def interpolations(
+    run: Run, rows: Sequence[Mapping[str, str]], steps: int, *, path: str, store: Store | None = None,
+    encoder: Encoder | None = None,
+) -> list[Prompt]:  # fmt: skip
+    """The prompts on the way from start to end, for every row of both."""
+    vectors_NC = vectors_of(run, [row[name] for row in rows for name in INTERPOLATION], encoder, store=store)
+    made = []
+    for row, (start_C, end_C) in zip(rows, vectors_NC.unflatten(0, (-1, 2)), strict=True):
+        start, end = (named(row[name]) for name in INTERPOLATION)
+        titles = [f"{start} to {end}: {step}/{steps - 1}" for step in range(steps)]
+        made += prompts_of(titles, between(start_C, end_C, steps, path=path))
+    return made

@@ -1,0 +1,53 @@
+"""The classes nearest to a motion."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mclip.pipeline.machine.terminal import table
+from mclip.training.data.clips import chunks
+from mclip.training.latent.space import encode, motion_rows
+from mclip.training.model.run import Run
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The classes nearest to a piece of a motion, best first, with their cosines."""
+
+    from_s: float
+    to_s: float
+    classes: list[tuple[str, float]]
+
+
+@torch.inference_mode()
+def recognise(run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Sequence[str], *, top: int) -> list[Seen]:
+    """What a motion file shows, piece by piece of a training crop's length; `class_KC` are the names' text vectors."""
+    rows = motion_rows(run, path)
+    pieces = chunks(len(rows), run.crop)
+    z_NC = torch.stack([encode(run, rows[start:stop]) for start, stop in pieces])
+    cosine_NK = F.normalize(z_NC, dim=-1) @ F.normalize(class_KC, dim=-1).T
+    best = cosine_NK.topk(min(top, len(names)), dim=1)
+    return [
+        Seen(start / run.fps, stop / run.fps, [(names[k], float(score)) for k, score in zip(index, value, strict=True)])
+        for (start, stop), index, value in zip(pieces, best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def told_seen(found: dict[str, list[Seen]], *, as_json: bool) -> str:
+    """What motions show, as tables or as JSON."""
+    if as_json:
+        named: dict[str, Any] = {path: [asdict(seen) for seen in pieces] for path, pieces in found.items()}
+        return json.dumps(named, indent=2, ensure_ascii=False)
+    return "".join(
+        table(path, ("seconds", "nearest classes, with their cosines"), [
+            (f"{seen.from_s:.1f} to {seen.to_s:.1f}", ", ".join(f"{name} {score:.3f}" for name, score in seen.classes))
+            for seen in pieces
+        ]) for path, pieces in found.items()
+    )  # fmt: skip

@@ -1,0 +1,138 @@
+"""Nearest motions of a store, and nearest classes of a motion, by the cosine of vectors."""
+
+# W windows, T frames, C latent width, K classes, N chunks of a motion
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.vectors import unit
+from mclip.pipeline.machine.terminal import table, tracked
+from mclip.pipeline.store.lock import one_writer
+from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.store import Store
+from mclip.training.data.clips import middle_texts
+from mclip.training.data.rows import rows_of_motion
+from mclip.training.latent.space import continued_rows, vectors_of
+from mclip.training.model.run import Run
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A place in a store that answers a query."""
+
+    score: float  # cosine
+    clip: str
+    from_s: float  # seconds into the clip
+    to_s: float
+    text: str  # what the store says it shows
+
+
+@dataclass(frozen=True)
+class Index:
+    """Unit vectors of all windows of a store, in its order, and where each sequence's begin."""
+
+    unit_WC: Float[Tensor, "W C"]
+    first: np.ndarray  # number of each sequence's first window
+
+    def best(self, query_C: Float[Tensor, " C"], top: int) -> tuple[np.ndarray, np.ndarray]:
+        """Windows and cosines of the `top` sequences, best first, each by its best window."""
+        score_W = (self.unit_WC @ F.normalize(query_C.float(), dim=0)).numpy()
+        best = np.maximum.reduceat(score_W, self.first)
+        top = min(top, len(best))
+        chosen = np.argpartition(-best, top - 1)[:top]
+        chosen = chosen[np.argsort(-best[chosen], kind="stable")]
+        end = np.append(self.first[1:], len(score_W))
+        windows = np.array([self.first[s] + score_W[self.first[s] : end[s]].argmax() for s in chosen])
+        return windows, score_W[windows]
+
+
+def index_of(run: Run, store: Store) -> Index:
+    """The index of a store for a run; StoreError where there is nothing to search."""
+    sequence = store.read("windows/sequence")
+    if not len(sequence):
+        raise StoreError(f"{store.url}: no window to search; expected a store that `mclip prepare` filled")
+    first = np.flatnonzero(np.diff(sequence, prepend=-1))
+    return Index(torch.from_numpy(unit(latents_of(run, store)).astype(np.float32)), first)
+
+
+def latents_of(run: Run, store: Store) -> np.ndarray:
+    """Vector (W, C) of the middle crop of every window: made once, then read from the store, for these weights.
+
+    Where the store cannot be written, or somebody else is writing, they are made every time and a line says so.
+    """
+    path, made_of = f"latents/{run.fingerprint}/z", store.fingerprint()
+    if path in store and store.attributes("latents").get(run.fingerprint) == made_of:
+        with contextlib.suppress(StoreError):  # damaged: it is only a copy, and made anew
+            return store.read(path)
+    z_WC = np.concatenate(list(encoded(run, store)))
+    try:
+        with one_writer(store.url):
+            store.write(path, z_WC, width=z_WC.shape[1])
+            store.set_attributes("latents", **{run.fingerprint: made_of})
+    except (OSError, StoreError) as error:
+        print(f"vectors are not kept in {store.url}: {error}", file=sys.stderr)
+    return z_WC
+
+
+@torch.inference_mode()
+def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
+    """Vectors of the middle crops of all windows, a batch at a time: memory does not grow with the store."""
+    fps = store.attributes("prepare")["options"]["fps"]
+    if fps != run.fps:
+        raise StoreError(f"{store.url}: {fps:g} fps, but {run.folder} was trained at {run.fps:g}: prepare it so")
+    row, frames = store.read("windows/row"), store.read("windows/frames")
+    for part in tracked(np.split(np.arange(len(row)), range(BATCH, len(row), BATCH)), "encode", "batches"):
+        start = row[part] + np.maximum(frames[part] - run.crop, 0) // 2
+        valid = np.minimum(frames[part], run.crop)
+        at = np.concatenate([np.arange(first, first + count) for first, count in zip(start, valid, strict=True)])
+        rot6d, trans = (torch.from_numpy(rows_of(store, f"motion/{name}", at)) for name in ("rot6d", "trans"))
+        rows = rows_of_motion(rot6d, trans).split(valid.tolist())
+        motions = [continued_rows(run, each) for each in rows]
+        mask_BT = torch.arange(run.crop) < torch.tensor([len(each) for each in motions])[:, None]
+        motion_BTRD = torch.stack([F.pad(each, (0, 0, 0, 0, 0, run.crop - len(each))) for each in motions])
+        motion_BTRD[:, :, 24] -= motion_BTRD[:, :1, 24].clone()
+        yield run.model.encode(motion_BTRD * mask_BT[..., None, None], mask_BT).numpy()
+
+
+def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
+    """The given rows of an array, read as one contiguous piece: rows of a block lie close together."""
+    first = int(rows.min())
+    return store.read(path, slice(first, int(rows.max()) + 1))[rows - first]
+
+
+def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:
+    """The `top` sequences of a store that are nearest to a text, a motion file or one of its clips, best first."""
+    windows, scores = index_of(run, store).best(vectors_of(run, [query], encoder, store=store)[0], top)
+    return hits(store, windows, scores)
+
+
+def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
+    """What the store knows of windows."""
+    names, texts = store.strings("sequences/name"), middle_texts(store)
+    fps = store.attributes("prepare")["options"]["fps"]
+    sequence, row, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "row", "frames"))
+    start = (row - store.read("sequences/row")[sequence]) / fps
+    return [
+        Hit(float(score), names[s], float(begin), float(begin + length / fps), texts[window])
+        for score, s, begin, length, window in zip(scores, sequence, start, frames, windows, strict=True)
+    ]
+
+
+def told_hits(query: str, found: Sequence[Hit], *, as_json: bool) -> str:
+    """The answer to a search, as a table or as JSON."""
+    if as_json:
+        return json.dumps({"query": query, "hits": [asdict(hit) for hit in found]}, indent=2, ensure_ascii=False)
+    rows = [(f"{hit.score:.3f}", hit.clip, f"{hit.from_s:.1f} to {hit.to_s:.1f}", hit.text) for hit in found]
+    return table(query, ("cosine", "clip", "seconds", "what it shows"), rows)

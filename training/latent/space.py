@@ -1,0 +1,115 @@
+"""Texts and motions to vectors of the latent space, and vectors to motions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mclip.pipeline.embed.encoder import Encoder, check_text
+from mclip.pipeline.geometry.changes import facing_front
+from mclip.pipeline.geometry.continuation import continued
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
+from mclip.pipeline.store.store import Store
+from mclip.training.data.clips import CLIP, clip_rows
+from mclip.training.data.rows import rows_of_motion
+from mclip.training.model.run import ROOT, Run
+
+BATCH = 64
+
+
+def latent(run: Run, vectors_NC: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """CLIP vectors (N, C) at the length that the decoder knows.
+
+    The cosine losses leave the length of z free, so a text's vector has a length of its own: it is given the mean
+    length of z over the training windows. A run that does not know it (an imported one) takes the vectors as they are.
+    """
+    if run.z_length is None:
+        return vectors_NC
+    return F.normalize(vectors_NC, dim=-1) * run.z_length
+
+
+def is_file(source: str) -> bool:
+    """Whether a source is a motion file and not a text."""
+    return source.lower().endswith(MOTION_FILES) and not is_clip(source)
+
+
+def is_clip(source: str) -> bool:
+    """Whether a source is a clip of a store."""
+    return source.startswith(CLIP)
+
+
+def is_motion(source: str) -> bool:
+    """Whether a source is a motion, in a file or in a store, and not a text."""
+    return is_file(source) or is_clip(source)
+
+
+def vectors_of(
+    run: Run, sources: Sequence[str], encoder: Encoder | None = None, *, store: Store | None = None
+) -> Float[Tensor, "N C"]:
+    """Latent vectors (N, C) of texts, motion files (what ends in .npz or .bvh), and clips of a store (store:LABEL)."""
+    texts = list(dict.fromkeys(source for source in sources if not is_motion(source)))
+    for text in texts:
+        check_text(text)
+    vectors = {source: motion_vector(run, Path(source)) for source in dict.fromkeys(sources) if is_file(source)}
+    for source in dict.fromkeys(filter(is_clip, sources)):
+        if store is None:
+            raise ValueError(f"{source}: a clip of a store: pass --store")
+        vectors[source] = encode(run, clip_rows(store, source.removeprefix(CLIP), run.crop))
+    if texts:
+        encoder = encoder or run.load_encoder()
+        parts = [encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+        vectors |= dict(zip(texts, latent(run, torch.cat(parts)), strict=True))
+    return torch.stack([vectors[source] for source in sources])
+
+
+def motion_vector(run: Run, path: Path) -> Float[Tensor, " C"]:
+    """Latent vector (C,) of the middle of a motion file, at most a training crop of it."""
+    rows = motion_rows(run, path)
+    start = max(0, (len(rows) - run.crop) // 2)
+    return encode(run, rows[start : start + run.crop])
+
+
+def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
+    """A motion file in the model's rows at the run's frame rate: 24 joints, and where the root is."""
+    rot6d, trans = resample(read_recording(path), run.fps)
+    return rows_of_motion(rot6d, trans)
+
+
+@torch.inference_mode()
+def encode(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
+    """Latent vector (C,) of a motion of at most a training crop's frames; its path begins where it does."""
+    rows = continued_rows(run, rows_TRD)
+    displacement = rows[:, 24:] - rows[:1, 24:]
+    z_1C = run.model.encode(torch.cat((rows[:, :24], displacement), dim=1)[None])
+    return (latent(run, z_1C) if run.model.config.unit_latent else z_1C)[0]
+
+
+def continued_rows(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, "N 25 6"]:
+    """A motion that is shorter than a training crop, continued to one if the run was trained so; any other as it is."""
+    if run.config["train"].get("short") != "continue" or len(rows_TRD) >= run.crop:
+        return rows_TRD
+    rot6d, trans = continued(rows_TRD[:, :24], rows_TRD[:, 24, :3], run.crop)
+    return rows_of_motion(rot6d, trans)
+
+
+@torch.inference_mode()
+def decode(run: Run, vectors_NC: Float[Tensor, "N C"], frames: int) -> Float[Tensor, "N T 25 6"]:
+    """Decoded motions (N, frames, 25, 6), in batches."""
+    return in_place(run, torch.cat([run.model.decode(part, frames) for part in vectors_NC.split(BATCH)]))
+
+
+def in_place(run: Run, rows: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:
+    """Decoded rows whose last one is the root's path: zero where the model's is not, as the release's ankle."""
+    return rows if run.row25 == ROOT else torch.cat((rows[..., :24, :], torch.zeros_like(rows[..., 24:, :])), dim=-2)
+
+
+def facing_viewer(rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, "T 25 6"]:
+    """The decoded rows turned about the vertical as a whole, so that the first frame faces -y, where a viewer stands.
+
+    The release overwrites the root's rotation in every frame instead, and with it every turn, roll and fall.
+    """
+    return rows_of_motion(*facing_front(rows_TRD[:, :24], rows_TRD[:, 24, :3]))

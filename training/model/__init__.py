@@ -1,0 +1,1 @@
+"""The auto-encoder: its sizes, its layers, its losses, and the folder that a run is kept in."""

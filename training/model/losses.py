@@ -1,0 +1,165 @@
+"""MotionCLIP's five losses (Tevet et al. 2022, eq. 1-4), as a dict of named scalars.
+
+The vertex loss needs no vertices: with plain linear blend skinning and a fixed shape, vertex i is A phi_i with the
+3 x 4J matrix A = [R_j | P_j - R_j J_j] and phi_i = w_i (x) [vbar_i; 1], so the mean over all V vertices is
+|(A - A_hat) L|^2 / 3V with L L^T = sum_i phi_i phi_i^T, a fixed 4J x 4J matrix. SMPL's pose correctives have no place
+in that form: `SkinnedLoss` has them, at the price of the vertices.
+"""
+
+# B batch, T frames, N poses (B x T), R rows, D rotation numbers (6), J joints, K = 4J, V vertices, C CLIP width
+
+import itertools
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from mclip.pipeline.geometry.body import Body
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.geometry.skeleton import PARENTS
+
+# The joints by their depth in the tree: parents of a depth all lie in the depth before it.
+DEPTH = [0]
+for _parent in PARENTS[1:]:
+    DEPTH.append(DEPTH[_parent] + 1)
+DEPTHS = [[joint for joint, depth in enumerate(DEPTH) if depth == level] for level in range(max(DEPTH) + 1)]
+ENDS = list(itertools.accumulate(len(joints) for joints in DEPTHS))[:-1]
+ORDER = [joint for joints in DEPTHS for joint in joints]
+PARENTS_BEFORE = [
+    [above.index(PARENTS[joint]) for joint in joints] for above, joints in zip(DEPTHS, DEPTHS[1:], strict=False)
+]
+
+
+def masked_mean(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """Mean over the frames that are no padding."""
+    return torch.where(mask_BT, values_BT, 0.0).sum() / mask_BT.sum().clamp_min(1)
+
+
+def rot6d_loss(
+    motion_BTRD: Float[Tensor, "B T R 6"], target_BTRD: Float[Tensor, "B T R 6"], mask_BT: Bool[Tensor, "B T"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference of the motion's numbers."""
+    return masked_mean((motion_BTRD - target_BTRD).square().mean((-1, -2)), mask_BT)
+
+
+def velocity_loss(
+    motion_BTRD: Float[Tensor, "B T R 6"], target_BTRD: Float[Tensor, "B T R 6"], mask_BT: Bool[Tensor, "B T"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference of the motion's frame-to-frame differences."""
+    difference = (motion_BTRD - target_BTRD).diff(dim=1).square().mean((-1, -2))
+    return masked_mean(difference, mask_BT[:, 1:])  # padding is at the end: a valid frame follows a valid one
+
+
+def cosine_loss(
+    z_BC: Float[Tensor, "B C"], clip_BC: Float[Tensor, "B C"], has_B: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Mean of 1 - cos(z, CLIP vector) over the items that have one (eq. 2 and 3)."""
+    distance = 1 - F.cosine_similarity(z_BC, clip_BC, dim=-1)
+    return torch.where(has_B, distance, 0.0).sum() / has_B.sum().clamp_min(1)
+
+
+def squared_loss(
+    z_BC: Float[Tensor, "B C"], clip_BC: Float[Tensor, "B C"], has_B: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference of z and CLIP vector over the items that have one."""
+    difference = (z_BC - clip_BC).square().mean(-1)
+    return torch.where(has_B, difference, 0.0).sum() / has_B.sum().clamp_min(1)
+
+
+def infonce_loss(
+    z_BC: Float[Tensor, "B C"], clip_BC: Float[Tensor, "B C"], has_B: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """CLIP's symmetric cross-entropy over the batch (Radford et al. 2021, figure 3), at CLIP's final scale of 100.
+
+    Items without a vector are neither asked nor offered. Equal CLIP vectors, of two crops with one text, are all right
+    answers: each gets an equal share.
+    """
+    z_BC, clip_BC = F.normalize(z_BC, dim=-1), F.normalize(clip_BC, dim=-1)
+    both_BB = has_B[:, None] & has_B
+    right_BB = ((clip_BC[:, None] == clip_BC).all(-1) & both_BB).to(z_BC.dtype)
+    right_BB = right_BB / right_BB.sum(-1, keepdim=True).clamp_min(1)
+    score_BB = (100 * z_BC @ clip_BC.T).masked_fill(~both_BB, -1e4)
+    asked = [-(right_BB * score.log_softmax(-1)).sum(-1) for score in (score_BB, score_BB.T)]
+    return torch.where(has_B, sum(asked), 0.0).sum() / (2 * has_B.sum().clamp_min(1))
+
+
+CLIP_LOSSES = {"cosine": cosine_loss, "mse": squared_loss, "infonce": infonce_loss}
+
+
+def without_padding(rot6d_BTJD: Float[Tensor, "B T J 6"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N J 6"]:
+    """All poses (N, J, 6), with no rotation where there is padding: its zeros have no gradient in Gram-Schmidt."""
+    identity = rot6d_BTJD.new_tensor([1.0, 0, 0, 0, 1, 0])
+    return torch.where(mask_BT[..., None, None], rot6d_BTJD, identity).flatten(0, 1)
+
+
+class VertexLoss(ABC):
+    """Mean squared distance of a body's vertices between two motions, padding left out."""
+
+    def __call__(
+        self,
+        rot6d_BTJD: Float[Tensor, "B T J 6"],
+        target_BTJD: Float[Tensor, "B T J 6"],
+        mask_BT: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, ""]:
+        """The loss in square metres, per coordinate."""
+        poses = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
+        return masked_mean(self.distance(*poses).view(mask_BT.shape), mask_BT)
+
+    @abstractmethod
+    def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
+        """The loss of every pose, in square metres per coordinate."""
+
+
+class ClosedFormLoss(VertexLoss):
+    """Mean squared vertex distance of a body without its vertices; exact for skinning without pose correctives."""
+
+    def __init__(self, body: Body):
+        homogeneous = F.pad(body.v_template_V3.double(), (0, 1), value=1.0)
+        phi = (body.weights_VJ.double()[:, ORDER, None] * homogeneous[:, None]).flatten(1)
+        # An eigen-decomposition: joints that move no vertex make the matrix singular, where Cholesky stops.
+        values, vectors = torch.linalg.eigh(phi.T @ phi / (3 * len(phi)))
+        self.root_KK = (vectors * values.clamp_min(0).sqrt()).T.to(body.v_template_V3.dtype)
+        self.joints_J3 = body.joints_J3[ORDER]
+        self.parents = [torch.tensor(level, device=self.joints_J3.device) for level in PARENTS_BEFORE]
+
+    def transforms(self, rot6d_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, "K 3 N"]:
+        """The columns of all skinning transforms, (4J, 3, N), root at its rest place.
+
+        Poses are the last axis and joints the first, in the order of depth: a product of 3 x 3 matrices is then three
+        long multiplications, and a whole depth of the tree is turned by its parents at once.
+        """
+        rotmat_J33N = rot6d_to_matrix(rot6d_NJD[:, ORDER]).permute(1, 3, 2, 0).contiguous()  # joint, column, row, pose
+        offset_J3N = self.joints_J3[..., None] - (rotmat_J33N * self.joints_J3[..., None, None]).sum(1)
+        depths = torch.cat((rotmat_J33N, offset_J3N[:, None]), dim=1).tensor_split(ENDS)
+        world = [depths[0]]
+        for own, parents in zip(depths[1:], self.parents, strict=True):
+            parent = world[-1].index_select(0, parents)
+            turned = (own[:, :, :, None] * parent[:, None, :3]).sum(2)
+            world.append(torch.cat((turned[:, :3], turned[:, 3:] + parent[:, 3:]), dim=1))
+        return torch.cat(world).flatten(0, 1)
+
+    def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
+        difference_K3N = self.transforms(rot6d_NJD) - self.transforms(target_NJD)
+        return (self.root_KK @ difference_K3N.flatten(1)).square().sum(0).unflatten(0, (3, -1)).sum(0)
+
+
+class SkinnedLoss(VertexLoss):
+    """Mean squared vertex distance by posing a body's vertices, pose correctives included.
+
+    With `subset`, of so many of them only, drawn anew by the generator in every call: its expectation is the whole.
+    """
+
+    def __init__(self, body: Body, *, subset: int | None = None, generator: torch.Generator | None = None):
+        self.body, self.subset, self.generator = body, subset, generator
+
+    def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
+        body = self.body if self.subset is None else self.body.part(self.drawn())
+        found_NV3, wanted_NV3 = (body.pose(rot6d_to_matrix(each)) for each in (rot6d_NJD, target_NJD))
+        return (found_NV3 - wanted_NV3).square().mean((-1, -2))
+
+    def drawn(self) -> Int64[Tensor, " chosen"]:
+        """The vertices of this call, each as likely as any other."""
+        all_V = self.body.v_template_V3
+        return torch.randperm(len(all_V), generator=self.generator, device=all_V.device)[: self.subset]

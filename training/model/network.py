@@ -1,0 +1,193 @@
+"""MotionCLIP's auto-encoder: a motion to one vector as wide as CLIP's, and back.
+
+Tevet et al., ECCV 2022, section 3, with the sizes of the paper's release. Two identities are used. The decoder's memory
+is one vector, so its cross-attention is a softmax over one element and equals out(value(z)) for every frame. And of the
+encoder's last layer only the first output is read, so only that one is computed.
+"""
+
+# B batch, T frames, R rows (24 joints and the root's displacement), D rotation numbers (6), C latent width
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mclip.training.model.config import ModelConfig
+from mclip.training.model.dropout import add_dropped, dropout
+
+ROWS, NUMBERS = 25, 6
+LONGEST = 5000  # frames that the position code covers, as in the release
+
+
+def position_code(width: int) -> Float[Tensor, "T C"]:
+    """Sines and cosines of the frame number (Vaswani et al. 2017, section 3.5), (LONGEST, width)."""
+    time = torch.arange(LONGEST, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2) * (-torch.log(torch.tensor(10000.0)) / width))
+    return torch.stack((torch.sin(time * rate), torch.cos(time * rate)), dim=-1).flatten(1)
+
+
+def attention(
+    q_BHTD: Float[Tensor, "B H Q D"],
+    k_BHTD: Float[Tensor, "B H T D"],
+    v_BHTD: Float[Tensor, "B H T D"],
+    *,
+    keep_B11T: Bool[Tensor, "B 1 1 T"] | None,
+    rate: float,
+) -> Float[Tensor, "B H Q D"]:
+    """softmax(q k^T / sqrt(D)) v over the frames that are kept, with a share `rate` of the weights dropped.
+
+    On a CPU the formula is written out: for 60 frames torch's fused kernel takes up to four times as long forward and
+    backward (bfloat16), and with dropout it does not exist.
+    """
+    if q_BHTD.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=keep_B11T, dropout_p=rate)
+    q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BHTD, v_BHTD))
+    bias = q.new_zeros(1)
+    if keep_B11T is not None:
+        bias = torch.zeros_like(keep_B11T, dtype=q.dtype).masked_fill_(~keep_B11T, -torch.inf)
+        bias = bias.expand(-1, q_BHTD.shape[1], -1, -1).flatten(0, 1)
+    score = torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5)
+    # torch's softmax of bfloat16 takes four times as long as a cast there and back.
+    weight = score.softmax(-1, dtype=torch.promote_types(score.dtype, torch.float32)).to(score.dtype)
+    return torch.bmm(dropout(weight, rate), v).view(q_BHTD.shape)
+
+
+def working_type(x: Tensor) -> torch.dtype:
+    """The type that products of `x` are computed in: autocast's where it is on.
+
+    What is added up from layer to layer has it too. In float32 it would be cast before each product, a tenth of a step.
+    """
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, initialised as nn.MultiheadAttention."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.heads, self.rate = config.heads, config.dropout
+        self.qkv = nn.Linear(config.latent, 3 * config.latent)
+        self.out = nn.Linear(config.latent, config.latent)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x_BTC: Tensor, keep_B11T: Tensor | None, first: int | None = None) -> Tensor:
+        """Mix frames; `keep_B11T` is False where a frame is padding. `first`: only so many outputs are wanted."""
+        rate = self.rate if self.training else 0.0
+        mixed_BHTD = attention(*self.heads_of(x_BTC, first), keep_B11T=keep_B11T, rate=rate)
+        out_BTC: Tensor = self.out(mixed_BHTD.transpose(1, 2).flatten(-2))
+        return out_BTC
+
+    def heads_of(self, x_BTC: Tensor, first: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (of the `first` frames only), keys and values, each (B, H, T, D)."""
+        if first is None:
+            q, k, v = apart(self.qkv(x_BTC), 3, self.heads)
+            return q, k, v
+        width, weight, bias = x_BTC.shape[-1], self.qkv.weight, self.qkv.bias
+        (q,) = apart(F.linear(x_BTC[:, :first], weight[:width], bias[:width]), 1, self.heads)
+        k, v = apart(F.linear(x_BTC, weight[width:], bias[width:]), 2, self.heads)
+        return q, k, v
+
+
+def apart(x_BTC: Float[Tensor, "B T all"], kinds: int, heads: int) -> tuple[Tensor, ...]:
+    """Queries, keys and values that lie side by side, each (B, H, T, D): one copy for all."""
+    x_BTKHD = x_BTC.view(*x_BTC.shape[:2], kinds, heads, -1)
+    return x_BTKHD.permute(2, 0, 3, 1, 4).contiguous().unbind()
+
+
+class Layer(nn.Module):
+    """A post-norm transformer layer; with `memory` it is a decoder layer whose memory is one vector."""
+
+    def __init__(self, config: ModelConfig, *, memory: bool):
+        super().__init__()
+        width = config.latent
+        self.rate = config.dropout
+        self.attention = SelfAttention(config)
+        self.norm1, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, config.feed_forward)
+        self.linear2 = nn.Linear(config.feed_forward, width)
+        if memory:
+            # softmax over one element is 1: queries and keys never matter, so they do not exist. The dropout that
+            # nn.MultiheadAttention puts on that single weight is left out; the one on the branch's output stays.
+            self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+            self.norm2 = nn.LayerNorm(width)
+
+    def forward(
+        self, x_BTC: Tensor, keep_B11T: Tensor | None, z_BC: Tensor | None = None, first: int | None = None
+    ) -> Tensor:
+        """The layer's output; `z_BC` is the decoder's memory. `first`: only so many frames of it are wanted."""
+        rate = self.rate if self.training else 0.0
+        x_BTC = self.norm1(add_dropped(x_BTC[:, :first], self.attention(x_BTC, keep_B11T, first), rate))
+        if z_BC is not None:
+            told_B1C = self.out(self.value(z_BC))[:, None]
+            x_BTC = self.norm2(add_dropped(x_BTC, told_B1C, rate))
+        hidden = self.linear2(dropout(F.gelu(self.linear1(x_BTC)), rate))
+        out_BTC: Tensor = self.norm3(add_dropped(x_BTC, hidden, rate))
+        return out_BTC
+
+
+class MotionClip(nn.Module):
+    """The auto-encoder. `encode` gives z, `decode` gives a motion; motions are (B, T, 25, 6)."""
+
+    position: Tensor
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        width = config.latent
+        self.embed = nn.Linear(ROWS * NUMBERS, width)
+        # The release learns two tokens, mean and deviation, and reads only the first; both take part in attention.
+        self.tokens = nn.Parameter(torch.randn(2, width))
+        self.encoder = nn.ModuleList(Layer(config, memory=False) for _ in range(config.layers))
+        self.decoder = nn.ModuleList(Layer(config, memory=True) for _ in range(config.layers))
+        self.final = nn.Linear(width, ROWS * NUMBERS)
+        self.register_buffer("position", position_code(width), persistent=False)
+
+    @property
+    def rate(self) -> float:
+        """Share of numbers that dropout takes now."""
+        return self.config.dropout if self.training else 0.0
+
+    def flops(self, batch: int, frames: int) -> int:
+        """FLOP of the matrix products of a training step, forward and backward, for so many crops."""
+        wide, inner, layers, seen = self.config.latent, self.config.feed_forward, self.config.layers, frames + 2
+        ends = 2 * frames * ROWS * NUMBERS * wide  # `embed`, and `final` too
+        keys, mixing, after = 6 * wide**2, 4 * wide, 2 * wide**2 + 4 * wide * inner  # a frame; mixing: and a frame seen
+        encoder = (layers - 1) * seen * (keys + mixing * seen + after)
+        encoder += 2 * seen * 2 * wide**2 + 2 * wide**2 + mixing * seen + after  # the last layer has one output
+        decoder = layers * (frames * (keys + mixing * frames + after) + 4 * wide**2)
+        # Backward costs twice as much, but nobody asks for the gradients of the motion and of the decoder's queries.
+        return batch * (3 * (2 * ends + encoder + decoder) - ends - frames * keys)
+
+    def encode(
+        self, motion_BTRD: Float[Tensor, "B T 25 6"], mask_BT: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B C"]:
+        """z (B, C), not normalised; `mask_BT` is False where a frame is padding."""
+        frames_BTC = self.embed(motion_BTRD.flatten(-2))
+        tokens_B2C = self.tokens.to(frames_BTC.dtype).expand(len(frames_BTC), 2, -1)
+        x_BTC = torch.cat((tokens_B2C, frames_BTC), dim=1)
+        x_BTC = dropout(x_BTC + self.position[: x_BTC.shape[1]].to(x_BTC.dtype), self.rate)
+        keep = None if mask_BT is None else F.pad(mask_BT, (2, 0), value=True)[:, None, None]
+        *layers, last = self.encoder
+        for layer in layers:
+            x_BTC = layer(x_BTC, keep)
+        z_B1C: Tensor = last(x_BTC, keep, first=1)  # no other output of the last layer is read
+        return z_B1C[:, 0]
+
+    def decode(
+        self, z_BC: Float[Tensor, "B C"], frames: int, mask_BT: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T 25 6"]:
+        """Motions (B, frames, 25, 6) from vectors of CLIP space; padded frames are zero."""
+        if frames > LONGEST:
+            raise ValueError(f"{frames} frames asked for, at most {LONGEST} can be decoded")
+        if self.config.unit_latent:
+            z_BC = F.normalize(z_BC, dim=-1)
+        queries = self.position[:frames].to(working_type(self.position)).expand(len(z_BC), -1, -1)
+        x_BTC = dropout(queries, self.rate)
+        keep = None if mask_BT is None else mask_BT[:, None, None]
+        for layer in self.decoder:
+            x_BTC = layer(x_BTC, keep, z_BC)
+        motion: Tensor = self.final(x_BTC).view(len(z_BC), frames, ROWS, NUMBERS)
+        return motion if mask_BT is None else motion * mask_BT[..., None, None]

@@ -1,0 +1,282 @@
+"""The run folder: config.json, metrics.jsonl, and checkpoints that appear by rename.
+
+RUN/config.json                       model, training options, encoder, data, versions
+RUN/metrics.jsonl, RUN/tensorboard/   what was measured on the way
+RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, ema.safetensors, state.json
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.loading import load_encoder
+from mclip.pipeline.files.assets import HOUSE
+from mclip.pipeline.files.atomic import write_aside
+from mclip.pipeline.files.documents import read_object
+from mclip.pipeline.machine.devices import multiplies_bfloat16
+from mclip.pipeline.store.store import version
+from mclip.training.model.config import METRICS, ModelConfig
+from mclip.training.model.network import MotionClip
+
+ROOT = "displacement of the root"
+EVALUATION, REPORT = "evaluation.json", "report.html"  # what `mclip evaluate` writes into a run
+KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best, and every --keep-every
+WEIGHTS, AVERAGE = "model.safetensors", "ema.safetensors"
+WAY_OUT = "delete this checkpoint's folder to go on from the one before it"
+
+
+class RunError(ValueError):
+    """A run folder that is missing, damaged, or was made with other options."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with everything that is needed to use it."""
+
+    folder: Path
+    config: dict[str, Any]
+    model: MotionClip
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps it was trained for."""
+        return int(self.state["step"])
+
+    @property
+    def z_length(self) -> float | None:
+        """Mean length of z over the windows it was last validated on; None when nobody measured it."""
+        return self.state.get("z_length")
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the weights."""
+        digest = hashlib.sha256()
+        for _, tensor in sorted(self.model.state_dict().items()):
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the motions it was trained on."""
+        return float(self.config["data"]["fps"])
+
+    @property
+    def crop(self) -> int:
+        """Frames of a training crop."""
+        return int(self.config["data"]["crop"])
+
+    @property
+    def row25(self) -> str:
+        """What the 25th row of its motions holds: the root's displacement, or in the release's models the ankle's."""
+        return str(self.config["data"].get("row25", ROOT))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def load_encoder(self) -> Encoder:
+        """The CLIP encoder the run was trained with; RunError when today's weights are others."""
+        described = self.config["encoder"]
+        encoder = load_encoder(
+            described["clip"],
+            described["pretrained"],
+            templates=described.get("templates", ()),  # an imported run's record has none of these
+            precision=described.get("precision", "float32"),
+        )
+        if described["weights_sha256"] not in (None, encoder.fingerprint):  # None: imported, nobody recorded it
+            raise RunError(
+                f"{self.folder}: trained with weights {described['weights_sha256'][:12]} of {described['clip']}, found "
+                f"{encoder.fingerprint[:12]}: install the version it was trained with, or embed and train again"
+            )
+        return encoder
+
+
+def start_run(folder: Path, config: dict[str, Any]) -> None:
+    """Make the folder with its config.json, or continue one of equal config; RunError for any other."""
+    file = folder / "config.json"
+    config = json.loads(json.dumps(config))
+    if file.exists():
+        made_with = read_config(folder)
+        differ = {key: (made_with.get(key), config[key]) for key in config if made_with.get(key) != config[key]}
+        differ = {key: changed(*pair) for key, pair in differ.items()}
+        if differ:
+            raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
+        return
+    if folder.exists() and any(".partial" not in path.name for path in folder.iterdir()):
+        raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
+
+
+def changed(was: Any, now: Any) -> Any:
+    """What differs between two config values: the pair, or by key in two dicts."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return f"{was} -> {now}"
+    return {key: f"{was.get(key)} -> {now.get(key)}" for key in was | now if was.get(key) != now.get(key)}
+
+
+def delete_run(folder: Path) -> None:
+    """Delete a run folder; RunError for a folder that is none."""
+    if folder.exists() and not (folder / "config.json").exists():
+        raise RunError(f"{folder}: is no run folder (no config.json in it), so --replace leaves it alone")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this runs from; None outside a checkout."""
+    if not (HOUSE / ".git").exists():
+        return None
+    command = ["git", "-C", str(HOUSE), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a run; RunError naming `mclip train` when there is none, ValueError when it is damaged."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise RunError(f"{folder}: no run here (no config.json); `mclip train STORE {folder}` makes one")
+    return read_object(file, remedy="restore it, or train again with --replace")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    return sorted(path for path in (folder / "checkpoints").glob("[0-9]*") if (path / "state.json").exists())
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """state.json of a checkpoint: step, steps, z_length, and the figures of a validation where there was one."""
+    return read_object(checkpoint / "state.json", remedy=WAY_OUT)
+
+
+def best_by(folder: Path) -> str:
+    """The metric of a run's best checkpoint."""
+    return str(read_config(folder).get("train", {}).get("best", "mpjpe_mm"))
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The best checkpoint by the run's metric; None when none was validated."""
+    metric = best_by(folder)
+    states = {path: read_state(path) for path in checkpoints(folder)}
+    known = {path: float(state[metric]) for path, state in states.items() if metric in state}
+    best = max if METRICS[metric] else min
+    return best(known, key=known.__getitem__, default=None)
+
+
+def is_best(folder: Path, figures: dict[str, float]) -> bool:
+    """Whether a validation's figures are better than all checkpoints'; never where the metric is unknown (NaN)."""
+    metric, best = best_by(folder), best_checkpoint(folder)
+    value = figures.get(metric, math.nan)
+    if best is None or math.isnan(value):
+        return not math.isnan(value)
+    before = float(read_state(best)[metric])
+    return value > before if METRICS[metric] else value < before
+
+
+def load_run(folder: Path, device: torch.device | str = "cpu", *, best: bool = False) -> Run:
+    """The run's last checkpoint, or the best, in evaluation mode: the weights' moving average where one was kept.
+
+    RunError when there is none or it does not fit.
+    """
+    config = read_config(folder)
+    found = checkpoints(folder)
+    if not found:
+        raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
+    chosen = (best_checkpoint(folder) if best else None) or found[-1]
+    try:
+        sizes = ModelConfig(**config["model"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder / 'config.json'}: names no model of this mclip ({error}): restore it") from error
+    model = MotionClip(sizes)
+    load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
+    return Run(folder, config, model.eval().requires_grad_(False).to(device), read_state(chosen))
+
+
+def load_model(model: MotionClip, file: Path) -> None:
+    """Put a checkpoint's weights into a model; RunError listing the first keys or shapes that do not fit."""
+    try:
+        model.load_state_dict(load_file(file))
+    except Exception as error:  # safetensors raises a type of its own that it does not export
+        first = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        raise RunError(f"{file}: damaged, or does not fit the model of config.json: {first}; {WAY_OUT}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Inverse of `optimizer_tensors`. RunError when the file is damaged."""
+    whole, file = optimizer.state_dict(), checkpoint / "optimizer.safetensors"
+    try:
+        tensors = load_file(file)
+    except Exception as error:
+        raise RunError(f"{file}: damaged ({error}); {WAY_OUT}") from error
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        whole["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(whole)
+
+
+def save_checkpoint(
+    folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer | None, state: dict[str, Any], *,
+    average: MotionClip | None = None,
+) -> Path:  # fmt: skip
+    """Write a checkpoint aside, rename it, then drop the oldest. A kill or a full disk leaves the last one whole."""
+    final = folder / "checkpoints" / f"{state['step']:08d}"
+    if final.exists():
+        return final
+    for left_over in final.parent.glob(".*.partial"):
+        shutil.rmtree(left_over)
+    aside = final.with_name(f".{final.name}.partial")
+    aside.mkdir(parents=True)
+    tensors = {WEIGHTS: model.state_dict()}
+    if average is not None:
+        tensors[AVERAGE] = average.state_dict()
+    if optimizer is not None:
+        tensors["optimizer.safetensors"] = optimizer_tensors(optimizer)
+    try:
+        for name, named in tensors.items():
+            save_file({key: value.contiguous() for key, value in named.items()}, aside / name)
+        (aside / "state.json").write_text(json.dumps(state))
+    except Exception as error:
+        raise RunError(
+            f"{aside}: could not be written ({error}); earlier checkpoints are whole: make room and run the same "
+            "command again"
+        ) from error
+    os.replace(aside, final)
+    drop_old(folder)
+    return final
+
+
+def drop_old(folder: Path) -> None:
+    """Delete checkpoints that are neither the last two, nor the best, nor one of every --keep-every steps."""
+    best, every = best_checkpoint(folder), read_config(folder).get("train", {}).get("keep_every", 0)
+    for old in checkpoints(folder)[:-KEEP]:
+        if old != best and not (every and int(old.name) % every == 0):
+            shutil.rmtree(old)
+
+
+def in_bfloat16(run: Run) -> bool:
+    """Whether to use a run in bfloat16: what it was trained in, where its device multiplies it fast."""
+    return run.config["train"].get("precision") == "bfloat16" and multiplies_bfloat16(run.device)
+
+
+def autocast(run: Run) -> torch.autocast:
+    """A context in which the run's model computes as `in_bfloat16` says; for nothing but the model."""
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=in_bfloat16(run))

@@ -1,0 +1,1 @@
+"""Motions as files, pages, galleries and a studio (mclip export, gallery, studio)."""

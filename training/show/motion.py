@@ -1,0 +1,52 @@
+"""A motion as the model gives it or a file holds it: joint rotations and the root's path."""
+
+# T frames, J joints, S picture side in pixels
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from mclip.pipeline.geometry.body import Body, load_body
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from mclip.pipeline.prepare.sources import read_recording
+from mclip.pipeline.render.scene import render_clip
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Local joint rotations, the root's translation in metres (world z up), frames per second."""
+
+    rotmat_TJ33: Float[Tensor, "T 24 3 3"]
+    trans_T3: Float[Tensor, "T 3"]
+    fps: float
+
+
+def read(path: Path, *, fps: float | None = None) -> Motion:
+    """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError."""
+    recording = read_recording(path)
+    if fps is None:
+        rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
+        return Motion(rotmat, torch.from_numpy(recording.trans_T3), recording.fps)
+    rot6d, trans = resample(recording, fps)
+    return Motion(rot6d_to_matrix(rot6d), trans, fps)
+
+
+def motion_of_rows(motion_TRD: Float[Tensor, "T 25 6"], fps: float) -> Motion:
+    """The motion in the model's rows: 24 joints in 6D and the root's displacement, lifted to stand on the floor."""
+    rotmat = rot6d_to_matrix(motion_TRD[:, :24].float())
+    return on_floor(Motion(rotmat, motion_TRD[:, 24, :3].float(), fps), load_body("low"))
+
+
+def on_floor(motion: Motion, body: Body) -> Motion:
+    """The motion moved up or down so that the body's lowest point over all frames is at z = 0."""
+    lowest = body.pose(motion.rotmat_TJ33, trans_B3=motion.trans_T3)[..., 2].min()
+    return Motion(motion.rotmat_TJ33, motion.trans_T3 - torch.tensor([0, 0, float(lowest)]), motion.fps)
+
+
+def pictures(motion: Motion, *, size: int = 224) -> UInt8[Tensor, "T size size 3"]:
+    """Pictures (T, S, S, 3) of the embedded body in motion."""
+    return render_clip(load_body(), motion.rotmat_TJ33.float(), motion.trans_T3.float(), fps=motion.fps, size=size)

@@ -1,0 +1,200 @@
+"""A motion as a file that others read: AMASS .npz, BVH, GLB; its pictures as MP4, GIF, or a PNG strip.
+
+AMASS has world z up; BVH and glTF have y up by custom. SMPL's rest pose is y up already, so only the root turns.
+"""
+
+# T frames, J joints, V vertices, F faces, S picture side in pixels
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from mclip.pipeline.geometry.body import Body, load_body
+from mclip.pipeline.geometry.rotations import matrix_to_quaternion
+from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
+from mclip.pipeline.prepare.amass import write_motion
+from mclip.pipeline.render.backends import COLOUR
+from mclip.pipeline.render.sheets import tile
+from mclip.pipeline.render.video import write_mp4
+from mclip.training.show.motion import Motion
+
+STRIP = 8  # pictures in a .png strip
+Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # of points whose z is up
+CENTIMETRES = 100  # a BVH has no unit; MotionBuilder and Maya take centimetres
+
+
+def write_npz(path: Path, motion: Motion) -> None:
+    """AMASS SMPL+H: what `mclip prepare` reads."""
+    write_motion(path, rotmat_TJ33=motion.rotmat_TJ33, trans_T3=motion.trans_T3, fps=motion.fps)
+
+
+def y_up(motion: Motion, joints_J3: Float[Tensor, "24 3"]) -> tuple[Float[Tensor, "T 24 3 3"], Float[Tensor, "T 3"]]:
+    """Local rotations (T, 24, 3, 3) and the pelvis's place (T, 3), float64 metres, in a world whose y is up."""
+    local = motion.rotmat_TJ33.double().clone()
+    local[:, 0] = Y_UP @ local[:, 0]
+    return local, (motion.trans_T3.double() + joints_J3[0].double()) @ Y_UP.T
+
+
+def write_bvh(path: Path, motion: Motion) -> None:
+    """BVH by pybvh: SMPL's joints under their names on the embedded body's bones, y up, centimetres."""
+    import pybvh
+    from pybvh.rotations import rotmat_to_euler
+
+    joints_J3 = load_body("low").joints_J3
+    local, root_T3 = y_up(motion, joints_J3)
+    nodes, order = bvh_nodes(CENTIMETRES * joints_J3.numpy().astype(float))
+    # Without jumps of a whole turn, for those who interpolate between frames.
+    angles = np.unwrap(rotmat_to_euler(local[:, order].numpy(), "ZYX"), axis=0)
+    place = CENTIMETRES * root_T3.numpy()
+    pybvh.Bvh(nodes, root_pos=place, joint_angles=angles, frame_time=1 / motion.fps, world_up="+y").write(path)
+
+
+def bvh_nodes(joints_J3: np.ndarray) -> tuple[list[Any], list[int]]:
+    """pybvh's nodes of a rest skeleton, and its joints, both depth first, as the format lists them."""
+    from pybvh.bvhnode import BvhEndSite, BvhJoint, BvhRoot
+
+    nodes: list[Any] = []
+    order: list[int] = []
+
+    def add(joint: int, parent: Any) -> Any:
+        bone = joints_J3[joint] - joints_J3[PARENTS[joint]]
+        # The root's channels say where it is; an offset would be added by some readers and not by others.
+        node = BvhJoint(JOINTS[joint], bone, parent=parent) if parent else BvhRoot(JOINTS[joint])
+        order.append(joint)
+        nodes.append(node)
+        children = [child for child, its_parent in enumerate(PARENTS) if its_parent == joint]
+        node.children = [add(child, node) for child in children]
+        if not children:
+            node.children = [BvhEndSite(f"End Site {JOINTS[joint]}", bone / 2, parent=node)]
+            nodes.append(node.children[0])
+        return node
+
+    add(0, None)
+    return nodes, order
+
+
+def write_glb(path: Path, motion: Motion) -> None:
+    """Binary glTF 2.0 by pygltflib: the reduced embedded body as a mesh with a skin and one animation."""
+    import pygltflib as gltf
+
+    body = load_body("low")
+    local, root_T3 = y_up(motion, body.joints_J3)
+    data = Buffer(gltf)
+    mesh = gltf.Mesh(name="body", primitives=[primitive(gltf, data, body)])
+    # Joint j is node j; the mesh is the node after them.
+    nodes = [joint_node(gltf, body, joint) for joint in range(24)] + [gltf.Node(name="body", mesh=0, skin=0)]
+    inverse_J44 = torch.eye(4).repeat(24, 1, 1)
+    inverse_J44[:, 3, :3] = -body.joints_J3  # column-major: the translation is the last row here
+    skin = gltf.Skin(joints=list(range(24)), skeleton=0, inverseBindMatrices=data.add(inverse_J44.numpy(), "MAT4"))
+    shape = gltf.PbrMetallicRoughness(baseColorFactor=[*linear(COLOUR), 1.0], metallicFactor=0.0, roughnessFactor=0.8)
+    scene = gltf.GLTF2(
+        asset=gltf.Asset(generator="mclip"), scene=0, scenes=[gltf.Scene(nodes=[0, 24])], nodes=nodes, meshes=[mesh],
+        skins=[skin], materials=[gltf.Material(name="clay", pbrMetallicRoughness=shape)],
+        animations=[animation(gltf, data, local, root_T3, fps=motion.fps)],
+        accessors=data.accessors, bufferViews=data.views, buffers=[gltf.Buffer(byteLength=len(data.blob))],
+    )  # fmt: skip
+    scene.set_binary_blob(bytes(data.blob))
+    scene.save_binary(path)
+
+
+def linear(colour: tuple[float, float, float]) -> list[float]:
+    """A colour as glTF wants it, in linear light."""
+    return [((share + 0.055) / 1.055) ** 2.4 for share in colour]
+
+
+class Buffer:
+    """The binary part of a GLB: arrays one after the other, each with its view and accessor."""
+
+    def __init__(self, gltf: Any) -> None:
+        self.gltf, self.blob = gltf, bytearray()
+        self.views: list[Any] = []
+        self.accessors: list[Any] = []
+
+    def add(self, values: np.ndarray, kind: str, *, target: int | None = None, bounds: bool = False) -> int:
+        """Number of the accessor of an array of SCALAR, VEC3, VEC4 or MAT4; `bounds` states its least and greatest."""
+        columns = values.reshape(len(values), -1)
+        limits = {"min": columns.min(0).tolist(), "max": columns.max(0).tolist()} if bounds else {}
+        view = self.gltf.BufferView(buffer=0, byteOffset=len(self.blob), byteLength=values.nbytes, target=target)
+        self.blob += np.ascontiguousarray(values).tobytes()
+        self.blob += bytes(-len(self.blob) % 4)  # every view begins at a multiple of four
+        self.views.append(view)
+        types = {"f": self.gltf.FLOAT, "B": self.gltf.UNSIGNED_BYTE, "H": self.gltf.UNSIGNED_SHORT}
+        number, component = len(self.views) - 1, types[values.dtype.char]
+        accessor = self.gltf.Accessor(
+            bufferView=number, componentType=component, count=len(values), type=kind, **limits
+        )  # fmt: skip
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+
+def primitive(gltf: Any, data: Buffer, body: Body) -> Any:
+    """The body's triangles with normals, and four joints and weights a vertex."""
+    weights_V4, joints_V4 = body.weights_VJ.sort(dim=1, descending=True, stable=True)
+    weights_V4, joints_V4 = weights_V4[:, :4], joints_V4[:, :4].where(weights_V4[:, :4] > 0, 0)
+    vertex = gltf.ARRAY_BUFFER
+    attributes = gltf.Attributes(
+        POSITION=data.add(body.v_template_V3.numpy(), "VEC3", target=vertex, bounds=True),
+        NORMAL=data.add(normals(body).numpy(), "VEC3", target=vertex),
+        JOINTS_0=data.add(joints_V4.numpy().astype(np.uint8), "VEC4", target=vertex),
+        WEIGHTS_0=data.add((weights_V4 / weights_V4.sum(1, keepdim=True)).numpy(), "VEC4", target=vertex),
+    )
+    corners = body.faces_F3.numpy().astype(np.uint16).ravel()
+    return gltf.Primitive(attributes=attributes, indices=data.add(corners, "SCALAR", target=gltf.ELEMENT_ARRAY_BUFFER),
+                          material=0)  # fmt: skip
+
+
+def normals(body: Body) -> Float[Tensor, "V 3"]:
+    """Unit normals (V, 3) of the rest pose: the mean over a vertex's faces, by area."""
+    corner = body.v_template_V3[body.faces_F3]
+    face_F3 = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    total = torch.zeros_like(body.v_template_V3)
+    for place in range(3):
+        total.index_add_(0, body.faces_F3[:, place], face_F3)
+    return torch.nn.functional.normalize(total, dim=-1)
+
+
+def joint_node(gltf: Any, body: Body, joint: int) -> Any:
+    """A joint at rest, with its children."""
+    parent = PARENTS[joint]
+    offset = body.joints_J3[joint] - (body.joints_J3[parent] if joint else 0)
+    children = [child for child, its_parent in enumerate(PARENTS) if its_parent == joint]
+    return gltf.Node(name=JOINTS[joint], translation=offset.tolist(), children=children)
+
+
+def animation(gltf: Any, data: Buffer, local: Tensor, root_T3: Tensor, *, fps: float) -> Any:
+    """A rotation a joint and the root's place over time, linear between frames."""
+    times = data.add(np.arange(len(root_T3), dtype=np.float32) / np.float32(fps), "SCALAR", bounds=True)
+    wxyz = matrix_to_quaternion(local)
+    xyzw = wxyz.roll(-1, dims=-1).float()
+    tracks = [("rotation", data.add(xyzw[:, joint].numpy(), "VEC4"), joint) for joint in range(24)]
+    tracks.append(("translation", data.add(root_T3.float().numpy(), "VEC3"), 0))
+    return gltf.Animation(
+        name="motion",
+        samplers=[gltf.AnimationSampler(input=times, output=output, interpolation="LINEAR") for _, output, _ in tracks],
+        channels=[
+            gltf.AnimationChannel(sampler=number, target=gltf.AnimationChannelTarget(node=node, path=path))
+            for number, (path, _, node) in enumerate(tracks)
+        ],
+    )
+
+
+def write_gif(path: Path, frames_TSS3: np.ndarray, fps: float) -> None:
+    """A GIF that loops; browsers keep time in hundredths of a second."""
+    images = [Image.fromarray(picture).quantize(32) for picture in frames_TSS3]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=1000 / fps, loop=0)
+
+
+def write_strip(path: Path, frames_TSS3: np.ndarray, fps: float) -> None:
+    """Evenly spaced frames side by side."""
+    chosen = np.linspace(0, len(frames_TSS3) - 1, min(STRIP, len(frames_TSS3))).astype(int)
+    tile(frames_TSS3[chosen], columns=len(chosen)).save(path)
+
+
+# Writers by file ending: of a motion, and of its pictures.
+DATA = {"npz": write_npz, "bvh": write_bvh, "glb": write_glb}
+DRAWN = {"mp4": write_mp4, "gif": write_gif, "png": write_strip}

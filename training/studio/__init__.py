@@ -1,0 +1,1 @@
+"""A local web page on which texts become motions at once (mclip studio)."""

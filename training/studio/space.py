@@ -1,0 +1,71 @@
+"""What all browsers of a studio share: a model, its encoder, a body, classes, and perhaps a store."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.geometry.body import Body
+from mclip.pipeline.store.store import Store
+from mclip.training.data.clips import clip_rows
+from mclip.training.latent.search import Hit, Index, hits, index_of
+from mclip.training.latent.space import decode, encode, facing_viewer, is_file, vectors_of
+from mclip.training.model.run import Run
+
+TOP = 5
+FIRST = "a person walks"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What all browsers share: a model, its encoder, a body, classes, and perhaps a store. One computes at a time."""
+
+    run: Run
+    encoder: Encoder
+    body: Body
+    classes: Sequence[str]
+    class_KC: Float[Tensor, "K C"]
+    store: Store | None = None
+    index: Index | None = None
+    turn: threading.Lock = field(default_factory=threading.Lock)  # tokenizers may not be used by two threads
+
+    @classmethod
+    def of(
+        cls, run: Run, encoder: Encoder, *, body: Body, classes: Sequence[str], store: Store | None = None
+    ) -> "Space":
+        """A space that is warm: the first text is as quick as the next."""
+        class_KC = F.normalize(encoder.encode_texts(list(classes)), dim=-1)
+        space = cls(run, encoder, body, classes, class_KC, store, index_of(run, store) if store else None)
+        space.seen(space.decoded(space.vectors(FIRST)[0]))
+        return space
+
+    def vectors(self, *sources: str) -> Float[Tensor, "N C"]:
+        """Latent vectors of texts and of clips of the store (store:LABEL). A browser names no files of this machine."""
+        for source in filter(is_file, sources):
+            raise ValueError(f"{source}: a file of this machine cannot be named from a browser; write a text")
+        return vectors_of(self.run, [source.strip() for source in sources], self.encoder, store=self.store)
+
+    def decoded(self, vector_C: Float[Tensor, " C"]) -> Float[Tensor, "T 25 6"]:
+        """The rows of a vector's motion, a training crop long, that begins facing the viewer."""
+        return facing_viewer(decode(self.run, vector_C[None], self.run.crop)[0])
+
+    def clip(self, hit: Hit) -> Float[Tensor, "T 25 6"]:
+        """The rows of a clip that was found."""
+        assert self.store is not None
+        return facing_viewer(clip_rows(self.store, hit.clip, self.run.crop))
+
+    def found(self, query: str) -> list[Hit]:
+        """The nearest clips of the store."""
+        assert self.store is not None
+        assert self.index is not None
+        return hits(self.store, *self.index.best(self.vectors(query)[0], TOP))
+
+    def seen(self, rows_TRD: Float[Tensor, "T 25 6"]) -> list[tuple[str, float]]:
+        """The classes nearest to a motion, best first, with their cosines."""
+        z_C = F.normalize(encode(self.run, rows_TRD[: self.run.crop]), dim=0)
+        best = (self.class_KC @ z_C).topk(min(TOP, len(self.classes)))
+        return [(self.classes[k], score) for k, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]

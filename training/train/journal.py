@@ -1,0 +1,102 @@
+"""What a run writes of itself: metrics.jsonl, TensorBoard, Weights & Biases if asked, and its curves at the end."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mclip.pipeline.files.atomic import write_aside
+from mclip.pipeline.files.documents import read_text
+from mclip.training.model.run import RunError, read_config
+
+
+class Journal:
+    """metrics.jsonl and TensorBoard, cut back to the checkpoint's step when a run continues; and a run of W&B."""
+
+    def __init__(self, folder: Path, step: int, *, wandb: str = ""):
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.file = folder / "metrics.jsonl"
+        lines = [json.dumps(line) for line in read_journal(self.file) if line["step"] <= step]
+        write_aside(self.file, "".join(f"{line}\n" for line in lines))
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        self.wandb = wandb_run(wandb, folder) if wandb else None
+
+    def write(self, step: int, **values: float) -> None:
+        """Append one line of named numbers; those that nobody could measure (NaN) are left out."""
+        known = {name: value for name, value in values.items() if not math.isnan(value)}
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | known) + "\n")
+        for name, value in known.items():
+            self.board.add_scalar(name, value, step)
+        if self.wandb:
+            self.wandb.log(known, step=step)
+
+    def close(self, *, whole: bool = True) -> None:
+        """Close TensorBoard's file, and when the run is whole draw curves.png beside it."""
+        self.board.close()
+        if self.wandb:
+            self.wandb.finish(exit_code=int(not whole))
+        if whole:
+            draw_curves(self.file, self.file.with_name("curves.png"))
+
+
+def require_wandb() -> Any:
+    """The package wandb; RunError saying how to get it."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise RunError(
+            f"--wandb needs the package wandb ({error}): pip install 'mclip[wandb]', or leave --wandb out: "
+            "metrics.jsonl and TensorBoard are written anyway"
+        ) from error
+    return wandb
+
+
+def wandb_run(project: str, folder: Path) -> Any:
+    """The run of a W&B project that this folder reports to; the same one when training continues."""
+    name = hashlib.sha256(str(folder.resolve()).encode() + (folder / "config.json").read_bytes()).hexdigest()[:16]
+    return require_wandb().init(
+        project=project, id=name, name=folder.name, dir=folder, config=read_config(folder), resume="allow"
+    )
+
+
+def read_journal(file: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, none where there is no file; a last line that a kill cut short is left out."""
+    if not file.exists():
+        return []
+    *whole, _ = read_text(file).split("\n")
+    try:
+        return [json.loads(line) for line in whole]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: damaged ({error}): delete the lines that are no JSON") from error
+
+
+def draw_curves(file: Path, picture: Path) -> None:
+    """A PNG with one panel a measured name, over steps; loss terms share the first, as do their logarithms' axes."""
+    lines = read_journal(file)
+    names = sorted({name for line in lines for name in line if name != "step" and not name.startswith("loss/")})
+    columns = 3
+    figure = Figure(figsize=(4 * columns, 2.6 * math.ceil((len(names) + 1) / columns)), layout="constrained")
+    panels = figure.subplots(math.ceil((len(names) + 1) / columns), columns, squeeze=False).ravel()
+    terms = sorted({name for line in lines for name in line if name.startswith("loss/")})
+    for name in terms:
+        panels[0].semilogy(*points(lines, name), label=name.removeprefix("loss/"))
+    panels[0].set(title="losses, not weighted", xlabel="step")
+    panels[0].legend(fontsize=7)
+    for panel, name in zip(panels[1:], names, strict=False):
+        panel.plot(*points(lines, name), marker=".")
+        panel.set(title=name, xlabel="step")
+    for panel in panels[len(names) + 1 :]:
+        panel.set_axis_off()
+    figure.savefig(picture, dpi=100)
+
+
+def points(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one measured name."""
+    known = [(line["step"], line[name]) for line in lines if name in line]
+    return np.array([step for step, _ in known]), np.array([value for _, value in known])

@@ -1,0 +1,218 @@
+"""One step of training: which crops it takes, its five losses, and what it does to the weights.
+
+Every random number of step n comes from (seed, n), so a resumed run takes the same steps.
+"""
+
+# B batch, T frames, R rows, D rotation numbers (6), C CLIP width
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mclip.pipeline.geometry.body import Body
+from mclip.training.data.augmentation import Augmentation
+from mclip.training.data.crops import Batch, Crops
+from mclip.training.model import losses
+from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.model.network import MotionClip
+from mclip.training.model.run import RunError
+from mclip.training.train.workers import Workers
+
+
+def seed_of(seed: int, step: int) -> int:
+    """The seed of one step."""
+    return seed * 1_000_003 + step
+
+
+class Order:
+    """Which windows step n takes: one shuffled pass after the other, computed from (seed, step) alone.
+
+    Nothing is carried from step to step, so a resumed run takes the same windows.
+    """
+
+    def __init__(self, windows: int, batch: int, seed: int, device: torch.device):
+        self.windows, self.batch, self.seed, self.device = windows, batch, seed, device
+        self.passes: dict[int, Tensor] = {}
+
+    def one_pass(self, number: int) -> Tensor:
+        """The shuffled windows of a pass; the last two are kept."""
+        if number not in self.passes:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, number))
+            self.passes[number] = torch.randperm(self.windows, generator=generator).to(self.device)
+            self.passes.pop(number - 2, None)
+        return self.passes[number]
+
+    def __call__(self, step: int) -> Tensor:
+        first, last = step * self.batch, (step + 1) * self.batch
+        passes = range(first // self.windows, (last - 1) // self.windows + 1)
+        stream = torch.cat([self.one_pass(number) for number in passes])
+        start = first - passes[0] * self.windows
+        return stream[start : start + self.batch]
+
+
+class Feed:
+    """The batch of step n. Its generator, seeded for the step, decides shifts, texts and augmentation."""
+
+    def __init__(self, crops: Crops, texts: Sequence[str], config: TrainConfig, device: torch.device):
+        self.crops, self.seed, self.generator = crops, config.seed, torch.Generator(device)
+        self.order = Order(len(crops), config.batch, config.seed, device)
+        self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
+
+    def __call__(self, step: int) -> Batch:
+        self.generator.manual_seed(seed_of(self.seed, step))
+        return self.augment(self.crops.sample(self.order(step), self.generator), self.generator)
+
+
+def vertex_loss_of(config: TrainConfig, body: Body, generator: torch.Generator) -> losses.VertexLoss:
+    """The vertex loss that was asked for."""
+    if config.vertex_loss == "closed-form":
+        return losses.ClosedFormLoss(body)
+    subset = min(config.vertex_subset, len(body.v_template_V3)) if config.vertex_loss == "subset" else None
+    return losses.SkinnedLoss(body, subset=subset, generator=generator)
+
+
+def loss_terms(
+    model: MotionClip, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig
+) -> dict[str, Tensor]:
+    """The five losses of a batch, not weighted."""
+    with torch.autocast(batch.motion_BTRD.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        z_BC = model.encode(batch.motion_BTRD, batch.attended_BT).float()
+        source_BC = decoder_input(z_BC, batch, config)
+        motion = model.decode(source_BC, batch.motion_BTRD.shape[1], batch.attended_BT).float()
+    target, mask = batch.motion_BTRD, batch.mask_BT
+    clip_loss = losses.CLIP_LOSSES[config.clip_loss]
+    return {
+        "rot6d": losses.rot6d_loss(motion, target, mask),
+        "vertices": vertex_loss(motion[:, :, :24], target[:, :, :24], mask),
+        "velocity": losses.velocity_loss(motion, target, mask),
+        "text": clip_loss(z_BC, batch.text_BC, batch.has_text_B),
+        "image": clip_loss(z_BC, batch.image_BC, batch.has_image_B),
+    }
+
+
+def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig) -> Tensor:
+    """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it."""
+    if config.text_decoding:
+        from_text = (torch.rand_like(z_BC[:, 0]) < config.text_decoding) & batch.has_text_B
+        label_BC = torch.nn.functional.normalize(batch.label_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
+        z_BC = torch.where(from_text[:, None], label_BC, z_BC)
+    if config.latent_noise:
+        # Each item has an amount of its own, from none on: clean vectors stay what is decoded best.
+        amount_B1 = config.latent_noise * torch.rand_like(z_BC[:, :1]) / z_BC.shape[1] ** 0.5
+        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * torch.randn_like(z_BC)
+    return z_BC
+
+
+class Guard:
+    """Holds the weights from the first step on whose gradient is not finite, without asking the device in each step.
+
+    AdamW skips its step on the device where `found_inf` is not 0; here it stays so. What was wrong is kept, and told
+    when somebody asks.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
+        self.optimizer = optimizer
+        self.halted = torch.zeros((), device=device)
+        self.seen = torch.zeros(2 + len(TERMS), device=device)
+
+    def watch(self, step: int, terms: dict[str, Tensor], norm: Tensor) -> None:
+        """Look at a step's gradient norm and losses before the optimizer takes the step."""
+        at = torch.full_like(norm, step)
+        now = torch.stack([at, norm, *(terms[term].detach() for term in TERMS)])
+        self.seen = torch.where(self.halted > 0, self.seen, now)
+        self.halted = torch.maximum(self.halted, (~torch.isfinite(norm)).float())
+        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
+
+    def check(self, crops: Crops, order: Order) -> None:
+        """RunError naming step, term and windows when there was such a step; the weights are those before it."""
+        if not self.halted:
+            return
+        step, norm, *values = self.seen.tolist()
+        broken = [term for term, value in zip(TERMS, values, strict=True) if not math.isfinite(value)]
+        windows = crops.window[order(int(step))].tolist()
+        raise RunError(
+            f"step {step:.0f}: {', '.join(broken) or 'gradient'} not finite; windows {windows}. The last checkpoint is "
+            "whole: lower --learning-rate, set --clip-gradient, or check the store with `mclip validate`"
+        )
+
+
+def compile_mode(device: torch.device) -> str:
+    """How torch.compile works on a device: with CUDA graphs, which take many small kernels at the price of one."""
+    return "reduce-overhead" if device.type == "cuda" else "default"
+
+
+class Learner:
+    """A model in training: its weights, its optimizer, its losses, and the weights' moving average if one is kept."""
+
+    def __init__(
+        self, config: TrainConfig, sizes: ModelConfig, *, vertex_loss: losses.VertexLoss, steps: int,
+        device: torch.device, workers: Workers,
+    ):  # fmt: skip
+        self.config, self.steps, self.vertex_loss, self.workers = config, steps, vertex_loss, workers
+        torch.manual_seed(config.seed)
+        self.model = MotionClip(sizes).to(device).train()
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if config.ema else None
+        self.parameters = list(self.model.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.guard = Guard(self.optimizer, device)
+
+    @property
+    def judged(self) -> MotionClip:
+        """The weights that are validated and used: the moving average where there is one."""
+        return self.average or self.model
+
+    def compile(self, batch: Batch) -> str:
+        """Compile the model's layers and try a step on a batch; what came of it. Where it fails all stays as it was."""
+        layers = [*self.model.encoder, *self.model.decoder]
+        try:
+            for layer in layers:
+                layer.compile(mode=compile_mode(batch.motion_BTRD.device))
+            self.losses(0, batch)["total"].backward()
+        except Exception as error:  # whatever a compiler may do
+            for layer in layers:
+                layer._compiled_call_impl = None
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            return f"--compile: torch.compile failed ({first[:200]}); training goes on without it"
+        finally:
+            self.optimizer.zero_grad()
+        return "--compile: the layers are compiled"
+
+    def losses(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """This worker's share of each loss of the whole batch, and of their weighted total."""
+        # Dropout and noise know no other generator than the global one.
+        torch.manual_seed(seed_of(self.config.seed, step) + 999_983 * self.workers.rank)
+        if self.config.compile and batch.motion_BTRD.is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs wrote in the step before may be overwritten
+        own, share = self.workers.own(batch)
+        terms = loss_terms(self.model, own, self.vertex_loss, self.config)
+        terms = {term: value * share.get(term, 1) for term, value in terms.items()}
+        weighted = [getattr(self.config, term) * value for term, value in terms.items() if getattr(self.config, term)]
+        return {"total": torch.stack(weighted).sum(), **terms}
+
+    def learn(self, step: int, found: dict[str, Tensor]) -> Tensor:
+        """Change the weights against the gradient of the losses `found`; returns the gradient's norm."""
+        self.optimizer.zero_grad()
+        torch.autograd.backward(found["total"])
+        gradients = [each.grad for each in self.parameters if each.grad is not None]
+        self.workers.add_up(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.config.clip_gradient:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_gradient, norm)
+        self.guard.watch(step, found, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(step, self.steps)
+        self.optimizer.step()
+        self.follow(step)
+        return norm
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Move the average towards the weights; in the first steps it follows faster, or it would hold the start."""
+        if self.average is not None:
+            stays = min(self.config.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_([*self.average.parameters()], [*self.parameters], 1 - stays)

@@ -1,0 +1,230 @@
+"""MotionCLIP's training from cached vectors: neither CLIP nor SMPL runs in the loop."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mclip.pipeline.geometry.body import Body, load_body
+from mclip.pipeline.machine.devices import free_bytes, multiplies_bfloat16, require_bfloat16
+from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.store import Store
+from mclip.training.data.crops import Crops, default_split, load_crops
+from mclip.training.measure.reconstruction import z_length
+from mclip.training.model import losses
+from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.model.run import (
+    AVERAGE,
+    ROOT,
+    WEIGHTS,
+    RunError,
+    checkpoints,
+    delete_run,
+    is_best,
+    load_model,
+    load_optimizer,
+    read_state,
+    save_checkpoint,
+    start_run,
+)
+from mclip.training.train.journal import require_wandb
+from mclip.training.train.progress import Report
+from mclip.training.train.speed import Speed, matmul_rate
+from mclip.training.train.step import Feed, Learner, vertex_loss_of
+from mclip.training.train.validation import Validation
+from mclip.training.train.workers import Workers, join
+
+ROOM = 0.6  # share of the free memory that motion may take: the model and its activations need the rest
+
+
+def train(
+    store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *, device: torch.device, replace: bool = False
+) -> str:  # fmt: skip
+    """Train a run to its end, from its last checkpoint where it has one; returns the summary line.
+
+    `replace` deletes the run first, once the new options are known to fit store, body and machine. Every random number
+    of step n comes from (seed, n), so a killed run continues to the same weights, bit for bit.
+    """
+    started = time.perf_counter()
+    workers, device = join(device)
+    config, sizes = settle(store, config, sizes, device=device, workers=workers)
+    body = load_body(config.loss_body).to(device)
+    if workers.first:
+        if replace:
+            delete_run(folder)
+        start_run(folder, run_config(store, config, sizes))
+    workers.wait()
+
+    # What is learnt from, what learns, and what measures it.
+    crops, validated, split = load_data(store, config, device, folder)
+    texts = store.strings("texts")
+    feed = Feed(crops, texts, config, device)
+    steps = math.ceil(config.epochs * len(crops) / config.batch)
+    vertex_loss = vertex_loss_of(config, body, feed.generator)
+    learner = Learner(config, sizes, vertex_loss=vertex_loss, steps=steps, device=device, workers=workers)
+    validate = Validation(store, validated, texts, fps=store.attributes("prepare")["options"]["fps"])
+
+    first = resume(folder, learner)
+    if first >= steps:
+        return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
+    speed = measure_speed(learner, crops.crop, device)
+    figures: dict[str, float] = {}
+    with ExitStack() as opened:
+        if workers.first:
+            report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
+            report.say(crops.told(config.storage), str(speed), *notes(config, crops, body))
+        if config.compile:
+            told = learner.compile(feed(first))
+            report.say(told) if workers.first else None
+        for step in range(first, steps):
+            found = learner.losses(step, feed(step))
+            norm = learner.learn(step, found)
+            done = step + 1
+            log, measure, save = due(config, done, steps)
+            if log or measure or save or device.type == "cpu":  # asking a GPU would make every step wait
+                learner.guard.check(crops, feed.order)
+            summed = workers.sum_of(found) if log else {}
+            if not workers.first:
+                continue
+            if log:
+                report.losses(done, summed, norm)
+            if measure:
+                figures = validate(learner.judged)
+                report.validation(done, figures, split)
+            if save or (measure and is_best(folder, figures)):
+                write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
+            report.advance(done)
+    if not workers.first:
+        return ""
+    seconds = time.perf_counter() - started
+    return (
+        f"train: {steps - first:,} steps done, {first:,} skipped, 0 failed in {seconds:.1f} s, "
+        f"{(steps - first) * config.batch / seconds:,.0f} crops/s, {split} MPJPE {figures['mpjpe_mm']:.1f} mm"
+    )
+
+
+def settle(
+    store: Store, config: TrainConfig, sizes: ModelConfig, *, device: torch.device, workers: Workers
+) -> tuple[TrainConfig, ModelConfig]:
+    """The options with what depends on store and machine filled in; StoreError or RunError when they do not fit."""
+    encoders = store.attributes("embed").get("encoders", {})
+    name = config.encoder or (next(iter(encoders)) if len(encoders) == 1 else "")
+    if name not in encoders:
+        told = f"no vectors of encoder {name}" if name else "no --encoder named"
+        raise StoreError(
+            f"{store.url}: {told}; the store has those of {sorted(encoders)}: pass --encoder with one of them, "
+            f"or run `mclip embed {store.url} --clip ...`"
+        )
+    width = encoders[name]["width"]
+    if sizes.latent not in (0, width):
+        raise StoreError(f"encoder {name} is {width} wide, --latent is {sizes.latent}: leave --latent out")
+    check_parts(config, workers)
+    if config.wandb:
+        require_wandb()
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
+    if precision == "bfloat16":
+        require_bfloat16(device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    return replace(config, encoder=name, precision=precision), replace(sizes, latent=width)
+
+
+def check_parts(config: TrainConfig, workers: Workers) -> None:
+    """RunError when the options cannot be split among workers."""
+    if config.batch < workers.count:
+        raise RunError(
+            f"--batch is {config.batch}, {workers.count} processes share it: expected at least one crop each"
+        )
+    if config.clip_loss == "infonce" and workers.count > 1:
+        raise RunError("--clip-loss infonce compares all crops of a batch: train it with one process")
+
+
+def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[str, Any]:
+    """What config.json holds: everything needed to continue and to use the run, without the store."""
+    prepared = store.attributes("prepare")["options"]
+    return {
+        "model": asdict(sizes),
+        "train": asdict(config),
+        "encoder": {"name": config.encoder} | store.attributes("embed")["encoders"][config.encoder],
+        "data": {"fps": prepared["fps"], "crop": prepared["crop"], "store": store.fingerprint(), "row25": ROOT},
+    }
+
+
+def load_data(store: Store, config: TrainConfig, device: torch.device, folder: Path) -> tuple[Crops, Crops, str]:
+    """Training crops, crops to validate on, and their split; what does not fit the device is mapped from the folder."""
+    made: dict[str, Any] = {"encoder": config.encoder, "target": config.target, "device": device}
+    made |= {"storage": config.storage, "short": config.short, "folder": folder}
+    made |= {"room": int(ROOM * free_bytes(device))}
+    split = default_split(store)
+    crops = load_crops(store, split="train", **made)
+    return crops, crops if split == "train" else load_crops(store, split=split, **made), split
+
+
+def resume(folder: Path, learner: Learner) -> int:
+    """Load the last whole checkpoint, if there is one, and return its step."""
+    found = checkpoints(folder)
+    if not found:
+        return 0
+    load_model(learner.model, found[-1] / WEIGHTS)
+    if learner.average is not None:
+        load_model(learner.average, found[-1] / AVERAGE)
+    load_optimizer(learner.optimizer, found[-1])
+    return int(read_state(found[-1])["step"])
+
+
+def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
+    """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
+    with torch.compiler.set_stance("force_eager"):
+        state["z_length"] = z_length(learner.judged, crops)
+    known = {name: value for name, value in state.items() if not math.isnan(value)}
+    save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average)
+
+
+def measure_speed(learner: Learner, frames: int, device: torch.device) -> Speed:
+    """The machine's rate of matrix products in the run's precision, and what this worker's share of a step is."""
+    config, model = learner.config, learner.model
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    rate = matmul_rate(dtype, device, rows=config.batch * frames, width=model.config.latent)
+    return Speed(rate, model.flops(config.batch, frames) // learner.workers.count, dtype)
+
+
+def notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
+    """What a user should know before the first step."""
+    if config.batch > len(crops):
+        yield (
+            f"--batch is {config.batch}, there are {len(crops):,} windows to train on: a batch holds some of them "
+            "several times; lower --batch if that is not meant"
+        )
+    if config.vertex_loss == "closed-form" and body.posedirs_V3P is not None:
+        closed, full = (1000 * mm for mm in between_poses(crops, body))
+        yield (
+            f"--vertex-loss closed-form leaves out the pose correctives of {body.name}: {closed:.2f} mm between "
+            f"training poses, {full:.2f} mm with them ({closed / full - 1:+.2%}); --vertex-loss full has them"
+        )
+
+
+def between_poses(crops: Crops, body: Body) -> tuple[float, float]:
+    """Root mean square distance (metres, per coordinate) of vertices between training poses: closed form, and full."""
+    batch = crops.some(16).middle(torch.arange(min(16, len(crops)), device=crops.row.device))
+    motion_BTJD, mask_BT = batch.motion_BTRD[:, :, :24], batch.mask_BT & batch.mask_BT.flip(1)
+    closed, full = (
+        float(loss(motion_BTJD, motion_BTJD.flip(1), mask_BT)) ** 0.5
+        for loss in (losses.ClosedFormLoss(body), losses.SkinnedLoss(body))
+    )
+    return closed, full
+
+
+def due(config: TrainConfig, done: int, steps: int) -> tuple[bool, bool, bool]:
+    """Whether to log losses, to validate, and to save after `done` of `steps`."""
+    log, measure, save, keep = (
+        done == steps or (every > 0 and done % every == 0)
+        for every in (config.log_every, config.validate_every, config.save_every, config.keep_every)
+    )
+    return log, measure, save or keep

@@ -1,0 +1,59 @@
+"""What is measured of a model during training, on the same windows every time, and what tells that it collapsed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from mclip.pipeline.store.store import Store
+from mclip.training.data.crops import Crops
+from mclip.training.measure.reconstruction import quality, reconstruct
+from mclip.training.measure.retrieval import gallery_of, recalls, retrieval
+from mclip.training.measure.statistics import figures_of
+from mclip.training.model.network import MotionClip
+
+WINDOWS = 512  # of a large split, so that a validation stays a matter of seconds; `mclip evaluate` takes them all
+POSED = 64  # of these, windows whose vertices are posed
+STILL = 0.2  # decoded movement, or variety, below this share of the source's is a collapse
+ALIKE = 0.01  # spread of unit vectors z below which all motions have one z; random directions have 1
+REMEDY = "Train longer; if it stays, lower --learning-rate, add --warmup, or raise --rot6d, --vertices, --velocity"
+
+
+class Validation:
+    """Figures of a model on up to WINDOWS windows of a split: millimetres, degrees, cosines, retrieval, spreads."""
+
+    def __init__(self, store: Store, crops: Crops, texts: Sequence[str], *, fps: float):
+        self.crops, self.fps = crops.some(WINDOWS), fps
+        self.gallery = gallery_of(store, self.crops, np.zeros((len(self.crops), 0)))
+        self.vectors = dict(zip(texts, crops.text.cpu().numpy(), strict=True))
+
+    def __call__(self, model: MotionClip) -> dict[str, float]:
+        """The figures by name; NaN where nothing could be measured."""
+        was_training = model.training
+        model.eval()
+        with torch.compiler.set_stance("force_eager"):  # other shapes and no dropout: not worth a compiler's minute
+            found, posed = reconstruct(model, self.crops), quality(model, self.crops, fps=self.fps, most=POSED)
+        model.train(was_training)
+        figures = found.summary() | {"variety_ratio": found.varied}
+        figures |= {name: posed.measured()[name].figure for name in ("pa_mpjpe_mm", "vertex_mm")}
+        for way, ranks in retrieval(replace(self.gallery, z_WC=found.z_WC), self.vectors).items():
+            figures |= {
+                f"{way}_{name}": value for name, value in figures_of(recalls(ranks)).items() if name != "queries"
+            }
+        return figures
+
+
+def collapse(figures: dict[str, float]) -> list[str]:
+    """What to say when decoded motion hardly moves, the failure most often told of MotionCLIP, or all of it is one."""
+    moves, differs, spread = (figures[name] for name in ("movement_ratio", "variety_ratio", "z_spread"))
+    told = []
+    if moves < STILL:
+        told.append(f"static motion: what is decoded moves {moves:.2f} times as much as its source, expected 1")
+    if differs < STILL:
+        told.append(
+            f"one motion for all: what is decoded differs {differs:.2f} times as much as sources do, expected 1"
+        )
+    if spread < ALIKE:
+        told.append(f"one vector for all: z spreads by {spread:.4f}, random directions by 1")
+    return [f"{each}. {REMEDY}" for each in told]
