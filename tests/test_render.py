@@ -19,7 +19,8 @@ from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import PARENTS
 from mclip.pipeline.render import render
-from mclip.pipeline.render.scene import RenderOptions, Shot, draw_shots, render_clip, setting_of
+from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.scene import Shot, draw_shots, render_clip, setting_of
 from mclip.pipeline.render.sheets import contact_sheet
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING, StoreError
 from mclip.pipeline.store.store import Store, open_store

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from mclip.pipeline.draw.backends import choose_backend
 from mclip.pipeline.geometry.body import Body, fingerprint_of, load_bodies
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import GENDERS
 from mclip.pipeline.machine.compiled import usable_cores
 from mclip.pipeline.machine.devices import device
-from mclip.pipeline.render.backends import choose_backend
-from mclip.pipeline.render.scene import RenderOptions, Setting, Shot, batch_size, draw_shots, setting_of
+from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.scene import Setting, Shot, batch_size, draw_shots, setting_of
 from mclip.pipeline.store.schema import DONE, StoreError
 from mclip.pipeline.store.stage import Result, Summary, check_scheduler, run_stage
 from mclip.pipeline.store.store import Store, open_store

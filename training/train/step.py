@@ -191,7 +191,7 @@ class Learner:
         own, share = self.workers.own(batch)
         terms = loss_terms(self.model, own, self.vertex_loss, self.config)
         terms = {term: value * share.get(term, 1) for term, value in terms.items()}
-        weighted = [getattr(self.config, term) * value for term, value in terms.items() if getattr(self.config, term)]
+        weighted = [weight * terms[term] for term, weight in self.config.weights.items() if weight]
         return {"total": torch.stack(weighted).sum(), **terms}
 
     def learn(self, step: int, found: dict[str, Tensor]) -> Tensor:
