@@ -209,7 +209,7 @@ def render(
             opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
         )
         sheet = sheet or beside(store, ".png")
-        if (summary.done or not sheet.exists()) and contact_sheet(opened, sheet):
+        if contact_sheet(opened, sheet):  # always: nobody knows whether a file that is there shows all of today's
             click.echo(f"contact sheet: {sheet}")
         if export:
             click.echo(pictures.export_pictures(opened, export))
