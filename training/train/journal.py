@@ -77,7 +77,7 @@ def read_journal(file: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(folder: Path) -> None:
-    """curves.png of a run: one panel a measured name, over steps; loss terms share the first, as do their logarithms' axes."""
+    """curves.png of a run: a panel a measured name, over steps; loss terms share the first, with a logarithmic axis."""
     lines, picture = read_journal(folder / METRICS), folder / CURVES
     names = sorted({name for line in lines for name in line if name != "step" and not name.startswith("loss/")})
     columns = 3
