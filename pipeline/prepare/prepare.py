@@ -86,7 +86,7 @@ def prepare(
         store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
         workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
     )  # fmt: skip
-    if not store.attributes("prepare").get("indexed"):
+    if not store.is_indexed:
         index(
             store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
             how=options.resample,
