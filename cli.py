@@ -130,7 +130,8 @@ def prepare(
             delete_store(store)
         opened = open_store(store, create=True)
         summary = stage.prepare(
-            source, opened, labels=found, options=shape, only=only, limit=limit, workers=workers, scheduler=scheduler,
+            source, opened, labels=found, label_files=", ".join(map(str, labels)), options=shape, only=only,
+            limit=limit, workers=workers, scheduler=scheduler,
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {peak_memory()}")

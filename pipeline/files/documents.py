@@ -45,6 +45,14 @@ def read_object(file: Path, *, remedy: str) -> dict[str, Any]:
     return read_document(file, dict[str, Any], remedy=remedy)
 
 
+def read_sealed(file: Path, *, remedy: str) -> dict[str, Any]:
+    """A JSON object that mclip wrote with its seal, without the seal; ValueError when anything in it has changed."""
+    found = read_object(file, remedy=remedy)
+    if not is_sealed(found):
+        raise ValueError(f"{file}: damaged (what it says does not fit its {SEAL}): {remedy}")
+    return {key: value for key, value in found.items() if key != SEAL}
+
+
 def checked(value: Any, schema: Schema[T], *, file: Path, remedy: str) -> T:
     """A value that was read from a file in another way, once it is as the schema says; else as `read_document`."""
     try:

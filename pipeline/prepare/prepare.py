@@ -61,6 +61,7 @@ def prepare(
     *,
     labels: Labels,
     options: PrepareOptions,
+    label_files: str = "",
     only: Sequence[str] = (),
     limit: int | None = None,
     scheduler: str = "threads",
@@ -69,11 +70,13 @@ def prepare(
 ) -> Summary:
     """Fill the store from a folder, archive or file; what is in it already is skipped.
 
+    `label_files` is where the labels are from, for whoever comes with others.
     ValueError when a file has changed whose motion is in the store, unless `replace_changed`: then it is prepared
     again, and pictures and vectors go, because the windows have other numbers.
     """
     sources.require_source(source)
-    store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint})
+    known = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
+    store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint}, names=known)
     plan = read_plan(store)
     changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
     if not plan.name:

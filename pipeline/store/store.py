@@ -155,19 +155,29 @@ class Store:
         """Add to a stage's attributes; one write of the store's metadata."""
         self.root.attrs[name] = self.attributes(name) | values
 
-    def fix_options(self, stage: str, options: Mapping[str, Any]) -> None:
-        """Record a stage's options, or refuse others than those its results were made with."""
-        self.refuse_other_options(stage, options)
-        if "options" not in self.attributes(stage):
-            self.set_attributes(stage, options=json.loads(json.dumps(options)), version=version())
+    def fix_options(self, stage: str, options: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:
+        """Record a stage's options, or refuse others than those its results were made with.
 
-    def refuse_other_options(self, stage: str, options: Mapping[str, Any]) -> None:
+        `names` is how to call options whose values are hashes, when they are refused.
+        """
+        self.refuse_other_options(stage, options, names=names)
+        if "options" not in self.attributes(stage):
+            told = {"names": dict(names)} if names else {}
+            self.set_attributes(stage, options=json.loads(json.dumps(options)), version=version(), **told)
+
+    def refuse_other_options(
+        self, stage: str, options: Mapping[str, Any], *, names: Mapping[str, str] | None = None
+    ) -> None:
         """StoreError when a stage has results that were made with other options."""
         made_with = self.attributes(stage).get("options")
         options = json.loads(json.dumps(options))
         if made_with is not None and made_with != options:
             differ = [key for key in options | made_with if options.get(key) != made_with.get(key)]
-            was, now = ({key: each.get(key) for key in differ} for each in (made_with, options))
+            told = self.attributes(stage).get("names", {}), names or {}
+            was, now = (
+                {key: name.get(key, each.get(key)) for key in differ}
+                for each, name in zip((made_with, options), told, strict=True)
+            )
             raise StoreError(
                 f"{self.url}: its {stage} stage was made with {was}, this command asks for {now}: "
                 "use the same options, pass --replace, or use another store"
