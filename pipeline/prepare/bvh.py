@@ -14,7 +14,7 @@ from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.rotations import matrix_to_axis_angle
 from mclip.pipeline.skeletons import check
 from mclip.pipeline.skeletons.bvh_text import MOTION, Bvh, read_bvh, read_times
-from mclip.pipeline.skeletons.frames import rest_places
+from mclip.pipeline.skeletons.frames import rest_joints
 from mclip.pipeline.skeletons.joints import Tree, Understood, at, understand
 from mclip.pipeline.skeletons.kinematics import rest_of, world_of
 from mclip.pipeline.skeletons.solve import Moving, solve
@@ -28,7 +28,7 @@ def probe_motion(file: io.BufferedIOBase | io.FileIO) -> tuple[int, float]:
     text = file.read(1 << 20)
     motion = MOTION.search(text)
     if not motion:
-        raise MotionError("no line `MOTION` in its first MB: expected a BVH file")
+        raise MotionError("no `Frames:` and `Frame Time:` in it: expected a BVH file")
     frames, time, _ = read_times(text, motion.end())
     return require_motion(frames), rate_of(time)
 
@@ -51,8 +51,8 @@ def rate_of(frame_time: float) -> float:
 def parse_motion(content: bytes | memoryview, joint_map: Mapping[str, str] | None = None) -> Recording:
     """The motion in a BVH file's bytes, on SMPL's joints, in metres, z up, feet on the floor.
 
-    `joint_map` says what SMPL's joints are called in it, where names and shape do not. MotionError where it cannot be read,
-    is no human body, or where a bone would come out elsewhere than in the file.
+    `joint_map` says what SMPL's joints are called in it, where names and shape do not. MotionError where it cannot be
+    read, is no human body, or where a bone would come out elsewhere than in the file.
     """
     bvh = read_bvh(content)
     require_motion(len(bvh.values_TC))
@@ -60,7 +60,7 @@ def parse_motion(content: bytes | memoryview, joint_map: Mapping[str, str] | Non
     solved = solve(moving_of(bvh, found))
     bone, degrees = check.require_agreement(check.bone_degrees(solved))
     shift = check.floor_shift(solved)
-    trans_T3 = solved.root_T3 - rest_places()["pelvis"] + [0, 0, shift]
+    trans_T3 = solved.root_T3 - rest_joints()[0].numpy() + [0, 0, shift]
     if not np.abs(trans_T3).max() < FARTHEST:
         raise MotionError(f"its body reaches {np.abs(trans_T3).max():g} m from the origin")
     poses = matrix_to_axis_angle(torch.from_numpy(solved.local_TJ33)).numpy()

@@ -28,7 +28,7 @@ POSITION, ROTATION, SCALE = range(3)
 
 @dataclass(frozen=True)
 class Bvh:
-    """A BVH file's content. Joint j's channels are the columns first[j] to first[j + 1]; parents come before children."""
+    """A BVH file's content. Joint j's channels are the columns first[j] to first[j + 1]; parents precede children."""
 
     names: tuple[str, ...]
     parents_J: np.ndarray  # -1 for a root
@@ -47,7 +47,7 @@ def read_bvh(content: bytes | memoryview) -> Bvh:
     motion = MOTION.search(text)
     if not motion:
         raise MotionError("no line `MOTION` in it: expected a BVH file with a HIERARCHY and a MOTION part")
-    head = text[: motion.start()].decode("utf-8", "replace")
+    head = bytes(text[: motion.start()]).decode("utf-8", "replace")
     names, parents, offsets, ends, channels = read_hierarchy(head)
     frames, frame_time, begin = read_times(text, motion.end())
     width = sum(map(len, channels))

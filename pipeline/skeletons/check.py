@@ -1,4 +1,4 @@
-"""What a solved motion is held to: its bones against the file's own in degrees, its joints in mm, its feet on the floor."""
+"""What a solved motion is held to: its bones' directions and joints' places against the file's, and the floor."""
 
 # T frames, P points of a joint
 
@@ -40,8 +40,8 @@ def require_agreement(angles: dict[str, float]) -> tuple[str, float]:
     bone = max(angles, key=lambda name: angles[name])
     if not angles[bone] <= MOST_DEGREES:
         raise MotionError(
-            f"{bone} comes out {angles[bone]:.0f} degrees off the file's own, more than {MOST_DEGREES:g}: its joints are "
-            "not understood"
+            f"{bone} comes out {angles[bone]:.0f} degrees off the file's own, more than {MOST_DEGREES:g}: its joints "
+            "are not understood"
         )
     return bone, angles[bone]
 
@@ -56,8 +56,8 @@ def joint_millimetres(solved: Solved) -> float:
 def floor_shift(solved: Solved) -> float:
     """Metres to lift the motion by so that its lowest points stand at zero; none for a skeleton of SMPL's own bones.
 
-    Hips lie elsewhere in other skeletons' pelvises, and their soles elsewhere below their ankles, so that scaling by the
-    legs alone leaves feet some centimetres above or under the floor.
+    Hips lie elsewhere in other skeletons' pelvises, and their soles elsewhere below their ankles, so that scaling by
+    the legs alone leaves feet some centimetres above or under the floor.
     """
     if has_own_bones(solved):
         return 0.0

@@ -9,7 +9,9 @@ import functools
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from mclip.pipeline.files.assets import ASSETS
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
@@ -17,10 +19,7 @@ from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 X, Y = np.eye(3)[:2]
 Places = Mapping[str, Float[np.ndarray, "T 3"]]
 Turns = dict[str, Float[np.ndarray, "T 3 3"]]
-STRAIGHT, BENT = (
-    0.15,
-    0.4,
-)  # sine of a knee's or elbow's bend: below the first its hinge is not seen, above the second it is
+STRAIGHT, BENT = 0.15, 0.4  # sine of a knee's bend: below the first its hinge is not seen, above the second wholly
 NEXT = {
     "spine1": ("spine2", "spine3", "neck"), "spine2": ("spine3", "neck"), "spine3": ("neck",), "neck": ("head",),
     **{f"{side}_{a}": (f"{side}_{b}",) for side in ("left", "right") for a, b in (
@@ -30,10 +29,16 @@ NEXT = {
 
 
 @functools.cache
-def rest_places() -> dict[str, Float[np.ndarray, "3"]]:
-    """Rest places (3) in metres of the joints of the body that mclip ships."""
+def rest_joints() -> Float[Tensor, "24 3"]:
+    """Rest joints (24, 3) of the body that mclip ships, in metres."""
     with np.load(ASSETS / "body_low.npz", allow_pickle=False) as body:
-        return dict(zip(JOINTS, body["joints"].astype(np.float64), strict=True))
+        return torch.from_numpy(body["joints"].astype(np.float64))
+
+
+@functools.cache
+def rest_places() -> dict[str, Float[np.ndarray, "3"]]:
+    """The same by name."""
+    return dict(zip(JOINTS, rest_joints().numpy(), strict=True))
 
 
 def unit(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
@@ -92,12 +97,12 @@ def bone_of(joint: str, place: Places) -> tuple[Float[np.ndarray, "3"], Float[np
     return rest_places()[following] - rest_places()[joint], bone_T3
 
 
-def hips_line(place: Places) -> Float[np.ndarray, "T 3"]:
+def hips_line(place: Mapping[str, Float[np.ndarray, "*n 3"]]) -> Float[np.ndarray, "*n 3"]:
     """From the right hip to the left one."""
     return place["left_hip"] - place["right_hip"]
 
 
-def shoulders_line(place: Places) -> Float[np.ndarray, "T 3"]:
+def shoulders_line(place: Mapping[str, Float[np.ndarray, "*n 3"]]) -> Float[np.ndarray, "*n 3"]:
     """From the right shoulder to the left one."""
     return place["left_shoulder"] - place["right_shoulder"]
 
@@ -106,8 +111,8 @@ def body_frames(place: Places) -> Turns:
     """Turns (T, 3, 3) of every joint of SMPL, of the joints' places alone.
 
     Trunk: pelvis by the hips and the neck above them, chest by the shoulders and the neck. Limbs: along the bone, and
-    about it by the normal of the plane in which knee or elbow bends; where it is straight, by the shortest turn from the
-    trunk. The head looks where the chest does, and hands and toes go on as forearms and feet.
+    about it by the normal of the plane in which knee or elbow bends; where it is straight, by the shortest turn from
+    the trunk. The head looks where the chest does, and hands and toes go on as forearms and feet.
     """
     line, across = unit(hips_line(place)), unit(shoulders_line(place))
     up = place["neck"] - place["pelvis"]
@@ -161,7 +166,7 @@ def bends(place: Places) -> dict[str, Float[np.ndarray, " T"]]:
     The long bones' by how well their hinge is seen; the trunk's by how straight the body stands, because a bowed back
     says nothing about the pelvis.
     """
-    weight = {}
+    weight: dict[str, np.ndarray] = {}
     for side in ("left", "right"):
         for parts in (("hip", "knee"), ("shoulder", "elbow")):
             bones = [bone_of(f"{side}_{part}", place) for part in parts]

@@ -15,7 +15,9 @@ from mclip.pipeline.skeletons.names import ANIMALS, above, joints_by_name, skele
 from mclip.pipeline.skeletons.shape import exchanged, joints_by_shape, swapped
 
 LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow")
-NEEDED = {"pelvis", *(f"{side}_{part}" for side in ("left", "right") for part in LIMBS)}
+SIDES = ("left", "right")
+NEEDED = {"pelvis", *(f"{side}_{part}" for side in SIDES for part in LIMBS)}
+ARM = ("collar", "shoulder", "elbow", "wrist")
 SHOWN = 60  # names in a refusal
 
 
@@ -75,7 +77,7 @@ def refuse(tree: Tree, named: Mapping[str, int], missing: Sequence[str]) -> None
     more = f" and {len(real) - SHOWN} more" if len(real) > SHOWN else ""
     raise MotionError(
         f"no joint for {', '.join(missing)} among {', '.join(real[:SHOWN])}{more}; {len(named)} of SMPL's "
-        f"{len(JOINTS)} are understood. `mclip skeleton FILE --write-map map.toml` shows them and writes a map for --map"
+        f"{len(JOINTS)} are found. `mclip skeleton FILE --write-map map.toml` shows them and writes a map for --map"
     )
 
 
@@ -139,11 +141,11 @@ def at(place_TJ3: Float[np.ndarray, "T J 3"], joints: Mapping[str, int]) -> Plac
 
 def require_human(tree: Tree, place: Places) -> None:
     """MotionError for a body that goes on four legs as long as it is seen."""
-    legs = {limb: unit(sum(place[f"{s}_{b}"] - place[f"{s}_{a}"] for s in ("left", "right")))
-            for limb, a, b in (("hind", "hip", "ankle"), ("fore", "shoulder", "elbow"))}  # fmt: skip
+    hind = unit(sum((place[f"{side}_ankle"] - place[f"{side}_hip"] for side in SIDES), np.zeros(3)))
+    fore = unit(sum((place[f"{side}_elbow"] - place[f"{side}_shoulder"] for side in SIDES), np.zeros(3)))
     trunk = unit(place["neck"] - place["pelvis"])
-    across = np.abs((trunk * legs["hind"]).sum(-1)) < 0.6
-    beside = (legs["hind"] * legs["fore"]).sum(-1) > 0.5
+    across = np.abs((trunk * hind).sum(-1)) < 0.6
+    beside = (hind * fore).sum(-1) > 0.5
     words = {word for name in tree.names for word in words_of(name)}
     animal = "tail" in words or words & ANIMALS or fore_reach(place) > 0.85
     if animal and np.mean(across & beside) > 0.9:

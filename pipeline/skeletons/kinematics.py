@@ -93,11 +93,11 @@ def rest_of(bvh: Bvh) -> Float[np.ndarray, "J 3"]:
     """
     place_J3 = bvh.offsets_J3.astype(float).copy()
     if not added_to_offsets(bvh):
-        for joint in np.flatnonzero(bvh.parents_J >= 0):
+        for joint in np.flatnonzero(bvh.parents_J >= 0).tolist():
             for channel in range(bvh.first_J[joint], bvh.first_J[joint + 1]):
                 if bvh.kind_C[channel] == POSITION:
                     place_J3[joint, bvh.axis_C[channel]] = bvh.values_TC[:, channel].mean()
-    for joint, parent in enumerate(bvh.parents_J):
+    for joint, parent in enumerate(bvh.parents_J.tolist()):
         if parent >= 0:
             place_J3[joint] += place_J3[parent]
     return place_J3

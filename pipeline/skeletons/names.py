@@ -9,7 +9,7 @@ from mclip.pipeline.geometry.recording import MotionError
 
 SIDES = {"left": "left", "lft": "left", "l": "left", "right": "right", "rgt": "right", "rt": "right", "r": "right"}
 # What the joints of a limb are called from the trunk outwards, and how surely a word means that place. The same word
-# means different joints in different programs ("LeftLeg" is Mixamo's shin and SOMA's thigh), so the whole chain decides.
+# means different joints in different programs ("LeftLeg" is Mixamo's shin and SOMA's thigh): the whole chain decides.
 LEG = (
     {"upleg": 3, "upperleg": 3, "legupper": 3, "legup": 3, "thigh": 3, "femur": 3, "hip": 2, "leg": 1, "hipjoint": 1},
     {"lowerleg": 3, "lowleg": 3, "leglower": 3, "leglow": 3, "shin": 3, "calf": 3, "tibia": 3, "knee": 3, "leg": 2},
@@ -31,8 +31,8 @@ MIDDLE = {"pelvis": {"hips", "hip", "pelvis"}, "neck": {"neck", "lowerneck", "ne
 WORDS = {word for limb, _, _ in LIMBS.values() for words in limb for word in words} | set().union(*MIDDLE.values())
 # Joints that bear a limb's name and are none of its bones.
 BESIDE = set(
-    "thumb ring pinky pinkie little twist roll ik pole ctrl target nub end site effector helper jaw eye tip aim goal palm "
-    "carpal metacarpal tongue teeth breast hair skirt weapon prop part muscle".split()
+    "thumb ring pinky pinkie little twist roll ik pole ctrl target nub end site effector helper jaw eye tip aim goal "
+    "palm carpal metacarpal tongue teeth breast hair skirt weapon prop part muscle".split()
 )
 ANIMALS = {"foreleg", "frontleg", "hindleg", "rearleg", "backleg", "paw", "hoof", "wing"}
 # Skeletons by a name that only they have.

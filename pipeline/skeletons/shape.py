@@ -1,4 +1,4 @@
-"""Whose joint is whose, by the shape of the tree: two like legs, two like arms, a trunk between; and which side is left."""
+"""Whose joint is whose, by the shape of the tree: two like legs, two like arms, a trunk; and which side is left."""
 
 # T frames, J joints
 
@@ -50,7 +50,7 @@ def longest_ways(parents: Sequence[int], children: list[list[int]], length_J: np
 def even_pairs(
     children: list[int], longest: list[list[int]], length_J: np.ndarray
 ) -> list[tuple[list[int], list[int]]]:
-    """Pairs of limbs below a joint that are alike: their joints from the one before the two longest bones that follow."""
+    """Like limbs below a joint that are alike, each as the joints from the one that begins its two longest bones."""
     limbs = [limb for child in children if (limb := long_bones(longest[child], length_J))]
     return [
         (a, b)
@@ -111,8 +111,8 @@ def body_of(
 def exchanged(place: Places) -> bool:
     """Whether what is called left lies on the body's right, by where toes and bent knees point.
 
-    Forward cross down is left: of a body whose names are right, (toes x shin) and a bent knee's (thigh x shin) lie along
-    the line from the right hip to the left one.
+    Forward cross down is left: of a body whose names are right, (toes x shin) and a bent knee's (thigh x shin) lie
+    along the line from the right hip to the left one.
     """
     line = unit(hips_line(place))
     toes, knees = [], []

@@ -1,4 +1,4 @@
-"""Any skeleton's moving joints -> SMPL's rotations: which way is up, how long a metre is, and how each joint is turned."""
+"""Any skeleton's moving joints -> SMPL's rotations: which way is up, how long a metre is, how each joint is turned."""
 
 # T frames, J joints (24)
 
@@ -27,12 +27,15 @@ from mclip.pipeline.skeletons.frames import (
 
 # Rotations from a world whose up is the named axis to one whose z is.
 UPS = {
-    "y": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]), "z": np.eye(3), "-y": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
-    "-z": np.diag([1.0, -1, -1]), "x": np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]),
+    "y": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
+    "-y": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "z": np.eye(3),
+    "-z": np.diag([1.0, -1, -1]),
+    "x": np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]),
     "-x": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
-}  # fmt: skip
+}
 PRIOR = {"y": 0.2, "z": 0.15}  # of a world's axes, added to how much the body stands along them, -1 to 1
-FLOOR_SEEN = 1.1  # a body whose lowest points keep to zero along an axis has its floor there: more than standing
+AT_REST, FLOOR = 1.3, 1.1  # each is more than standing alone, and less than standing with the other of them
 LOOKED_AT = 400  # frames are enough to find axes
 STEADY = 0.8  # of a joint's axes: below, the file's rotations say nothing (1 constant, 1/3 a twist at random)
 
@@ -112,18 +115,20 @@ def leg_length(place: Mapping[str, Float[np.ndarray, "*n 3"]]) -> float:
 def upright_axis(moving: Moving) -> str:
     """The world's up, as the axis along which the moving body stands: "y", "z", "-y", ...
 
-    A body that lies all the time, its lowest points at zero of an axis, has its floor there.
+    A body may lie all the time, so the axis along which the rest pose stands counts too, and an axis at whose zero the
+    lowest points keep, which has the floor there; an axis along which the body travels far counts less.
     """
     place, leg = moving.place, leg_length(moving.place)
     body = unit(2 * place["neck"] - place["left_ankle"] - place["right_ankle"]).mean(0)
-    points = np.stack([place[name] for name in place])
+    points = np.stack(list(place.values()))
+    basis = standing_rest(moving.rest)
 
     def worth(up: str) -> float:
         axis = UPS[up][2]
-        lowest = float(np.median((points @ axis).min(0))) / leg
-        spread = float(np.ptp((points @ axis).max(0)))
-        floor = -0.05 < lowest < 0.15 and spread >= 0
-        return float(body @ axis) + PRIOR.get(up, 0.0) + FLOOR_SEEN * floor
+        at_rest = basis is not None and basis[:, 1] @ axis > 0.9
+        floor = -0.05 < np.median((points @ axis).min(0)) / leg < 0.15
+        climbs = np.ptp(place["pelvis"] @ axis) > 1.5 * leg
+        return float(body @ axis) + PRIOR.get(up, 0.0) + AT_REST * at_rest + FLOOR * floor - climbs
 
     return max(UPS, key=worth)
 
@@ -190,7 +195,7 @@ def constant_axes(
 
 
 def turned(place: Mapping[str, Float[np.ndarray, "T 3"]], known: Mapping[str, Float[np.ndarray, "T 3 3"]]) -> Turns:
-    """Turns of every joint: the known ones, aimed along their bones; a joint that the file lacks goes with its parent."""
+    """Turns of every joint: the known ones, aimed along their bones; one that the file lacks goes with its parent."""
     turns: Turns = {}
     for joint, name in enumerate(JOINTS):
         turn = known[name] if name in known else turns[JOINTS[PARENTS[joint]]]
@@ -202,8 +207,8 @@ def turned(place: Mapping[str, Float[np.ndarray, "T 3"]], known: Mapping[str, Fl
 def lean(turns: Turns, place: Mapping[str, Float[np.ndarray, "T 3"]]) -> None:
     """Turn the spine as a whole so that the neck lies from the pelvis where the file's does.
 
-    Spines begin elsewhere in other pelvises: the bone below the spine's first joint is SMPL's own, so the rest of it makes
-    up for the difference. |towards * far - below| = |spine| gives how far the neck is along that direction.
+    Spines begin elsewhere in other pelvises: the bone below the spine's first joint is SMPL's own, so the rest of it
+    makes up for the difference. |towards * far - below| = |spine| gives how far the neck is along that direction.
     """
     rest = rest_places()
     below = turns["pelvis"] @ (rest["spine1"] - rest["pelvis"])
