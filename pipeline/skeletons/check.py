@@ -3,6 +3,7 @@
 # T frames, P points of a joint
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -66,16 +67,19 @@ def floor_shift(solved: Solved) -> float:
 
 def has_own_bones(solved: Solved) -> bool:
     """Whether the file's bones are as long as SMPL's, all of them."""
-    rest = rest_places()
-    pairs = [(name, JOINTS[parent]) for name, parent in zip(JOINTS, PARENTS, strict=True) if parent >= 0]
-    if not all(name in solved.target for name in JOINTS[:22]):
-        return False
+    rest, target = rest_places(), solved.target
+    pairs = [(name, nearest(JOINTS[PARENTS[joint]], target)) for joint, name in enumerate(JOINTS) if joint]
     lengths = [
-        np.linalg.norm(solved.target[a] - solved.target[b], axis=-1).mean() - np.linalg.norm(rest[a] - rest[b])
+        np.linalg.norm(target[a] - target[b], axis=-1).mean() - np.linalg.norm(rest[a] - rest[b])
         for a, b in pairs
-        if a in solved.target
+        if a in target
     ]
     return bool(np.abs(lengths).max() < OWN_BONES)
+
+
+def nearest(joint: str, known: Mapping[str, object]) -> str:
+    """The joint, or the first of its ancestors that is known."""
+    return joint if joint in known else nearest(JOINTS[PARENTS[JOINTS.index(joint)]], known)
 
 
 def lowest_points(turns: Turns, place: dict[str, Float[np.ndarray, "T 3"]]) -> Float[np.ndarray, " T"]:

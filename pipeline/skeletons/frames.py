@@ -17,6 +17,7 @@ from mclip.pipeline.files.assets import ASSETS
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 
 X, Y = np.eye(3)[:2]
+CROWN = "crown"  # the end of the head's bone: no joint of SMPL, but the one sign of where a head's up is
 Places = Mapping[str, Float[np.ndarray, "T 3"]]
 Turns = dict[str, Float[np.ndarray, "T 3 3"]]
 STRAIGHT, BENT = 0.15, 0.4  # sine of a knee's bend: below the first its hinge is not seen, above the second wholly
@@ -112,7 +113,7 @@ def body_frames(place: Places) -> Turns:
 
     Trunk: pelvis by the hips and the neck above them, chest by the shoulders and the neck. Limbs: along the bone, and
     about it by the normal of the plane in which knee or elbow bends; where it is straight, by the shortest turn from
-    the trunk. The head looks where the chest does, and hands and toes go on as forearms and feet.
+    the trunk. The head looks where the chest does, its crown above it; hands and toes go on as forearms and feet.
     """
     line, across = unit(hips_line(place)), unit(shoulders_line(place))
     up = place["neck"] - place["pelvis"]
@@ -128,6 +129,8 @@ def body_frames(place: Places) -> Turns:
         bone = bone_of(joint, place)
         turns[joint] = aimed(turns["spine3"], *bone) if bone else turns["spine3"]
     turns["head"] = turns["spine3"]
+    if CROWN in place:
+        turns["head"] = turned_to(place[CROWN] - place["head"], across, Y, X)
     for side, hinge in (("left", -Y), ("right", Y)):
         limb(turns, place, side, ("hip", "knee", "ankle"), turns["pelvis"], X)
         limb(turns, place, side, ("shoulder", "elbow", "wrist"), turns[f"{side}_collar"], hinge)

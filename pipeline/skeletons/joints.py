@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from mclip.pipeline.geometry.recording import MotionError
 from mclip.pipeline.geometry.skeleton import JOINTS
-from mclip.pipeline.skeletons.frames import Places, shoulders_line, unit
+from mclip.pipeline.skeletons.frames import CROWN, Places, shoulders_line, unit
 from mclip.pipeline.skeletons.names import ANIMALS, above, joints_by_name, skeleton_name, words_of
 from mclip.pipeline.skeletons.shape import exchanged, joints_by_shape, swapped
 
@@ -110,12 +110,12 @@ def arms_beside_legs(joints: dict[str, int], place_TJ3: Float[np.ndarray, "T J 3
 
 
 def ends_of(tree: Tree, joints: Mapping[str, int], place_TJ3: Float[np.ndarray, "T J 3"]) -> dict[str, int]:
-    """Ends of bones that stand for joints that the file lacks: toes, wrists, and the head of a neck.
+    """Ends of bones that stand for joints that the file lacks: toes, wrists, the head of a neck; and a head's crown.
 
     A toe's end must lie across the shin: some files let the foot end at the sole or the heel.
     """
     found = {}
-    for name, parent in (("head", "neck"), *((f"{side}_{a}", f"{side}_{b}") for side in ("left", "right")
+    for name, parent in (("head", "neck"), (CROWN, "head"), *((f"{side}_{a}", f"{side}_{b}") for side in ("left", "right")
                          for a, b in (("foot", "ankle"), ("wrist", "elbow")))):  # fmt: skip
         below = [j for j, up in enumerate(tree.parents) if parent in joints and up == joints[parent] and tree.ends[j]]
         if name in joints or not below:
