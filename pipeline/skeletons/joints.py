@@ -2,12 +2,17 @@
 
 # T frames, J joints of the file
 
+import functools
+import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from mclip.pipeline.files.documents import read_text
 from mclip.pipeline.geometry.recording import MotionError
 from mclip.pipeline.geometry.skeleton import JOINTS
 from mclip.pipeline.skeletons.frames import CROWN, Places, shoulders_line, unit
@@ -81,6 +86,33 @@ def refuse(tree: Tree, named: Mapping[str, int], missing: Sequence[str]) -> None
     )
 
 
+@functools.lru_cache(maxsize=8)
+def read_map(path: str) -> dict[str, str]:
+    """SMPL joint -> joint of the file, from a .toml of `left_hip = "THEIR NAME"`; {} of no path. ValueError."""
+    if not path:
+        return {}
+    try:
+        found = tomllib.loads(read_text(Path(path)))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f'{path}: no TOML ({error}): expected lines as left_hip = "LeftUpLeg"') from error
+    if unknown := sorted(name for name in found if name not in JOINTS):
+        raise ValueError(f"{path}: {', '.join(unknown)}: no joint of SMPL; expected {', '.join(JOINTS)}")
+    if odd := [name for name, theirs in found.items() if not isinstance(theirs, str)]:
+        raise ValueError(f'{path}: {odd[0]}: expected a name in quotes, as left_hip = "LeftUpLeg"')
+    return found
+
+
+def map_text(tree: Tree, joints: Mapping[str, int]) -> str:
+    """A map to edit: what was found, what was not as comments, and the names to choose from."""
+    lines = ["# SMPL's joint = the file's; for --map. Joints that are not named are found by name or shape."]
+    for name in JOINTS:
+        known = name in joints
+        theirs = json.dumps(tree.names[joints[name]] if known else "", ensure_ascii=False)
+        lines.append(f"{'' if known else '# '}{name} = {theirs}")
+    names = (name for name, end in zip(tree.names, tree.ends, strict=True) if not end)
+    return "\n".join([*lines, "", "# Joints of the file:", *(f"#   {name}" for name in names)]) + "\n"
+
+
 def joints_of_map(tree: Tree, mapped: Mapping[str, str]) -> dict[str, int]:
     """A map's joints by their number; MotionError for a name that the file has not."""
     if unknown := sorted(set(mapped.values()) - set(tree.names)):
@@ -115,8 +147,8 @@ def ends_of(tree: Tree, joints: Mapping[str, int], place_TJ3: Float[np.ndarray, 
     A toe's end must lie across the shin: some files let the foot end at the sole or the heel.
     """
     found = {}
-    for name, parent in (("head", "neck"), (CROWN, "head"), *((f"{side}_{a}", f"{side}_{b}") for side in ("left", "right")
-                         for a, b in (("foot", "ankle"), ("wrist", "elbow")))):  # fmt: skip
+    limbs = [(f"{side}_{a}", f"{side}_{b}") for side in SIDES for a, b in (("foot", "ankle"), ("wrist", "elbow"))]
+    for name, parent in (("head", "neck"), (CROWN, "head"), *limbs):
         below = [j for j, up in enumerate(tree.parents) if parent in joints and up == joints[parent] and tree.ends[j]]
         if name in joints or not below:
             continue

@@ -10,6 +10,10 @@ from jaxtyping import Float, Int
 
 from mclip.pipeline.machine.compiled import compiled
 from mclip.pipeline.skeletons.bvh_text import POSITION, ROTATION, Bvh
+from mclip.pipeline.skeletons.joints import Tree, Understood, at
+from mclip.pipeline.skeletons.solve import Moving
+
+SEEN = 64  # frames that are enough to know a skeleton by
 
 
 @dataclass(frozen=True)
@@ -101,3 +105,25 @@ def rest_of(bvh: Bvh) -> Float[np.ndarray, "J 3"]:
         if parent >= 0:
             place_J3[joint] += place_J3[parent]
     return place_J3
+
+
+def tree_of(bvh: Bvh) -> Tree:
+    """The file's joints without their motion."""
+    return Tree(bvh.names, tuple(bvh.parents_J.tolist()), tuple(bvh.ends_J.tolist()))
+
+
+def seen_places(bvh: Bvh) -> Float[np.ndarray, "T J 3"]:
+    """Places (T, J, 3) of all joints in some frames spread over the clip."""
+    step = -(-len(bvh.values_TC) // SEEN)
+    return world_of(bvh, np.arange(len(bvh.names)), frames=slice(None, None, step)).place_TW3
+
+
+def moving_of(bvh: Bvh, found: Understood) -> Moving:
+    """The understood joints' places and turns in every frame, and their places at rest."""
+    wanted = {**found.joints, **found.ends}
+    world = world_of(bvh, np.array(list(wanted.values())))
+    slots = {name: slot for slot, name in enumerate(wanted)}
+    turn = {name: world.turn_TW33[:, slots[name]] for name in found.joints}
+    rest_J3 = rest_of(bvh)[None]
+    rest = {name: place[0] for name, place in at(rest_J3, wanted).items()}
+    return Moving(at(world.place_TW3, slots), turn, rest)
