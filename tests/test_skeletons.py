@@ -234,13 +234,23 @@ def dog() -> bytes:
     return bvh_text(names, local, root).encode()
 
 
+def hand() -> bytes:
+    """A wrist with five fingers of three joints."""
+    joint = "JOINT finger%d\n{\nOFFSET %d 2 0\nCHANNELS 1 Xrotation\n"
+    fingers = "".join("".join(joint % (n, x) for x in (n, 0, 0)) + "}\n" * 3 for n in range(5))
+    rows = " ".join("1" for _ in range(18))
+    top = "HIERARCHY\nROOT wrist\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\n"
+    return f"{top}{fingers}}}\nMOTION\nFrames: 2\nFrame Time: 0.03\n{rows}\n{rows}\n".encode()
+
+
+LEGS = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("hip", "knee", "ankle", "foot"))
 REFUSED = {
-    "no legs": (lambda: changed(plain(), ("UpLeg", "Aa"), ("Leg", "Bb"), ("LeftFoot", "Cc"), ("RightFoot", "Dd")), "no joint for left_ankle"),
+    "no legs": (lambda: plain(Form(without=LEGS)).encode(), "no joint for left_ankle, left_hip, left_knee, pelvis, right"),
     "two people": (two_people, "two bodies in it.*A:LeftUpLeg.*B:LeftUpLeg"),
     "four legs": (dog, "a body on four legs"),
     "a prop": (lambda: b"HIERARCHY\nROOT sword\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\nEnd Site\n{\nOFFSET 0 1 0\n}\n}\n"
                b"MOTION\nFrames: 2\nFrame Time: 0.03\n0 0 0\n1 1 1\n", "no joint for left_ankle, .* among sword"),
-    "a hand": (lambda: plain(Form(limbs="~Thumb1 ~Thumb2 ~Thumb3 - ~Index1 ~Index2 ~Index3 ~Index4")).replace("Hips", "Wrist").encode(), "no joint for"),
+    "a hand": (hand, "no joint for left_ankle, .* among wrist, finger0"),
     "one frame": (lambda: plain(frames=1).encode(), "one frame, a pose and no motion"),
     "10,000 nested joints": (lambda: (b"HIERARCHY\n" + b"ROOT a\n{\nOFFSET 0 1 0\nCHANNELS 1 Xrotation\n" + b"JOINT b\n{\nOFFSET 0 1 0\n" * 10_000
                              + b"}\n" * 10_001 + b"MOTION\nFrames: 2\nFrame Time: 0.03\n1\n2\n"), "more than 1,000 joints"),
@@ -337,32 +347,31 @@ def test_two_thousand_damaged_files_are_read_or_refused_and_nothing_else():
         outcomes[True] += 1
         assert np.isfinite(recording.poses_TJ3).all()
         assert np.isfinite(recording.trans_T3).all()
-    assert min(outcomes.values()) > 100  # both happen, or this says nothing
+    assert min(outcomes.values()) > 50  # both happen, or this says nothing
 
 
 # --- the command, and the map
 
 
 def test_skeleton_shows_the_tree_writes_a_map_and_the_map_reads_what_names_do_not(tmp_path: Path):
-    odd = Form("a b c d e f", "g~ h~ i~ j~ k~ l~ m~ n~", ("1", "2"))
-    text = plain(odd).replace("JOINT g1", "JOINT LeftHand").replace("JOINT l2", "JOINT LeftFoot")  # names that mislead
+    # Arms that are called legs: neither names nor shape can be believed.
+    odd = Form("a b c d e f", "g~ h~ i~ j~ k~ ~UpLeg ~Leg ~Foot")
     file, map_file = tmp_path / "odd.bvh", tmp_path / "map.toml"
-    file.write_text(text)
+    file.write_text(plain(odd))
     told = CliRunner().invoke(cli, ["skeleton", str(file), "--write-map", str(map_file)])
     assert told.exit_code == 1
-    assert "no joint for left_ankle" in told.output
+    assert "no joint for left_elbow" in told.output
     written = map_file.read_text()
-    assert "# left_hip" in written
-    assert "#   LeftHand" in written
-    ours = {**odd.names, "left_hip": "LeftHand", "right_shoulder": "LeftFoot"}
-    map_file.write_text("\n".join(f'{joint} = "{name}"' for joint, name in ours.items()))
+    assert 'left_hip = "LeftUpLeg"' in written
+    assert "#   gLeft" in written
+    map_file.write_text("\n".join(f'{joint} = "{name}"' for joint, name in odd.names.items()))
     picture = tmp_path / "odd.png"
     told = CliRunner().invoke(cli, ["skeleton", str(file), "--map", str(map_file), "--picture", str(picture)])
     assert told.exit_code == 0, told.output
-    assert "LeftHand  = left_hip" in told.output
+    assert "gLeft  = left_hip" in told.output
     assert picture.read_bytes()[:4] == b"\x89PNG"
     plain_poses = parse_motion(plain().encode()).poses_TJ3
-    assert parse_motion(text.encode(), tomllib.loads(map_file.read_text())).poses_TJ3 == pytest.approx(plain_poses)
+    assert parse_motion(file.read_bytes(), tomllib.loads(map_file.read_text())).poses_TJ3 == pytest.approx(plain_poses)
 
 
 @pytest.mark.parametrize(
@@ -380,5 +389,5 @@ def test_a_map_that_is_none_is_refused_before_any_work(tmp_path: Path, content: 
 
 
 def test_a_map_that_names_what_the_file_has_not_is_refused_with_what_it_has():
-    with pytest.raises(MotionError, match="the map names Nobody, and it has only Hips, Spine"):
+    with pytest.raises(MotionError, match="the map names Nobody, and it has only Hips, LeftUpLeg"):
         parse_motion(plain().encode(), {"left_hip": "Nobody"})
