@@ -184,6 +184,13 @@ class MotionClip(nn.Module):
         self.final = nn.Linear(width, ROWS * NUMBERS)
         self.register_buffer("position", position_code(width), persistent=False)
 
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Take weights over, also into a model on the device `meta`, which has sizes only."""
+        empty = self.position.is_meta
+        self.load_state_dict(weights, assign=empty)
+        if empty:
+            self.position = position_code(self.config.latent)
+
     @property
     def rate(self) -> float:
         """Share of numbers that dropout takes now."""

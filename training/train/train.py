@@ -21,7 +21,6 @@ from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
-    ROOT_PATH,
     WEIGHTS,
     RunError,
     checkpoints,
@@ -33,6 +32,7 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
+from mclip.training.model.run_documents import ROOT_PATH
 from mclip.training.train.journal import require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.speed import Speed, matmul_rate
