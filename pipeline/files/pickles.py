@@ -15,6 +15,7 @@ MOST_STEPS = 1_000_000  # opcodes; a checkpoint of 10,000 tensors has 320,000, f
 MOST_TUPLES = 10_000  # in a tuple, at all depths; an array's state has three, and 100,000 deep ends the process
 COUNTED = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
            pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}  # fmt: skip
+OPCODES = {each.code.encode("latin1"): each for each in pickletools.opcodes}
 TWO_LINES = ("GLOBAL", "INST")
 MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
 LOOK_UP = ("GET", "BINGET", "LONG_BINGET")
@@ -102,7 +103,7 @@ def steps_of(content: Content, start: int) -> Iterator[tuple[pickletools.OpcodeI
     """Opcodes with their argument, a number or a line, and where each ends. UnpicklingError where bytes are missing."""
     at = start
     while True:  # until who asks has seen STOP
-        step = pickletools.code2op.get(chr(part(content, at, 1)[0]))
+        step = OPCODES.get(part(content, at, 1))
         if step is None:
             raise pickle.UnpicklingError(f"byte {at:,} is no opcode of a pickle: it is damaged, or no pickle")
         argument: bytes | int = 0
