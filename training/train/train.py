@@ -22,7 +22,6 @@ from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
-    ROOT_PATH,
     WEIGHTS,
     RunError,
     checkpoints,
@@ -35,6 +34,7 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
+from mclip.training.model.run_documents import ROOT_PATH
 from mclip.training.train.interrupt import Interrupt
 from mclip.training.train.journal import CURVES, draw_curves, require_wandb
 from mclip.training.train.progress import Report
