@@ -186,11 +186,12 @@ def is_best(folder: Path, figures: dict[str, float]) -> bool:
     return value > before if METRICS[metric] else value < before
 
 
-def load_run(folder: Path, device: torch.device | str = "cpu", *, best: bool = False) -> Run:
+def load_run(folder: Path | str, device: torch.device | str = "cpu", *, best: bool = False) -> Run:
     """The run's last checkpoint, or the best, in evaluation mode: the weights' moving average where one was kept.
 
     RunError when there is none or it does not fit.
     """
+    folder = Path(folder)
     config = read_config(folder)
     found = checkpoints(folder)
     if not found:
