@@ -228,12 +228,13 @@ def is_best(folder: Path, figures: dict[str, float]) -> bool:
 
 
 def load_run(
-    folder: Path, device: torch.device | str = "cpu", *, best: bool = False, trust_encoder: bool = False
+    folder: Path | str, device: torch.device | str = "cpu", *, best: bool = False, trust_encoder: bool = False
 ) -> Run:  # fmt: skip
     """The run's last checkpoint, or the best, in evaluation mode: the weights' moving average where one was kept.
 
     RunError when there is none or it does not fit. `trust_encoder`: see `Run.encoder_names`.
     """
+    folder = Path(folder)
     config = read_config(folder)
     found = checkpoints(folder)
     if not found:

@@ -26,9 +26,9 @@ class Motion:
     fps: float
 
 
-def read(path: Path, *, fps: float | None = None) -> Motion:
+def read(path: Path | str, *, fps: float | None = None) -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError."""
-    recording = read_recording(path)
+    recording = read_recording(Path(path))
     if fps is None:
         rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
         return Motion(rotmat, torch.from_numpy(recording.trans_T3), recording.fps)
