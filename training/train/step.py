@@ -1,6 +1,7 @@
 """One step of training: which crops it takes, its five losses, and what it does to the weights.
 
-Every random number of step n comes from (seed, n), so a resumed run takes the same steps.
+Every random number of step n comes from (seed, purpose, n), so a resumed run takes the same steps, and no two purposes
+share their numbers.
 """
 
 # B batch, T frames, R rows, D rotation numbers (6), C CLIP width
@@ -9,6 +10,7 @@ import copy
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +23,17 @@ from mclip.training.model.network import MotionClip
 from mclip.training.model.run import RunError
 from mclip.training.train.workers import Workers
 
+# What chance decides. The place in the list is part of the seed: append, never insert.
+PURPOSES = ("weights", "order", "feed", "decoder input", "dropout")
 
-def seed_of(seed: int, step: int) -> int:
-    """The seed of one step."""
-    return seed * 1_000_003 + step
+
+def seed_of(seed: int, purpose: str, step: int = 0, *, rank: int = 0) -> int:
+    """The seed (64 bits) of what one purpose draws in one step on one worker, mixed by numpy's SeedSequence.
+
+    With one seed for two purposes the noise on z would equal the shift of the crop, number by number.
+    """
+    mixed = np.random.SeedSequence((seed % 2**64, PURPOSES.index(purpose), step, rank))
+    return int(mixed.generate_state(1, np.uint64)[0])
 
 
 class Order:
@@ -40,7 +49,7 @@ class Order:
     def one_pass(self, number: int) -> Tensor:
         """The shuffled windows of a pass; the last two are kept."""
         if number not in self.passes:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, number))
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", number))
             self.passes[number] = torch.randperm(self.windows, generator=generator).to(self.device)
             self.passes.pop(number - 2, None)
         return self.passes[number]
@@ -62,7 +71,7 @@ class Feed:
         self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
 
     def __call__(self, step: int) -> Batch:
-        self.generator.manual_seed(seed_of(self.seed, step))
+        self.generator.manual_seed(seed_of(self.seed, "feed", step))
         return self.augment(self.crops.sample(self.order(step), self.generator), self.generator)
 
 
@@ -75,12 +84,12 @@ def vertex_loss_of(config: TrainConfig, body: Body, generator: torch.Generator) 
 
 
 def loss_terms(
-    model: MotionClip, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig
+    model: MotionClip, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The five losses of a batch, not weighted."""
+    """The losses of a batch, not weighted; the generator draws the noise on what is decoded."""
     with torch.autocast(batch.motion_BTRD.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         z_BC = model.encode(batch.motion_BTRD, batch.attended_BT).float()
-        source_BC = decoder_input(z_BC, batch, config)
+        source_BC = decoder_input(z_BC, batch, config, generator)
         motion = model.decode(source_BC, batch.motion_BTRD.shape[1], batch.attended_BT).float()
     target, mask = batch.motion_BTRD, batch.mask_BT
     clip_loss = losses.CLIP_LOSSES[config.clip_loss]
@@ -93,16 +102,18 @@ def loss_terms(
     }
 
 
-def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig) -> Tensor:
+def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:
     """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it."""
+    chance_2B = torch.rand(2, len(z_BC), generator=generator, device=z_BC.device)
     if config.text_decoding:
-        from_text = (torch.rand_like(z_BC[:, 0]) < config.text_decoding) & batch.has_text_B
+        from_text = (chance_2B[0] < config.text_decoding) & batch.has_text_B
         label_BC = torch.nn.functional.normalize(batch.label_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
         z_BC = torch.where(from_text[:, None], label_BC, z_BC)
     if config.latent_noise:
         # Each item has an amount of its own, from none on: clean vectors stay what is decoded best.
-        amount_B1 = config.latent_noise * torch.rand_like(z_BC[:, :1]) / z_BC.shape[1] ** 0.5
-        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * torch.randn_like(z_BC)
+        amount_B1 = config.latent_noise * chance_2B[1][:, None] / z_BC.shape[1] ** 0.5
+        noise_BC = torch.randn(z_BC.shape, generator=generator, device=z_BC.device)
+        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * noise_BC
     return z_BC
 
 
@@ -152,7 +163,8 @@ class Learner:
         device: torch.device, workers: Workers,
     ):  # fmt: skip
         self.config, self.steps, self.vertex_loss, self.workers = config, steps, vertex_loss, workers
-        torch.manual_seed(config.seed)
+        self.generator = torch.Generator(device)  # of what is decoded; seeded anew in every step
+        torch.manual_seed(seed_of(config.seed, "weights"))
         self.model = MotionClip(sizes).to(device).train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if config.ema else None
         self.parameters = list(self.model.parameters())
@@ -184,12 +196,13 @@ class Learner:
 
     def losses(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """This worker's share of each loss of the whole batch, and of their weighted total."""
-        # Dropout and noise know no other generator than the global one.
-        torch.manual_seed(seed_of(self.config.seed, step) + 999_983 * self.workers.rank)
+        rank = self.workers.rank
+        torch.manual_seed(seed_of(self.config.seed, "dropout", step, rank=rank))  # it knows no other generator
+        self.generator.manual_seed(seed_of(self.config.seed, "decoder input", step, rank=rank))
         if self.config.compile and batch.motion_BTRD.is_cuda:
             torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs wrote in the step before may be overwritten
         own, share = self.workers.own(batch)
-        terms = loss_terms(self.model, own, self.vertex_loss, self.config)
+        terms = loss_terms(self.model, own, self.vertex_loss, self.config, self.generator)
         terms = {term: value * share.get(term, 1) for term, value in terms.items()}
         weighted = [getattr(self.config, term) * value for term, value in terms.items() if getattr(self.config, term)]
         return {"total": torch.stack(weighted).sum(), **terms}
