@@ -14,6 +14,7 @@ from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import clip_rows
 from mclip.training.latent.search import Hit, Index, hits, index_of
 from mclip.training.latent.space import decode, encode, facing_viewer, is_file, vectors_of
+from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
 
 TOP = 5
@@ -66,6 +67,6 @@ class Space:
 
     def seen(self, rows_TRD: Float[Tensor, "T 25 6"]) -> list[tuple[str, float]]:
         """The classes nearest to a motion, best first, with their cosines."""
-        z_C = F.normalize(encode(self.run, rows_TRD[: self.run.crop]), dim=0)
+        z_C = F.normalize(centred(encode(self.run, rows_TRD[: self.run.crop]), self.run.z_NC), dim=0)
         best = (self.class_KC @ z_C).topk(min(TOP, len(self.classes)))
         return [(self.classes[k], score) for k, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]

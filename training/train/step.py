@@ -1,4 +1,4 @@
-"""One step of training: which crops it takes, its five losses, and what it does to the weights.
+"""One step of training: which crops it takes, its losses, and what it does to the weights.
 
 Every random number of step n comes from (seed, purpose, n), so a resumed run takes the same steps, and no two purposes
 share their numbers.
@@ -17,9 +17,9 @@ from torch import Tensor
 from mclip.pipeline.geometry.body import Body
 from mclip.training.data.augmentation import Augmentation
 from mclip.training.data.crops import Batch, Crops
-from mclip.training.data.rows import joints_of
+from mclip.training.data.rows import joints_of, root_of
 from mclip.training.model import losses
-from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.model.config import TERMS, WORLD_TERMS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import RunError
 from mclip.training.train.workers import Workers
@@ -96,11 +96,23 @@ def loss_terms(
     clip_loss = losses.CLIP_LOSSES[config.clip_loss]
     return {
         "rot6d": losses.rot6d_loss(motion, target, mask),
-        "vertices": vertex_loss(joints_of(motion), joints_of(target), mask),
         "velocity": losses.velocity_loss(motion, target, mask),
         "text": clip_loss(z_BC, batch.text_BC, batch.has_text_B),
         "image": clip_loss(z_BC, batch.image_BC, batch.has_image_B),
+        **body_terms(motion, batch, vertex_loss, config),
     }
+
+
+def body_terms(
+    motion_BTRD: Tensor, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig
+) -> dict[str, Tensor]:
+    """The losses that pose a body: of its vertices, and of its joints in the world where they have a weight."""
+    pair = motion_BTRD, batch.motion_BTRD
+    if not any(config.weights[term] for term in WORLD_TERMS):
+        return {"vertices": vertex_loss(*map(joints_of, pair), batch.mask_BT)}
+    vertices, *joints = vertex_loss.with_joints(*map(joints_of, pair), batch.mask_BT)
+    placed = [each + root_of(rows)[:, :, None] for each, rows in zip(joints, pair, strict=True)]
+    return {"vertices": vertices} | losses.world_losses(*placed, batch.mask_BT)
 
 
 def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:
@@ -133,7 +145,7 @@ class Guard:
     def watch(self, step: int, terms: dict[str, Tensor], norm: Tensor) -> None:
         """Look at a step's gradient norm and losses before the optimizer takes the step."""
         at = torch.full_like(norm, step)
-        now = torch.stack([at, norm, *(terms[term].detach() for term in TERMS)])
+        now = torch.stack([at, norm, *(terms.get(term, torch.zeros_like(norm)).detach() for term in TERMS)])
         self.seen = torch.where(self.halted > 0, self.seen, now)
         self.halted = torch.maximum(self.halted, (~torch.isfinite(norm)).float())
         self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
