@@ -148,7 +148,9 @@ def interpolations(
     encoder: Encoder | None = None, plain: bool = False,
 ) -> list[Prompt]:  # fmt: skip
     """The prompts on the way from start to end, for every row of both."""
-    vectors_NC = vectors_of(run, [row[name] for row in rows for name in INTERPOLATION], encoder, store=store, plain=plain)
+    vectors_NC = vectors_of(
+        run, [row[name] for row in rows for name in INTERPOLATION], encoder, store=store, plain=plain
+    )
     made = []
     for row, (start_C, end_C) in zip(rows, vectors_NC.unflatten(0, (-1, 2)), strict=True):
         start, end = (named(row[name]) for name in INTERPOLATION)

@@ -39,7 +39,7 @@ MOST = 20_000  # pieces of real motion that are kept, evenly chosen
 SLOWER = 0.85  # speed at which real motion is still itself
 # Real motion at that speed lies at 20 to 30 mm from itself, and at 80 to 170 mm from the nearest other clip.
 BOUND = 2.0
-TRIED = 64  # clips that the bound is measured on
+TRIED = 32  # clips that the bound is measured on
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,13 @@ class Judge:
     bound_mm: float
 
     @classmethod
-    def of(cls, clips: Sequence[tuple[str, Float[Tensor, "T 25 6"]]], *, fps: float) -> "Judge":
-        """A judge that knows these motions (name, rows) and their mirror images; ones under half a second tell nothing.
+    def of(cls, clips: Sequence[tuple[str, Float[Tensor, "_ 25 6"]]], *, fps: float) -> "Judge":
+        """A judge that knows these motions (name, rows), at least one, and their mirror images.
 
-        Several motions of one name are pieces of one clip. ValueError where nothing is left.
+        Several motions of one name are pieces of one clip. One under half a second is held at its last frame.
         """
         length = max(2, round(PIECE * fps))
-        long = [(name, rows) for name, rows in clips if len(rows) >= length]
-        if not long:
-            raise ValueError(f"no motion of at least {length} frames to judge by; found {len(clips)} shorter ones")
+        long = [(name, held(rows, length)) for name, rows in clips]
         names = list(dict.fromkeys(name for name, _ in long))
         stride = max(1, -(-2 * sum(len(rows) for _, rows in long) // MOST))
         parts = [(names.index(name), pieces(each, length, stride)) for name, rows in long for each in both_sides(rows)]

@@ -125,7 +125,7 @@ def ratio_of_spreads(moments: Float[Tensor, "3 2 T J 3"]) -> float:
 @torch.inference_mode()
 def reconstructed(model: MotionClip, crops: Crops, item: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The middle crop of one window and its reconstruction, both (T, 25, 6) without padding."""
-    batch = crops.middle(torch.tensor([item]))
+    batch = crops.middle(torch.tensor([item], device=crops.row.device))
     decoded = model.decode(model.encode(batch.motion_BTRD, batch.mask_BT), crops.crop, batch.mask_BT)
     return batch.motion_BTRD[0][batch.mask_BT[0]], decoded[0][batch.mask_BT[0]]
 
@@ -159,15 +159,16 @@ class Quality:
     source: dict[str, np.ndarray]  # and of their sources
 
     def measured(self) -> dict[str, Any]:
-        """Every figure with its windows, the source's under `source`, and both jerks over the source's."""
+        """Every figure with its windows, the source's beside it, and over the source's where that says more."""
         own = {name: Measured(values, median=name in MEDIANS) for name, values in self.decoded.items()}
         errors = {name: Measured(getattr(self, name)) for name in ("pa_mpjpe_mm", "vertex_mm", "root_mm")}
+        over = {name: self.decoded[name] / np.maximum(self.source[name], 1e-6) for name in self.source}
         ratios = {
-            f"{name}_ratio": Measured(self.decoded[name] / np.maximum(self.source[name], 1e-6), median=True)
+            f"{name.removesuffix('_mm_s')}_ratio": Measured(over[name], median=True)
             for name in ("planted_mm_s", "root_jerk", "joint_jerk")
         }
-        source = {name: Measured(values, median=name in MEDIANS) for name, values in self.source.items()}
-        return errors | own | ratios | {"source": source}
+        source = {f"source_{name}": Measured(each, median=name in MEDIANS) for name, each in self.source.items()}
+        return errors | own | ratios | source
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ TERMS = ("rot6d", "vertices", "velocity", "text", "image", *WORLD_TERMS)
 # What a checkpoint can be the best by, among what a validation measures, and whether more of it is better.
 METRICS = {
     "mpjpe_mm": False, "pa_mpjpe_mm": False, "vertex_mm": False, "geodesic_deg": False,
-    "text_cosine": True, "image_cosine": True,
+    "text_cosine": True, "image_cosine": True, "root_mm": False, "natural": True, "right": True,
     "text_to_motion_R@1": True, "text_to_motion_R@3": True, "text_to_motion_R@5": True, "text_to_motion_R@10": True,
     "text_to_motion_MedR": False,
     "motion_to_text_R@1": True, "motion_to_text_R@3": True, "motion_to_text_R@5": True, "motion_to_text_R@10": True,

@@ -44,11 +44,15 @@ class Space:
         space.seen(space.decoded(space.vectors(FIRST)[0]))
         return space
 
-    def vectors(self, *sources: str) -> Float[Tensor, "N C"]:
-        """Latent vectors of texts and of clips of the store (store:LABEL). A browser names no files of this machine."""
+    def vectors(self, *sources: str, plain: bool = False) -> Float[Tensor, "N C"]:
+        """Latent vectors of texts and of clips of the store (store:LABEL). A browser names no files of this machine.
+
+        `plain`: of texts as they are, to search by, and not carried to where motions can be decoded.
+        """
         for source in filter(is_file, sources):
             raise ValueError(f"{source}: a file of this machine cannot be named from a browser; write a text")
-        return vectors_of(self.run, [source.strip() for source in sources], self.encoder, store=self.store)
+        words = [source.strip() for source in sources]
+        return vectors_of(self.run, words, self.encoder, store=self.store, plain=plain)
 
     def decoded(self, vector_C: Float[Tensor, " C"]) -> Float[Tensor, "T 25 6"]:
         """The rows of a vector's motion, a training crop long, that begins facing the viewer."""
@@ -63,7 +67,7 @@ class Space:
         """The nearest clips of the store."""
         assert self.store is not None
         assert self.index is not None
-        return hits(self.store, *self.index.best(self.vectors(query)[0], TOP))
+        return hits(self.store, *self.index.best(self.vectors(query, plain=True)[0], TOP))
 
     def seen(self, rows_TRD: Float[Tensor, "T 25 6"]) -> list[tuple[str, float]]:
         """The classes nearest to a motion, best first, with their cosines."""
