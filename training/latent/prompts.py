@@ -17,7 +17,7 @@ from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP
 from mclip.training.latent.edits import between, edited, styled, varied
 from mclip.training.latent.space import is_file, is_motion, text_latent, text_vectors, vectors_of
-from mclip.training.latent.span import reach
+from mclip.training.latent.span import Chance
 from mclip.training.model.run import Run
 
 VARY = 0.5  # how far a seed leads away from a text, as a share of the vector's length
@@ -99,9 +99,9 @@ def generated(
         return variations(texts, text_latent(run, text_NC, plain=plain), seeds, share=share)
     made = []
     for seed in seeds:
-        reach_NM = reach(texts, len(run.z_NC), seed=seed, share=share)
+        chance = Chance.of(texts, len(run.z_NC), seed=seed, share=share)
         titles = [f"{text} (seed {seed})" for text in texts]
-        made.append(prompts_of(titles, text_latent(run, text_NC, reach_NM=reach_NM)))
+        made.append(prompts_of(titles, text_latent(run, text_NC, chance=chance)))
     return [prompt for of_text in zip(*made, strict=True) for prompt in of_text]
 
 

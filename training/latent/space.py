@@ -16,7 +16,7 @@ from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP, clip_rows
 from mclip.training.data.rows import from_origin, joints_of, root_of, rows_of_motion
-from mclip.training.latent.span import carried
+from mclip.training.latent.span import Chance, carried
 from mclip.training.model.run import ROOT_PATH, Run
 
 BATCH = 64
@@ -34,7 +34,7 @@ def latent(run: Run, vectors_NC: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
 
 
 def text_latent(
-    run: Run, text_NC: Float[Tensor, "N C"], *, plain: bool = False, reach_NM: Float[Tensor, "N M"] | None = None
+    run: Run, text_NC: Float[Tensor, "N C"], *, plain: bool = False, chance: Chance | None = None
 ) -> Float[Tensor, "N C"]:
     """Vectors (N, C) to decode for texts' vectors: carried to where the training motions lie, at the length of z.
 
@@ -42,7 +42,7 @@ def text_latent(
     """
     if plain or run.z_NC is None:
         return latent(run, text_NC)
-    return latent(run, carried(text_NC, run.z_NC, reach_NM=reach_NM))
+    return latent(run, carried(text_NC, run.z_NC, chance=chance))
 
 
 def is_file(source: str) -> bool:
