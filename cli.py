@@ -67,7 +67,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 GROUPS = {
-    "Make a store": ("prepare", "body", "render", "embed"),
+    "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
     "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
     "Look at a store": ("status", "validate", "inspect", "video"),
@@ -139,11 +139,39 @@ def prepare(
             delete_store(store)
         opened = open_store(store, create=True)
         summary = stage.prepare(
-            source, opened, labels=found, options=shape, only=only, limit=limit, workers=workers, scheduler=scheduler,
+            source, opened, labels=found, label_files=", ".join(map(str, labels)), options=shape, only=only,
+            limit=limit, workers=workers, scheduler=scheduler,
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {peak_memory()}")
     finish(opened, summary)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` to read it with.')
+@click.option("--write-map", type=click.Path(path_type=Path), help="Write a .toml for --map, to be edited.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the file's skeleton and ours to this .png.")
+def skeleton(file: Path, joint_map: str, write_map: Path | None, picture: Path | None) -> None:
+    """Show which joint of a BVH file is taken for which of SMPL's, and how well they agree.
+
+    \b
+    Example: mclip skeleton walk.bvh --picture walk.png
+             mclip skeleton strange.bvh --write-map map.toml
+             mclip prepare FOLDER store.zarr --map map.toml
+    """
+    from mclip.pipeline.skeletons.look import look
+
+    seen = look(file, joint_map)
+    click.echo(seen.text)
+    if write_map:
+        write_map.write_text(seen.map, encoding="utf-8")
+        click.echo(f"map: {write_map}")
+    if picture and seen.solved:
+        seen.draw(picture)
+        click.echo(f"picture: {picture}")
+    if seen.reason:
+        raise Refusal(seen.reason)
 
 
 @cli.group(cls=Group)
@@ -218,7 +246,7 @@ def render(
             opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
         )
         sheet = sheet or beside(store, ".png")
-        if (summary.done or not sheet.exists()) and contact_sheet(opened, sheet):
+        if contact_sheet(opened, sheet):  # always: nobody knows whether a file that is there shows all of today's
             click.echo(f"contact sheet: {sheet}")
         if export:
             click.echo(pictures.export_pictures(opened, export))
