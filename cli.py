@@ -29,6 +29,12 @@ def finish(store: Any, *summaries: Any) -> None:
         raise SystemExit(1)
 
 
+def tell_plain(run: Any, *, plain: bool = False) -> None:
+    """Say so when a run cannot carry texts to its training motions."""
+    if not plain and run.z_NC is None:
+        click.echo(f"{run.folder}: keeps no vectors of training motions: texts are decoded as with --plain", err=True)
+
+
 store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 trust_option = click.option(
@@ -56,6 +62,9 @@ scale_option = click.option(
     help="Strength of the change; may be repeated.",
 )
 clips_option = click.option("--store", help="Store whose clips store:LABEL names.")
+plain_option = click.option(
+    "--plain", is_flag=True, help="Decode texts as the paper does, not carried to where the training motions lie."
+)
 top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many results to show.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -427,6 +436,7 @@ def evaluate(
     "--vary", type=Finite(0, min_open=True),
     help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
 )  # fmt: skip
+@plain_option
 @root_option
 @out_option
 @frames_option
@@ -434,7 +444,7 @@ def evaluate(
 @trust_option
 def generate(
     run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, root: str, out: Path,
-    frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
+    frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Turn texts into motions.
 
@@ -446,8 +456,7 @@ def generate(
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3 --out out
     """
     from mclip.pipeline.files.documents import no_text
-    from mclip.training.latent.prompts import VARY, prompts_in, variations
-    from mclip.training.latent.space import vectors_of
+    from mclip.training.latent.prompts import VARY, generated, prompts_in
     from mclip.training.model.run import load_run
     from mclip.training.show import folder as generation
 
@@ -460,8 +469,8 @@ def generate(
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
     opened = load_run(run, trust_encoder=trust_encoder)
-    vectors = vectors_of(opened, prompts)
-    made = variations(prompts, vectors, seeds, share=vary or VARY)
+    tell_plain(opened, plain=plain)
+    made = generated(opened, prompts, seeds, share=vary or VARY, plain=plain)
     click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -475,6 +484,7 @@ def generate(
     "--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end instead, as in the paper's release."
 )
 @clips_option
+@plain_option
 @root_option
 @out_option
 @frames_option
@@ -482,7 +492,7 @@ def generate(
 @trust_option
 def edit(
     run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
+    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Edit a motion: decode base + scale (to - from).
 
@@ -501,7 +511,8 @@ def edit(
     named = dict(zip(EDIT, map(str, words), strict=True))
     rows = table_in(file, EDIT) if file else [named]
     opened = load_run(run, trust_encoder=trust_encoder)
-    made = edits(opened, rows, scales, store=open_store(store) if store else None)
+    tell_plain(opened, plain=plain)
+    made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain)
     click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -522,6 +533,7 @@ def edit(
     help="A csv of start,end instead, as in the paper's release; it names clips of --store.",
 )
 @clips_option
+@plain_option
 @root_option
 @out_option
 @frames_option
@@ -529,7 +541,7 @@ def edit(
 @trust_option
 def interpolate(
     run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Make motions between two motions.
 
@@ -550,7 +562,8 @@ def interpolate(
     # The release's table has no column that says so, and its words are labels of its data.
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
     opened = load_run(run, trust_encoder=trust_encoder)
-    made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
+    tell_plain(opened, plain=plain)
+    made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None, plain=plain)
     click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -561,6 +574,7 @@ def interpolate(
 @click.option("--neutral", help="The action of --style without the style, which is taken away; given as --content.")
 @scale_option
 @clips_option
+@plain_option
 @root_option
 @out_option
 @frames_option
@@ -568,7 +582,7 @@ def interpolate(
 @trust_option
 def style(
     run: Path, content: str, style_: str, neutral: str | None, scales: tuple[float, ...], store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Do one thing in the style of another.
 
@@ -584,8 +598,9 @@ def style(
     from mclip.training.show import folder as generation
 
     opened = load_run(run, trust_encoder=trust_encoder)
+    tell_plain(opened, plain=plain)
     made = styles(
-        opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None
+        opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None, plain=plain
     )  # fmt: skip
     click.echo(generation.write_motions(opened, "style", made, out, frames=frames, root=root, formats=formats))
 
@@ -722,6 +737,7 @@ def studio(
     token = token_for(host, token)
     opened = open_store(store) if store else None
     names, model = classes_of(classes), load_run(run, trust_encoder=trust_encoder)
+    tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=click.echo)
 

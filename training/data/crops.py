@@ -57,7 +57,8 @@ class Batch:
         """Over how many frames or items each term of the loss is a mean."""
         frames, steps = self.mask_BT.sum(), self.mask_BT[:, 1:].sum()
         items = {"text": self.has_text_B.sum(), "image": self.has_image_B.sum()}
-        return {"rot6d": frames, "vertices": frames, "velocity": steps, **items}
+        world = {"places": frames, "steps": steps, "feet": steps}
+        return {"rot6d": frames, "vertices": frames, "velocity": steps, **world, **items}
 
 
 @dataclass

@@ -113,7 +113,7 @@ def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
 
 def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:
     """The `top` sequences of a store that are nearest to a text, a motion file or one of its clips, best first."""
-    windows, scores = index_of(run, store).best(vectors_of(run, [query], encoder, store=store)[0], top)
+    windows, scores = index_of(run, store).best(vectors_of(run, [query], encoder, store=store, plain=True)[0], top)
     return hits(store, windows, scores)
 
 

@@ -2,7 +2,8 @@
 
 RUN/config.json                       model, training options, encoder, data, versions
 RUN/metrics.jsonl, RUN/tensorboard/   what was measured on the way
-RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, ema.safetensors, state.json
+RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, ema.safetensors, state.json, and
+                                      latents.safetensors: where the training motions lie
 """
 
 import hashlib
@@ -34,7 +35,7 @@ from mclip.training.model.run_documents import ROOT_PATH, RunConfig, State
 CONFIG, STATE = "config.json", "state.json"
 EVALUATION, REPORT = "evaluation.json", "report.html"  # what `mclip evaluate` writes into a run
 KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best, and every --keep-every
-WEIGHTS, AVERAGE = "model.safetensors", "ema.safetensors"
+WEIGHTS, AVERAGE, LATENTS = "model.safetensors", "ema.safetensors", "latents.safetensors"
 WAY_OUT = "delete this checkpoint's folder to go on from the one before it"
 
 
@@ -51,6 +52,7 @@ class Run:
     model: MotionClip
     state: dict[str, Any]
     trust_encoder: bool = False  # whether config.json may name an encoder anywhere
+    z_NC: Tensor | None = None  # of training windows, evenly chosen; None for an imported run or one of before
 
     @property
     def step(self) -> int:
@@ -247,7 +249,19 @@ def load_run(
     except ValueError as error:
         raise RunError(f"{folder / CONFIG}: at model: {error}: restore it") from error
     load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
-    return Run(folder, config, model.eval().requires_grad_(False).to(device), state, trust_encoder)
+    frozen = model.eval().requires_grad_(False).to(device)
+    return Run(folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=load_latents(chosen))
+
+
+def load_latents(checkpoint: Path) -> Tensor | None:
+    """The vectors (N, C) of training windows that a checkpoint keeps, or None. RunError when the file is damaged."""
+    file = checkpoint / LATENTS
+    if not file.exists():
+        return None
+    try:
+        return load_file(file)["z"].float()
+    except Exception as error:  # as in load_model
+        raise RunError(f"{file}: damaged ({error}); {WAY_OUT}") from error
 
 
 def load_model(model: MotionClip, file: Path) -> None:
@@ -281,7 +295,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
 
 def save_checkpoint(
     folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer | None, state: dict[str, Any], *,
-    average: MotionClip | None = None,
+    average: MotionClip | None = None, z_NC: Tensor | None = None,
 ) -> Path:  # fmt: skip
     """Write a checkpoint aside, rename it, then drop the oldest. A kill or a full disk leaves the last one whole."""
     final = folder / "checkpoints" / f"{state['step']:08d}"
@@ -294,6 +308,8 @@ def save_checkpoint(
     tensors = {WEIGHTS: model.state_dict()}
     if average is not None:
         tensors[AVERAGE] = average.state_dict()
+    if z_NC is not None:
+        tensors[LATENTS] = {"z": z_NC}
     if optimizer is not None:
         tensors["optimizer.safetensors"] = optimizer_tensors(optimizer)
     try:
