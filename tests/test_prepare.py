@@ -339,7 +339,7 @@ def test_a_source_without_motions_leaves_nothing_behind_and_empties_no_store(tmp
     [
         ({"crop": 200}, "--crop is 200"),
         ({"fps": 0.0}, "--fps is 0"),
-        ({"short": "x"}, "--short is 'x': expected pad or drop"),
+        ({"short": "x"}, "--short is 'x': expected pad, drop"),
     ],
 )
 def test_impossible_options_are_refused_by_flag(options, expected):

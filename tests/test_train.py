@@ -260,13 +260,11 @@ def test_two_processes_follow_the_curve_of_one(store, tmp_path):
 
 
 def test_ctrl_c_ends_the_step_saves_it_and_the_same_call_ends_as_if_nothing_had_been(store, tmp_path, monkeypatch):
-    import signal
-
     from mclip.training.train.progress import Report
 
     config = TrainConfig(epochs=4.0, batch=2, precision="float32", log_every=1)
     sizes = ModelConfig(layers=1, feed_forward=32)
-    again = functools.partial(train, config=config, sizes=sizes, device=torch.device("cpu"))
+    again = functools.partial(trainer.train, config=config, sizes=sizes, device=CPU)
     again(store, tmp_path / "whole")
     advance = Report.advance
 

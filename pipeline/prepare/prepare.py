@@ -142,7 +142,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(name, content, options.array_fps)
+            motion = motion_in(name, content, options.array_fps, options.map)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -167,11 +167,13 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(name: str, content: bytes | memoryview | MotionError, array_fps: float | None) -> Recording:
+def motion_in(
+    name: str, content: bytes | memoryview | MotionError, array_fps: float | None, joint_map: str
+) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, array_fps)
+    return sources.parse(name, content, array_fps, joint_map)
 
 
 def write_rows(
