@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from mclip.pipeline.machine.words import visible
+
 Command = Callable[..., Any]
 
 
@@ -58,7 +60,7 @@ def plainly(command: Command) -> Command:
         except Exception as error:
             if not is_told(error):
                 raise
-            raise Refusal(told(error)) from error
+            raise Refusal(visible(told(error))) from error
 
     return wrapped
 

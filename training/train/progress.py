@@ -34,7 +34,7 @@ class Report:
     def say(self, *lines: str) -> None:
         """Lines above the bar."""
         for line in lines:
-            self.bar.console.print(line, highlight=False, soft_wrap=True)
+            self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def losses(self, step: int, found: dict[str, float], norm: Tensor) -> None:
         """Journal the losses of a step, and show them with the rate since the last time."""
