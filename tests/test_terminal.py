@@ -1,10 +1,13 @@
 """What people see in the terminal: tables that fit it, and words that are only words."""
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,11 @@ from mclip.pipeline.machine.terminal import table
 from mclip.pipeline.machine.words import visible
 
 EVIL = "[/b] [red]walk[/red] [link=x]a\x1b[31m\x9b31m\u202eb\n"
-TABLE = (
-    "from mclip.pipeline.machine.terminal import table; "
-    "print(table('a title', ('cosine', 'clip', 'what it shows'), [('0.98', 'CMU/01/01_01_poses.npz', 'a person walks ' * 9)]))"
-)
+TABLE = """
+from mclip.pipeline.machine.terminal import table
+row = ('0.98', 'CMU/01/01_01_poses.npz', 'a person walks ' * 9)
+print(table('a title', ('cosine', 'clip', 'what it shows'), [row]))
+"""
 BAR = (
     "from mclip.pipeline.machine.terminal import tracked\nfor _ in tracked(range(3), '[red]walk[/red]', 'things'): pass"
 )
@@ -27,7 +31,7 @@ def in_terminal(code: str, columns: int, **environment: str) -> str:
     leader, follower = pty.openpty()
     known = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     settings = known | {"TERM": "xterm-256color"} | environment
-    code = f"import fcntl, struct, termios; fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('4H', 40, {columns}, 0, 0))\n{code}"
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
     child = subprocess.Popen([sys.executable, "-c", code], stdout=follower, stderr=follower, env=settings)
     os.close(follower)
     written = b""

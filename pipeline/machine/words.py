@@ -15,7 +15,7 @@ def warn(line: str) -> None:
 def visible(text: str, *, keep: str = "\n\t") -> str:
     """A text that a terminal cannot take for orders: control characters as \\u001b, but for those to `keep`.
 
-    So are marks that turn the direction of writing, and bytes of file names that are no UTF-8. In JSON it means the same.
+    So are marks that turn the direction of writing, and bytes of file names that are no UTF-8. JSON stays the same.
     """
     kept = {*keep, *JOINERS}
     return "".join(c if c in kept or unicodedata.category(c) not in HIDDEN else escaped(c) for c in text)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mclip.pipeline.prepare.sources import clip_name
 from mclip.pipeline.store.middle import crop_frames, middle_shift
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
@@ -72,8 +73,7 @@ def other_labels(store: Store, wanted: str) -> Int[np.ndarray, " L"]:
 def named(store: Store, wanted: str) -> Clip | None:
     """The middle of the first window of the clip whose path ends in, or leads through, `wanted`."""
     word, paths = wanted.casefold(), [f"/{name.casefold()}" for name in store.strings("sequences/name")]
-    endings = tuple(f"/{word}{ending}" for ending in ("", ".npz", "_poses.npz", "_stageii.npz", ".bvh", ".npy"))
-    holds = np.array([f"/{word}/" in path or path.endswith(endings) for path in paths], bool)
+    holds = np.array([f"/{word}/" in f"{path}/" or clip_name(path) == word for path in paths], bool)
     sequence_W = store.read("windows/sequence")
     windows = np.flatnonzero(holds[sequence_W]) if len(holds) else []
     if not len(windows):
@@ -98,11 +98,6 @@ def alike(wanted: str, among: list[str]) -> list[str]:
     holding = sorted((each for each in by_case if wanted.casefold() in each), key=len)
     written = difflib.get_close_matches(wanted.casefold(), by_case, n=NEAR, cutoff=0.5)
     return [by_case[each] for each in dict.fromkeys([*holding, *written])][:NEAR]
-
-
-def clip_name(path: str) -> str:
-    """A sequence's name without its folders and endings."""
-    return path.rsplit("/", 1)[-1].removesuffix(".npz").removesuffix("_poses")
 
 
 def clip_rows(store: Store, window: int, shift: int) -> Float[Tensor, "T 25 6"]:
