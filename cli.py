@@ -2,14 +2,17 @@
 
 import contextlib
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mclip.pipeline.machine.command_errors import Command, Group, Refusal
+from mclip.pipeline.machine.commands import Group, Refusal
+from mclip.pipeline.machine.options import Finite, options_of
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.render.options import RenderOptions, VideoOptions
+from mclip.training.model.config import ModelConfig, TrainConfig
 
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -26,52 +29,69 @@ def finish(store: Any, *summaries: Any) -> None:
         raise SystemExit(1)
 
 
-class Finite(click.FloatRange):
-    """A number within bounds; NaN, which is outside of none, and infinity are refused."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{number} is not finite.", param, ctx)
-        return number
-
-
 store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
 run_argument = click.argument("run", type=click.Path(path_type=Path))
-out_option = click.option("--out", type=click.Path(path_type=Path), default="out", help="Folder to write to.")
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after about so many items.")
-frames_option = click.option(
-    "--frames", type=click.IntRange(2, 5000), help="Frames of a motion [default: a training crop's]."
-)
-format_option = click.option(
-    "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
-    help="Files to write for each motion.",
-)  # fmt: skip
-root_option = click.option(
-    "--root", type=click.Choice(("keep", "front")), default="keep",
-    help="Where the motion faces: as decoded, or turned so that its first frame faces the viewer (-y).",
-)  # fmt: skip
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after about this many items.")
 scale_option = click.option(
     "--scale",
     "scales",
     multiple=True,
     type=Finite(-1e6, 1e6),
     default=(0.0, 0.5, 1.0),
-    help="How much of it; may be repeated.",
+    help="Strength of the change; may be repeated.",
 )
-clips_option = click.option("--store", help="Whose clips store:LABEL means.")
-top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many to name.")
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+clips_option = click.option("--store", help="Store whose clips store:LABEL names.")
+top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many results to show.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-@click.group(cls=Group, context_settings=CONTEXT)
+def motion_options(command: Any) -> Any:
+    """The options of every command that decodes motions into a folder."""
+    shared = (
+        click.option(
+            "--root", type=click.Choice(("keep", "front")), default="keep",
+            help="Where the motion faces: as decoded, or turned so that its first frame faces the viewer (-y).",
+        ),
+        click.option(
+            "--out", type=click.Path(path_type=Path),
+            help="Folder to write to [default: one that is named after what is made].",
+        ),
+        click.option("--replace", is_flag=True, help="Delete the motions of another request that the folder holds."),
+        click.option(
+            "--frames", type=click.IntRange(2, 5000), help="Frames per motion [default: as many as a training crop]."
+        ),
+        click.option(
+            "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
+            help="Files to write for each motion.",
+        ),
+        options_of(VideoOptions),
+    )  # fmt: skip
+    for decorate in reversed(shared):
+        command = decorate(command)
+    return command
+
+
+def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
+    """Decode prompts into a folder as `motion_options` say, and print the summary line."""
+    from mclip.training.show import folder
+
+    looks = RenderOptions(**{name: how.pop(name) for name in VideoOptions.__dataclass_fields__})
+    click.echo(folder.write_motions(run, kind, prompts, looks=looks, **how))
+
+
+GROUPS = {
+    "Make a store": ("prepare", "body", "render", "embed"),
+    "Train": ("train", "evaluate", "import-checkpoint"),
+    "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
+    "Look at a store": ("status", "validate", "inspect", "video"),
+    "Run everything": ("quickstart", "run"),
+}
+
+
+@click.group(cls=Group, groups=GROUPS, context_settings=CONTEXT)
 @click.version_option(package_name="mclip")
 def cli() -> None:
-    """Motion capture to CLIP space: AMASS to 6D rotations, pictures, CLIP vectors, and a trained MotionCLIP.
-
-    \b
-    prepare -> render -> embed -> train -> evaluate, generate, edit, interpolate, gallery
-    """
+    """Train MotionCLIP on motion capture and use its latent space: text to motion, editing, search, recognition."""
 
 
 @cli.command()
@@ -81,44 +101,33 @@ def cli() -> None:
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
+    help="Labels: a folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
 )
-@click.option("--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split; it goes first.")
-@click.option("--fps", default=30.0, help="Frames per second of the store.")
 @click.option(
-    "--resample",
-    type=click.Choice(("slerp", "stride")),
-    default="slerp",
-    help="slerp to exactly --fps, or every n-th frame as the paper's release.",
+    "--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split, which overrides all other splits."
 )
-@click.option("--window", default=100, help="Frames of a window.")
-@click.option("--crop", default=60, help="Frames of a training crop within a window.")
-@click.option("--short", type=click.Choice(("pad", "drop")), default="pad", help="Sequences under a window.")
-@click.option("--mirror", is_flag=True, help="Add every sequence mirrored, with left and right swapped in its texts.")
-@click.option("--face-front", is_flag=True, help="Turn every sequence so that its first frame faces -y.")
-@click.option("--array-fps", type=float, help="Frames per second of plain .npy arrays, which do not say.")
+@options_of(PrepareOptions)
 @click.option(
     "--only",
-    "--clip",
-    "only",
     multiple=True,
     help="Only files whose path holds this word, or matches this pattern; may be repeated.",
 )
 @limit_option
-@click.option("--workers", default=2, help="Blocks of sequences that are read at the same time.")
+@click.option("--workers", default=2, help="How many blocks of sequences are read at the same time.")
 @click.option("--scheduler", default="threads", help="sync, threads, processes, or a dask cluster's tcp://HOST:PORT.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--replace", is_flag=True, help="Empty the store first.")
-@click.option("--replace-changed", is_flag=True, help="Prepare files again that changed since; drops the pictures.")
+@click.option("--replace-changed", is_flag=True, help="Prepare files again that changed since; deletes the pictures.")
 @click.option("--take-over", is_flag=True, help="Write to a remote store although a dead run still holds it.")
 def prepare(
     source: Path, store: str, labels: tuple[Path, ...], split: Path | None, only: tuple[str, ...], limit: int | None,
     workers: int, scheduler: str, dry_run: bool, replace: bool, replace_changed: bool, take_over: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Read motion files of SOURCE into STORE; SOURCE `embedded` is the motions that mclip ships.
+    """Read motion and label files into a store.
 
     \b
     SOURCE is a folder, a .tar.bz2 or .tar.gz archive, or a file: AMASS .npz (SMPL, SMPL+H, SMPL-X), .npy, .bvh.
+    SOURCE `embedded` is the motions that mclip ships.
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
     from mclip.pipeline.files.assets import MOTIONS
@@ -131,7 +140,7 @@ def prepare(
     if str(source) == "embedded":
         source, labels = MOTIONS, labels or (Path("embedded"),)
     labels = tuple(MOTIONS / "babel" if str(each) == "embedded" else each for each in labels)
-    shape = stage.PrepareOptions(**options)
+    shape = PrepareOptions(**options)
     if dry_run:
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))
         return
@@ -152,7 +161,7 @@ def prepare(
 
 @cli.group(cls=Group)
 def body() -> None:
-    """Body models for pictures.
+    """Import body models such as SMPL to draw.
 
     \b
     Example: mclip body import smplh/neutral/model.npz neutral.npz
@@ -163,7 +172,7 @@ def body() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def import_body(file: Path, out: Path) -> None:
-    """Read FILE, a model of SMPL, SMPL+H or SMPL-X (.npz or .pkl), and write OUT.npz for --body.
+    """Convert a SMPL, SMPL+H or SMPL-X model FILE (.npz or .pkl) into OUT.npz, which --body takes.
 
     A .pkl is read without running it, and chumpy is not needed. The models are free for research, after registering:
 
@@ -180,67 +189,39 @@ def import_body(file: Path, out: Path) -> None:
 
 @cli.command()
 @store_argument
-@click.option("--frames", default=1, help="Pictures a window; one is the middle frame.")
-@click.option(
-    "--pick", type=click.Choice(("even", "random", "all")), default="even",
-    help="Frames evenly spaced, a random one of each of --frames equal parts, or every frame.",
-)  # fmt: skip
-@click.option("--seed", default=0, help="Of --pick random.")
-@click.option(
-    "--camera", type=click.Choice(("front", "fixed")), default="front",
-    help="In front of the body in every picture, or standing still while a window lasts.",
-)  # fmt: skip
-@click.option("--views", default=1, help="Cameras around the body, the front one first.")
-@click.option("--size", default=224, help="Pixels of a side.")
-@click.option("--antialias", default=1, help="Draw this many times as large, then average.")
-@click.option("--body", default="default", help="default, low, an .npz of `mclip body import`, or a folder of genders.")
-@click.option(
-    "--betas", type=click.Choice(("zero", "sequence")), default="zero", help="Everyone alike, or as each sequence says."
-)
-@click.option("--colour", default="clay", help="Of the body: a CSS name or #rrggbb.")
-@click.option("--background", default="white", help="A CSS name or #rrggbb.")
-@click.option("--ground", is_flag=True, help="Draw a chequered floor.")
+@options_of(RenderOptions)
 @click.option("--backend", default="auto", help="auto, cpu, pytorch3d or pyrender.")
-@click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the contact sheet [default: STORE.png].")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where to write the contact sheet [default: STORE.png].")
 @click.option(
-    "--video", type=(str, click.Path(path_type=Path)), metavar="CLIP OUT.mp4",
-    help="Only write a video of the sequence whose name holds CLIP.",
-)  # fmt: skip
-@click.option("--export", type=click.Path(path_type=Path), help="Write all: a folder of PNG, or WebDataset's .tar.")
+    "--export",
+    type=click.Path(path_type=Path),
+    help="Export all pictures: to a folder of PNGs, or to a WebDataset .tar.",
+)
 @limit_option
-@click.option("--workers", default=1, help="Blocks of pictures that are drawn at the same time.")
+@click.option("--workers", default=1, help="How many blocks of pictures are drawn at the same time.")
 @click.option("--scheduler", default="sync", help="sync, threads, processes, or a dask cluster's tcp://HOST:PORT.")
-@click.option("--dry-run", is_flag=True, help="Say what would be drawn, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be drawn.")
 @click.option("--replace", is_flag=True, help="Delete the store's pictures and vectors first.")
 @click.option("--take-over", is_flag=True, help="Write to a remote store although a dead run still holds it.")
 def render(
-    store: str, backend: str, sheet: Path | None, video: tuple[str, Path] | None, export: Path | None,
-    limit: int | None, workers: int, scheduler: str, dry_run: bool, replace: bool, take_over: bool, **options: Any,
+    store: str, backend: str, sheet: Path | None, export: Path | None, limit: int | None, workers: int, scheduler: str,
+    dry_run: bool, replace: bool, take_over: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Draw the windows of STORE: one body, from the front, on white.
+    """Draw pictures of every window of a store.
 
     \b
     A folder of bodies has a *_NEUTRAL.npz, *_FEMALE.npz and *_MALE.npz; each sequence gets its gender's.
     Example: mclip render store.zarr --frames 3
              mclip render store.zarr --pick random --views 4 --export pictures.tar
-             mclip render store.zarr --video 01_01 walk.mp4 --ground
     """
     from mclip.pipeline.render import picture_files as pictures
     from mclip.pipeline.render import render as stage
-    from mclip.pipeline.render.scene import RenderOptions
     from mclip.pipeline.render.sheets import contact_sheet
     from mclip.pipeline.store.location import beside
     from mclip.pipeline.store.lock import one_writer
     from mclip.pipeline.store.store import open_store
 
     shape = RenderOptions(**options)
-    if video:
-        from mclip.pipeline.render.inspect import find_sequence
-        from mclip.pipeline.render.video import write_video
-
-        opened, (clip, file) = open_store(store), video
-        click.echo(write_video(opened, find_sequence(opened, clip), file, options=shape, backend=backend))
-        return
     if dry_run:
         click.echo(stage.preview(open_store(store), shape))
         return
@@ -259,18 +240,53 @@ def render(
 
 @cli.command()
 @store_argument
+@click.argument("clip")
+@click.argument("out", type=click.Path(path_type=Path))
+@options_of(RenderOptions, without=("frames", "pick", "seed"))
+@click.option("--backend", default="auto", help="auto, cpu, pytorch3d or pyrender.")
+def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> None:
+    """Write one sequence of a store as a video.
+
+    CLIP is the sequence's name, or a part of it that no other name has. OUT ends in .mp4.
+
+    \b
+    Example: mclip video store.zarr 01_01 walk.mp4 --ground
+    """
+    from mclip.pipeline.render.inspect import find_sequence
+    from mclip.pipeline.render.video import write_video
+    from mclip.pipeline.store.store import open_store
+
+    opened = open_store(store)
+    item = find_sequence(opened, clip)
+    click.echo(write_video(opened, item, out, options=RenderOptions(**options), backend=backend))
+
+
+@cli.command()
+@store_argument
 @click.option("--clip", default="ViT-B-32", help="An open_clip model, hf-hub:ORG/NAME, local-dir:PATH, or offline.")
-@click.option("--pretrained", help="A tag of that model or a file with its weights [default: openai].")
-@click.option("--template", "templates", multiple=True, help='As "a person {}"; several are averaged. May be repeated.')
-@click.option("--dtype", type=click.Choice(("float32", "float16")), default="float32", help="Of the stored vectors.")
-@click.option("--precision", type=click.Choice(("float32", "bfloat16")), default="float32", help="Of the products.")
+@click.option("--pretrained", help="Tag of that model, or a file with its weights [default: openai].")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    help='Template such as "a person {}"; may be repeated, then the vectors are averaged.',
+)
+@click.option(
+    "--dtype", type=click.Choice(("float32", "float16")), default="float32", help="Type of the stored vectors."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("float32", "bfloat16")),
+    default="float32",
+    help="Precision of the matrix products.",
+)
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(
     store: str, clip: str, pretrained: str | None, templates: tuple[str, ...], dtype: str, precision: str,
     limit: int | None, replace: bool,
 ) -> None:  # fmt: skip
-    """Give every picture and every distinct text of STORE its CLIP vector.
+    """Compute the CLIP vector of every picture and text of a store.
 
     \b
     Example: mclip embed store.zarr --clip ViT-B-32 --pretrained openai
@@ -298,24 +314,16 @@ def embed(
     finish(opened, *summaries)
 
 
-def config_options(command: Command) -> Command:
-    """An option for every field of TrainConfig and ModelConfig: a default is written once, there."""
-    from mclip.training.model.config import ModelConfig, TrainConfig, option_of
-
-    fields = [*TrainConfig.__dataclass_fields__.values(), *ModelConfig.__dataclass_fields__.values()]
-    for field in reversed(fields):
-        command = option_of(field)(command)
-    return command
-
-
 @cli.command()
 @store_argument
 @run_argument
-@config_options
+@options_of(TrainConfig, ModelConfig)
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--replace", is_flag=True, help="Delete the run first.")
 def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> None:
-    """Train MotionCLIP on STORE into the folder RUN; the same command again continues it.
+    """Train MotionCLIP on a store.
+
+    Everything is written to the folder RUN. The same command again continues an interrupted run.
 
     \b
     Example: mclip train store.zarr runs/cmu --encoder offline
@@ -340,10 +348,12 @@ def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> 
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("opt_yaml", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to make.")
-@click.option("--clip", default="ViT-B-32", help="The open_clip model it was trained with.")
-@click.option("--pretrained", default="openai", help="The tag of that model or a file with its weights.")
+@click.option("--clip", default="ViT-B-32", help="open_clip model that it was trained with.")
+@click.option("--pretrained", default="openai", help="Tag of that model, or a file with its weights.")
 def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: str, pretrained: str) -> None:
-    """Make a run folder of CHECKPOINT, a checkpoint_NNNN.pth.tar of MotionCLIP's release; OPT_YAML lies beside it.
+    """Make a run folder from a checkpoint of the paper's release.
+
+    CHECKPOINT is its checkpoint_NNNN.pth.tar; OPT_YAML is the opt.yaml beside it.
 
     \b
     Example: mclip import-checkpoint checkpoint_0100.pth.tar opt.yaml --out runs/release
@@ -364,7 +374,9 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 def evaluate(
     run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, as_json: bool, replace: bool
 ) -> None:
-    """Measure RUN on STORE: reconstruction, retrieval, recognition; writes RUN/evaluation.json and RUN/report.html.
+    """Measure how good a run is on a store.
+
+    Reconstruction, retrieval and recognition go to RUN/evaluation.json and RUN/report.html.
 
     \b
     Example: mclip evaluate runs/cmu store.zarr --split val
@@ -383,31 +395,33 @@ def evaluate(
 @cli.command()
 @run_argument
 @click.argument("texts", nargs=-1)
-@click.option("--file", "file", type=click.File("r", encoding="utf-8"), help="Prompts, one a line; # begins a comment.")
-@click.option("--seed", "seeds", multiple=True, type=int, help="Another motion of each text, by this seed; repeatable.")
+@click.option(
+    "--file", "file", type=click.File("r", encoding="utf-8"), help="File of prompts, one per line; # begins a comment."
+)
+@click.option(
+    "--seed", "seeds", multiple=True, type=int, help="Make another motion of each text with this seed; may be repeated."
+)
 @click.option(
     "--vary", type=Finite(0, min_open=True),
-    help="How far a seed leads away from the text, as a share of its vector [default: 0.5].",
+    help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
 )  # fmt: skip
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def generate(
-    run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, root: str, out: Path,
-    frames: int | None, formats: tuple[str, ...],
+    run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, **how: Any,
 ) -> None:  # fmt: skip
-    """Decode TEXTS into motions, one a text: the decoder has no chance in it, so the same text is the same motion.
+    """Turn texts into motions.
+
+    Each text gives one motion. The decoder is deterministic: the same text always gives the same motion. --seed gives
+    others.
 
     \b
-    Example: mclip generate runs/cmu "a person walks" "jump over the couch" --out out
-             mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3 --out out
+    Example: mclip generate runs/cmu "a person walks" "jump over the couch"
+             mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
     """
     from mclip.pipeline.files.documents import no_text
     from mclip.training.latent.prompts import VARY, prompts_in, variations
     from mclip.training.latent.space import vectors_of
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
     try:
         prompts = [*texts, *prompts_in(file or ())]
@@ -420,35 +434,33 @@ def generate(
     opened = load_run(run)
     vectors = vectors_of(opened, prompts)
     made = variations(prompts, vectors, seeds, share=vary or VARY)
-    click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
+    write_motions(opened, "generate", made, **how)
 
 
 @cli.command()
 @run_argument
 @click.option("--base", help="A text, a motion file (.npz, .bvh), or store:LABEL for a clip of --store.")
-@click.option("--from", "from_", help="What to take away: as --base.")
-@click.option("--to", help="What to put there: as --base.")
+@click.option("--from", "from_", help="What to take away, given as --base.")
+@click.option("--to", help="What to put in its place, given as --base.")
 @scale_option
-@click.option("--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end as the release's, instead.")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end instead, as in the paper's release."
+)
 @clips_option
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def edit(
     run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    store: str | None, **how: Any,
 ) -> None:  # fmt: skip
-    """Decode base + scale (to - from).
+    """Edit a motion: decode base + scale (to - from).
 
     \b
-    Example: mclip edit runs/cmu --base walk.npz --from "walk" --to "run" --out out
-             mclip edit runs/cmu --file paper_edits.csv --store store.zarr --out out
+    Example: mclip edit runs/cmu --base walk.npz --from "walk" --to "run"
+             mclip edit runs/cmu --file paper_edits.csv --store store.zarr
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import EDIT, edits, table_in
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
     words = (base, from_, to)
     if (file is None) == (None in words) or (file and any(words)):
@@ -457,37 +469,42 @@ def edit(
     rows = table_in(file, EDIT) if file else [named]
     opened = load_run(run)
     made = edits(opened, rows, scales, store=open_store(store) if store else None)
-    click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, root=root, formats=formats))
+    write_motions(opened, "edit", made, **how)
 
 
 @cli.command()
 @run_argument
 @click.argument("start", required=False)
 @click.argument("end", required=False)
-@click.option("--steps", default=5, help="Motions on the way, both ends included.")
-@click.option("--path", type=click.Choice(("line", "circle")), default="line", help="Straight, or on the great circle.")
+@click.option("--steps", default=5, help="How many motions, both ends included.")
 @click.option(
-    "--file", type=click.Path(path_type=Path), help="A csv of start,end as the release's, instead: clips of --store."
+    "--path",
+    type=click.Choice(("line", "circle")),
+    default="line",
+    help="Interpolate on a straight line or on the great circle.",
+)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="A csv of start,end instead, as in the paper's release; it names clips of --store.",
 )
 @clips_option
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def interpolate(
     run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    **how: Any,
 ) -> None:  # fmt: skip
-    """Decode points between START and END, each a text, a motion file (.npz, .bvh), or store:LABEL.
+    """Make motions between two motions.
+
+    START and END are each a text, a motion file (.npz, .bvh), or store:LABEL.
 
     \b
-    Example: mclip interpolate runs/cmu "walk" "crawl" --steps 5 --out out
-             mclip interpolate runs/cmu --file paper_interps.csv --store store.zarr --out out
+    Example: mclip interpolate runs/cmu "walk" "crawl" --steps 5
+             mclip interpolate runs/cmu --file paper_interps.csv --store store.zarr
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import INTERPOLATION, interpolations, table_in
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
     if (file is None) == (end is None) or (file and start):
         raise click.UsageError("name START and END, or a --file of them")
@@ -496,50 +513,52 @@ def interpolate(
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
     opened = load_run(run)
     made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
-    click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, root=root, formats=formats))
+    write_motions(opened, "interpolate", made, **how)
 
 
 @cli.command()
 @run_argument
 @click.option("--content", required=True, help="What is done: a text, a motion file, or store:LABEL of --store.")
-@click.option("--style", "style_", required=True, help="How it is done: as --content.")
-@click.option("--neutral", help="The action of --style without its style, to be taken away: as --content.")
+@click.option("--style", "style_", required=True, help="How it is done, given as --content.")
+@click.option("--neutral", help="The action of --style without the style, which is taken away; given as --content.")
 @scale_option
 @clips_option
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def style(
     run: Path, content: str, style_: str, neutral: str | None, scales: tuple[float, ...], store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    **how: Any,
 ) -> None:  # fmt: skip
-    """Decode content + scale * style, as the paper adds a style; with --neutral, content + scale (style - neutral).
+    """Do one thing in the style of another.
+
+    Decodes content + scale * style, as the paper adds a style; with --neutral, content + scale (style - neutral).
 
     \b
-    Example: mclip style runs/cmu --content run.npz --style "proud" --out out
-             mclip style runs/cmu --content run.npz --style proud_walk.npz --neutral walk.npz --out out
+    Example: mclip style runs/cmu --content run.npz --style "proud"
+             mclip style runs/cmu --content run.npz --style proud_walk.npz --neutral walk.npz
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import styles
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
     opened = load_run(run)
     made = styles(
         opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None
     )  # fmt: skip
-    click.echo(generation.write_motions(opened, "style", made, out, frames=frames, root=root, formats=formats))
+    write_motions(opened, "style", made, **how)
 
 
 @cli.command()
 @run_argument
 @click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
-@click.option("--classes", default="babel60", help="babel60, babel120, a file of a class a line, or BABEL's list.")
+@click.option(
+    "--classes", default="babel60", help="babel60, babel120, a file with one class per line, or BABEL's list."
+)
 @top_option
 @json_option
 def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
-    """Name the classes nearest to each MOTION (.npz, .bvh), piece by piece of a training crop's length.
+    """Name what motions show.
+
+    Each MOTION (.npz, .bvh) is cut into pieces as long as a training crop; the nearest classes of each are named.
 
     \b
     Example: mclip recognise runs/cmu walk.npz --classes babel60 --top 3
@@ -559,11 +578,13 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
 @cli.command()
 @run_argument
 @click.argument("query")
-@click.option("--store", required=True, help="Where to search.")
+@click.option("--store", required=True, help="Store to search.")
 @top_option
 @json_option
 def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
-    """Find the clips of a store nearest to QUERY: a text, a motion file (.npz, .bvh), or store:LABEL.
+    """Find the clips of a store that are nearest to a query.
+
+    QUERY is a text, a motion file (.npz, .bvh), or store:LABEL.
 
     \b
     Example: mclip search runs/cmu "a karate kick" --store store.zarr --top 3
@@ -578,11 +599,21 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
-@click.option("--to", "formats", multiple=True, required=True, type=click.Choice(FORMATS), help="May be repeated.")
-@click.option("--fps", type=Finite(1, 240), help="Frames per second [default: as the motion's].")
-@out_option
-def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path) -> None:
-    """Write each MOTION, an AMASS-layout .npz or a .bvh, in other formats.
+@click.option(
+    "--to",
+    "formats",
+    multiple=True,
+    required=True,
+    type=click.Choice(FORMATS),
+    help="Format to write; may be repeated.",
+)
+@click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
+@click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
+@options_of(VideoOptions)
+def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path, **looks: Any) -> None:
+    """Convert motion files to other formats.
+
+    Each MOTION is an AMASS-layout .npz or a .bvh.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
@@ -590,7 +621,7 @@ def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | Non
     from mclip.training.show.export import export as write
 
     for motion in motions:
-        for path in write(motion, formats, out, fps=fps):
+        for path in write(motion, formats, out, fps=fps, looks=RenderOptions(**looks)):
             click.echo(path)
 
 
@@ -600,9 +631,11 @@ def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | Non
 @click.argument("motions", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(path_type=Path), default="gallery.html", help="The HTML file to write.")
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
-@click.option("--most", type=click.IntRange(min=1), default=30, help="Reconstructions to show.")
+@click.option("--most", type=click.IntRange(min=1), default=30, help="How many reconstructions to show.")
 def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split: str | None, most: int) -> None:
-    """One page to look at: STORE beside its reconstructions by RUN, and folders of generated MOTIONS.
+    """Make one page to look at.
+
+    It shows the clips of STORE beside their reconstructions by RUN, and the folders of generated MOTIONS.
 
     \b
     Example: mclip gallery runs/cmu store.zarr out --page gallery.html
@@ -616,14 +649,18 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
 
 @cli.command()
 @run_argument
-@click.option("--store", help="Whose clips can be searched, and taken as store:LABEL.")
+@click.option("--store", help="Store to search, whose clips store:LABEL names.")
 @click.option("--body", default="low", help="default, low, or a body's .npz file.")
-@click.option("--classes", default="babel60", help="What motions are recognised as: as mclip recognise takes them.")
-@click.option("--host", default="127.0.0.1", help="Where to listen; a token is asked for anywhere else.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0 takes any that is free.")
-@click.option("--token", envvar="MCLIP_TOKEN", help="What browsers must name [default: one is made where --host asks].")
+@click.option("--classes", default="babel60", help="Classes to recognise, given as for mclip recognise.")
+@click.option(
+    "--host", default="127.0.0.1", help="Address to listen on; any other than this machine asks browsers for a token."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes any free one.")
+@click.option(
+    "--token", envvar="MCLIP_TOKEN", help="Token that browsers must enter [default: made up where --host needs one]."
+)
 def studio(run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None) -> None:
-    """Open a web page on which texts become motions: generate, edit, interpolate, search, save.
+    """Open a local web page where texts become motions.
 
     \b
     Example: mclip studio runs/cmu --store store.zarr
@@ -645,7 +682,9 @@ def studio(run: Path, store: str | None, body: str, classes: str, host: str, por
 @cli.command()
 @store_argument
 def status(store: str) -> None:
-    """Draw the chain of STORE with what is done, pending and failed, its size, and how fast each stage last went.
+    """Show what is done, pending and failed.
+
+    Also the size of the store and how fast each stage last went.
 
     \b
     Example: mclip status store.zarr
@@ -659,7 +698,9 @@ def status(store: str) -> None:
 @cli.command()
 @store_argument
 def validate(store: str) -> None:
-    """Read every chunk of STORE and check it: checksums, offsets, rotations, marks against what they stand for.
+    """Read and check every chunk of a store.
+
+    Checks checksums, offsets, rotations, and the marks against what they stand for.
 
     \b
     Example: mclip validate store.zarr
@@ -680,7 +721,9 @@ def validate(store: str) -> None:
 @click.argument("clip")
 @click.option("--out", type=click.Path(path_type=Path), default="inspect.png", help="The PNG to write.")
 def inspect(store: str, clip: str, out: Path) -> None:
-    """Show one sequence of STORE whose name holds CLIP: labels, a strip of frames, joint angles.
+    """Show one sequence: labels, frames, joint angles.
+
+    CLIP is the sequence's name, or a part of it that no other name has.
 
     \b
     Example: mclip inspect store.zarr 01_01
@@ -697,11 +740,17 @@ def inspect(store: str, clip: str, out: Path) -> None:
 
 @cli.command("run")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--folder", type=click.Path(path_type=Path), help="Where its paths begin [default: ./mclip-RECIPE].")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder that the recipe's paths start from [default: ./mclip-RECIPE].",
+)
 @click.option("--check", is_flag=True, help="Compare the results with the recipe's .expected.json.")
 @click.option("--regenerate", is_flag=True, help="Write the recipe's .expected.json from these results.")
 def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool) -> None:
-    """Run every command of RECIPE (a .toml), each only as far as something is missing.
+    """Run the commands of a recipe.
+
+    RECIPE is a .toml with one table per command. What is there already is not made again.
 
     \b
     Example: mclip run workflows/tiny.toml --check
@@ -717,9 +766,13 @@ def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool)
 
 
 @cli.command()
-@click.option("--folder", type=click.Path(path_type=Path), default="mclip-quickstart", help="Where everything goes.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default="mclip-quickstart", help="Folder to write everything to."
+)
 def quickstart(folder: Path) -> None:
-    """The main job on the motions, body and encoder that mclip ships: prepare to gallery, no download.
+    """Try everything on what mclip ships.
+
+    Runs all steps from prepare to gallery on the embedded motions, body and encoder, without a download.
 
     \b
     Example: mclip quickstart

@@ -28,9 +28,10 @@ from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.loading import load_encoder
 from mclip.pipeline.prepare.label_files import read_labels
 from mclip.pipeline.prepare.labels import Labels
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render import render
-from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import Run, load_run

@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from mclip.pipeline.draw import backends, rasterise
+from mclip.pipeline.draw.backends import box_filter, choose_backend, render_bodies
+from mclip.pipeline.draw.camera import Camera, front_camera, orbit
+from mclip.pipeline.draw.ground import add_ground
+from mclip.pipeline.draw.looks import CLAY
 from mclip.pipeline.files.assets import ASSETS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
-from mclip.pipeline.render import backends, rasterise
-from mclip.pipeline.render.backends import box_filter, choose_backend, render_bodies
-from mclip.pipeline.render.camera import Camera, front_camera, orbit
-from mclip.pipeline.render.ground import add_ground
 
 HERE = Path(__file__).parent
 GOLDEN = runpy.run_path(str(HERE / "golden" / "regenerate.py"))
@@ -86,7 +87,7 @@ def on_ground() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Camera]:
     vertices, faces, camera = posed()
     low, high = torch.aminmax(vertices, dim=1)
     centre = torch.cat(((low + high)[:, :2] / 2, low[:, 2:]), dim=1)
-    clay = torch.tensor(backends.COLOUR).expand(vertices.shape[1:])
+    clay = torch.tensor(CLAY).expand(vertices.shape[1:])
     return *add_ground(vertices, faces, clay, centre_B3=centre, half_B=torch.full((len(vertices),), 2.0)), camera
 
 

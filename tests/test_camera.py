@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mclip.pipeline.draw import camera as camera_module
+from mclip.pipeline.draw.camera import BORDER, Camera, facing, follow_camera, front_camera, orbit, smooth
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
-from mclip.pipeline.render import camera as camera_module
-from mclip.pipeline.render.camera import BORDER, Camera, facing, follow_camera, front_camera, orbit, smooth
 
 UPRIGHT = axis_angle_to_matrix(torch.tensor([math.pi / 2, 0.0, 0.0]))  # SMPL's y up, +z front to z up, -y front
 

@@ -96,18 +96,10 @@ def test_replacing_a_run_by_what_cannot_be_trained_leaves_it(store: Store, tmp_p
     assert load_run(tmp_path / "run").step == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("--device", "tpu"), "--device tpu: expected auto, cpu, cuda or cuda:N"),
-        (("--learning-rate", "nan"), "--learning-rate is nan: expected a finite number"),
-    ],
-)
-def test_a_device_or_number_that_is_none_is_named(
-    store: Store, tmp_path: Path, words: tuple[str, str], told: str
-) -> None:
-    answer = CliRunner().invoke(cli, ["train", store.url, str(tmp_path / "run"), *words])
-    assert (answer.exit_code, told in answer.output) == (1, True), answer.output
+def test_a_device_that_is_none_is_named(store: Store, tmp_path: Path) -> None:
+    refused = mclip("train", store.url, tmp_path / "run", "--device", "tpu")
+    assert refused.exit_code == 1
+    assert "--device tpu: expected auto, cpu, cuda or cuda:N" in refused.output
     assert not (tmp_path / "run").exists()
 
 
@@ -177,6 +169,8 @@ def test_too_little_memory_is_told_in_one_line(tmp_path: Path) -> None:
         ("edit", "RUN", "--base", "a", "--from", "b", "--to", "c", "--scale", "1e300"),
         ("export", "a.npz", "--to", "bvh", "--fps", "nan"),
         ("gallery", "RUN", "s.zarr", "--most", 0),
+        ("train", "s.zarr", "RUN", "--learning-rate", "nan"),
+        ("train", "s.zarr", "RUN", "--heads", 0),
     ],
 )
 def test_numbers_that_mean_nothing_are_usage_errors(run: Run, words: tuple[object, ...]) -> None:

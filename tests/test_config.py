@@ -1,10 +1,17 @@
 import math
+import re
 import tomllib
+from dataclasses import fields
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from mclip.pipeline.files.assets import RECIPES
-from mclip.training.model.config import ModelConfig, TrainConfig, flag, split_options
+from mclip.pipeline.machine.options import flag, options_of
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.render.options import RenderOptions
+from mclip.training.model.config import TERMS, ModelConfig, TrainConfig, split_options
 
 
 def test_defaults_are_the_papers():
@@ -17,7 +24,7 @@ def test_defaults_are_the_papers():
         0.01,
         10,
     )
-    assert (train.rot6d, train.vertices, train.velocity, train.text, train.image) == (1, 1, 1, 0.01, 0.01)
+    assert train.weights == {"rot6d": 1, "vertices": 1, "velocity": 1, "text": 0.01, "image": 0.01}
     assert (train.schedule, train.warmup, train.clip_gradient, train.clip_loss) == ("constant", 0, 0, "cosine")
     assert (train.latent_noise, train.text_decoding, train.target) == (0, 0, "joined")
 
@@ -25,17 +32,61 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("schedule", "linear", "--schedule is linear: expected one of constant, cosine"),
-        ("clip_loss", "l1", "--clip-loss is l1: expected one of cosine, mse, infonce"),
-        ("storage", "bfloat16", "--storage is bfloat16: expected one of float32, float16"),
-        ("batch", 0, "--batch is 0: expected more than 0"),
-        ("save_every", -1, "--save-every is -1"),
-        ("epochs", 0.0, "--epochs is 0.0"),
+        ("schedule", "linear", "--schedule is 'linear': expected constant, cosine"),
+        ("clip_loss", "l1", "--clip-loss is 'l1': expected cosine, mse, infonce"),
+        ("storage", "bfloat16", "--storage is 'bfloat16': expected float32, float16"),
+        ("batch", 0, "--batch is 0: expected at least 1"),
+        ("save_every", -1, "--save-every is -1: expected at least 1"),
+        ("epochs", 0.0, "--epochs is 0.0: expected more than 0"),
+        ("clip_gradient", -1.0, "--clip-gradient is -1.0: expected at least 0"),
+        ("text_decoding", 7.0, "--text-decoding is 7.0: expected at most 1"),
+        ("latent_noise", -1.0, "--latent-noise is -1.0: expected at least 0"),
+        ("warmup", -5, "--warmup is -5: expected at least 0"),
+        ("text_weight", -1.0, "--text-weight is -1.0: expected at least 0"),
+        ("learning_rate", math.nan, "--learning-rate is nan: expected a finite number"),
     ],
 )
 def test_an_option_out_of_its_range_is_named(name, value, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=re.escape(told)):
         TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("heads", 0, "--heads is 0: expected at least 1"),
+        ("layers", -1, "--layers is -1: expected at least 1"),
+        ("dropout", 1.0, "--dropout is 1.0: expected less than 1"),
+        ("dropout", 2.0, "--dropout is 2.0: expected less than 1"),
+    ],
+)
+def test_a_size_out_of_its_range_is_named(name, value, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        ModelConfig(**{name: value})
+
+
+def test_losses_that_all_weigh_nothing_are_refused():
+    with pytest.raises(ValueError, match="the weight of every loss is 0: raise one of --rot6d-weight"):
+        TrainConfig(**{f"{term}_weight": 0.0 for term in TERMS})
+
+
+@pytest.mark.parametrize("kind", [PrepareOptions, RenderOptions, TrainConfig, ModelConfig])
+def test_the_command_line_takes_exactly_what_a_dataclass_takes(kind):
+    @click.command()
+    @options_of(kind)
+    def command(**options):
+        assert kind(**options) == kind()
+
+    told = CliRunner().invoke(command, [])
+    assert told.exit_code == 0, told.exception
+    for each in fields(kind):
+        for bound, step in (("least", -1), ("above", 0), ("most", 1), ("below", 0)):
+            if each.metadata[bound] is not None:
+                value = each.metadata[bound] + step
+                refused = CliRunner().invoke(command, [f"--{flag(each.name)}={value}"])
+                assert f"Invalid value for '--{flag(each.name)}'" in refused.output
+                with pytest.raises(ValueError, match=f"--{flag(each.name)} is {value}"):
+                    kind(**{each.name: type(0.0 if each.default is None else each.default)(value)})
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused():
@@ -67,12 +118,12 @@ def test_the_papers_recipe_says_the_defaults_out_loud():
     defaults = vars(TrainConfig()) | vars(ModelConfig())
     said = {name: value for name, value in recipe("paper").items() if name not in ("store", "run", "loss_body")}
     assert said == {name: defaults[name] for name in said}
-    assert {"batch", "epochs", "learning_rate", "layers", "heads", "feed_forward", "text", "image", "seed"} <= set(said)
+    assert {"batch", "epochs", "learning_rate", "layers", "heads", "text_weight", "image_weight", "seed"} <= set(said)
 
 
 def test_the_recognition_recipe_has_the_releases_weights():
     said = recipe("babel60")
     assert (said["target"], said["epochs"]) == ("category", 200)
     for term in ("rot6d", "vertices", "velocity"):
-        assert said[term] / said["text"] == pytest.approx(95)
-        assert said[term] / said["image"] == pytest.approx(95)
+        assert said[f"{term}_weight"] / said["text_weight"] == pytest.approx(95)
+        assert said[f"{term}_weight"] / said["image_weight"] == pytest.approx(95)

@@ -21,13 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.draw.backends import render_bodies
+from mclip.pipeline.draw.camera import front_camera
 from mclip.pipeline.embed import loading, offline
 from mclip.pipeline.embed.encoder import Encoder, EncoderError
 from mclip.pipeline.embed.loading import OPENAI_SIZES, encoder_name, hub_answers, load_encoder
 from mclip.pipeline.embed.offline import OFFLINE_COLOURS, OFFLINE_IMAGE_TOWER
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.render.backends import render_bodies
-from mclip.pipeline.render.camera import front_camera
 from mclip.workflows import fit_offline
 
 # What the models of open_clip ask for: sizes, colours, filters, and ways to come to a square.

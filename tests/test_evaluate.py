@@ -17,9 +17,10 @@ from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.prepare.labels import Labels
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.render import render
-from mclip.pipeline.render.scene import RenderOptions
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.crops import Crops, crops_of, load_crops

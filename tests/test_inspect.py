@@ -7,7 +7,8 @@ from PIL import Image
 
 from mclip.cli import cli
 from mclip.pipeline.prepare.labels import Labels, Span
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render.inspect import describe, draw, find_sequence
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store

@@ -26,7 +26,8 @@ from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.prepare.bvh import rest_joints
 from mclip.pipeline.prepare.label_files import read_labels
 from mclip.pipeline.prepare.labels import Labels, Span, sequence_key
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare, preview
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare, preview
 from mclip.pipeline.prepare.windows import windows_of
 from mclip.pipeline.store.schema import DONE, FAILED, REPLACED, SCHEMA, SPLITS, StoreError
 from mclip.pipeline.store.stage import Summary
@@ -376,7 +377,8 @@ import sys
 from pathlib import Path
 from mclip.pipeline.prepare import plan
 from mclip.pipeline.prepare.labels import Labels
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.lock import one_writer
 from mclip.pipeline.store.schema import SCHEMA
 from mclip.pipeline.store.store import open_store

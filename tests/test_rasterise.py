@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mclip.pipeline.render import rasterise
-from mclip.pipeline.render.rasterise import Fragments
+from mclip.pipeline.draw import rasterise
+from mclip.pipeline.draw.rasterise import Fragments
 
 FOCAL = 3.7
 

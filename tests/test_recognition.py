@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mclip.pipeline.prepare.labels import Labels, Span
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.clips import chunks
 from mclip.training.data.crops import crops_of

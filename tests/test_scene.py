@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from mclip.pipeline.draw.camera import BORDER, fixed_camera, follow_camera, orbit
+from mclip.pipeline.draw.ground import TILES, add_ground, under_path
 from mclip.pipeline.files.assets import ASSETS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
 from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.render import scene
-from mclip.pipeline.render.camera import BORDER, fixed_camera, follow_camera, orbit
-from mclip.pipeline.render.ground import TILES, add_ground, under_path
-from mclip.pipeline.render.scene import RenderOptions, Shot, batch_size, clip_pictures, draw_shots, rgb, setting_of
+from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.scene import Shot, batch_size, clip_pictures, draw_shots, rgb, setting_of
 
 MOTIONS = ASSETS / "motions/EMBEDDED"
 

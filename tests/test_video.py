@@ -24,7 +24,7 @@ def frames_in(path: Path) -> tuple[np.ndarray, float]:
 
 def test_video_has_every_frame_of_the_sequence_and_the_body_moves(store: Store, tmp_path: Path) -> None:
     told = mclip(
-        "render", store.url, "--video", "walk", tmp_path / "new/walk.mp4", "--body", "low", "--size", 64, "--ground",
+        "video", store.url, "walk", tmp_path / "new/walk.mp4", "--body", "low", "--size", 64, "--ground",
         "--views", 2, "--colour", "tomato",
     )  # fmt: skip
     assert told.exit_code == 0, told.output
@@ -44,16 +44,15 @@ def test_video_has_every_frame_of_the_sequence_and_the_body_moves(store: Store, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--video", "walk", "w.avi"], "w.avi: expected a name that ends in .mp4"),
-        (["--video", "swim", "w.mp4"], "no sequence whose name holds 'swim'"),
-        (["--video", "e", "w.mp4"], "sequences hold 'e'"),
-        (["--video", "walk", "w.mp4", "--frames", "3"], "leave out --frames and --pick"),
-        (["--video", "walk", "w.mp4", "--betas", "sequence"], "body default has no shape directions"),
+        (["walk", "w.avi"], "w.avi: expected a name that ends in .mp4"),
+        (["swim", "w.mp4"], "no sequence whose name holds 'swim'"),
+        (["e", "w.mp4"], "sequences hold 'e'"),
+        (["walk", "w.mp4", "--betas", "sequence"], "body default has no shape directions"),
     ],
 )
 def test_a_video_that_cannot_be_is_refused_by_name(store: Store, tmp_path: Path, monkeypatch, words, message) -> None:
     monkeypatch.chdir(tmp_path)
-    told = mclip("render", store.url, *words)
+    told = mclip("video", store.url, *words)
     assert told.exit_code == 1
     assert message in told.output
     assert list(tmp_path.iterdir()) == []

@@ -63,7 +63,7 @@ def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) 
         elif isinstance(parameter, click.Option) and parameter.is_flag:
             if not isinstance(value, bool):
                 raise ValueError(f"{recipe}: [{name}] {key} is {value!r}: expected true or false")
-            options += parameter.opts[:1] if value else parameter.secondary_opts[:1]  # many flags are only set
+            options += parameter.opts[:1] if value else []  # every flag is off unless it is set
         else:
             options += [word for each in values for word in (parameter.opts[-1], each)]
     order = [parameter.name for parameter in command.params if isinstance(parameter, click.Argument)]
@@ -75,7 +75,7 @@ def measure(recipe: Path, folder: Path) -> dict[str, Any]:
     """What the recipe's results are: fingerprint, pictures, vectors, first losses, final figures."""
     tables = read_recipe(recipe)
     store = open_store(folder / tables["prepare"]["store"])
-    encoder = next(iter(store.attributes("embed")["encoders"]))
+    encoder = next(iter(store.encoders))
     run = folder / tables["train"]["run"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss/total"] for line in lines if "loss/total" in line]

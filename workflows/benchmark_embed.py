@@ -32,9 +32,10 @@ from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER
 from mclip.pipeline.embed.vectors import BLOCK, blocks
 from mclip.pipeline.machine.terminal import peak_memory
 from mclip.pipeline.prepare.labels import Labels
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render import render
-from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.store.schema import DONE
 from mclip.pipeline.store.store import Store, open_store
 

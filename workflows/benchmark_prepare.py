@@ -38,7 +38,8 @@ import json, shutil, sys, time
 from pathlib import Path
 import numpy as np
 from mclip.pipeline.prepare.labels import Labels
-from mclip.pipeline.prepare.prepare import PrepareOptions, prepare
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.machine.terminal import peak_memory
 from mclip.pipeline.store.store import open_store
 source, url, scheduler, workers = sys.argv[1:]

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mclip.pipeline.draw.backends import render_bodies
+from mclip.pipeline.draw.camera import front_camera
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
-from mclip.pipeline.render.backends import render_bodies
-from mclip.pipeline.render.camera import front_camera
 
 VERTICES = 6890
 

@@ -23,12 +23,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from mclip.pipeline.draw.camera import facing
 from mclip.pipeline.embed.vectors import vectors_by_text
 from mclip.pipeline.files.atomic import write_aside
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.skeleton import forward_kinematics
 from mclip.pipeline.prepare.prepare import matches
-from mclip.pipeline.render.camera import facing
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.crops import Batch, Crops, crops_of, default_split
 from mclip.training.evaluate.recognition import recognition_by

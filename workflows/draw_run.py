@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mclip.pipeline.prepare.prepare import matches
-from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import tile
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.crops import crops_of, default_split

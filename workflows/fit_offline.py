@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from mclip.pipeline.draw.backends import render_bodies
+from mclip.pipeline.draw.camera import front_camera
 from mclip.pipeline.embed.encoder import Encoder, quiet
 from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER, OFFLINE_VISION, new_offline
 from mclip.pipeline.geometry.body import load_body
@@ -31,10 +33,8 @@ from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
 from mclip.pipeline.prepare import amass, labels
 from mclip.pipeline.prepare.label_files import read_babel
-from mclip.pipeline.prepare.prepare import PrepareOptions
+from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.windows import windows_of
-from mclip.pipeline.render.backends import render_bodies
-from mclip.pipeline.render.camera import front_camera
 from mclip.pipeline.render.render import picture_frames
 from mclip.pipeline.render.scene import BATCH
 

@@ -6,10 +6,9 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from mclip.pipeline.geometry.resample import fill_rows, source_times
 from mclip.pipeline.geometry.skeleton import GENDERS
 from mclip.pipeline.prepare import sources
 from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.plan import MIRROR, Changes, Plan, extend_plan, read_plan, write_plan
 from mclip.pipeline.prepare.sources import SourceFile
 from mclip.pipeline.prepare.windows import index
@@ -27,34 +27,6 @@ from mclip.pipeline.store.location import journal
 from mclip.pipeline.store.schema import DONE, FAILED, OUTCOME, PENDING, SPLITS
 from mclip.pipeline.store.stage import Result, Summary, run_stage
 from mclip.pipeline.store.store import Store, is_store, open_store
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """How motion becomes sequences and windows; the numbers are the paper's."""
-
-    fps: float = 30.0
-    resample: str = "slerp"  # to exactly fps; "stride" takes every n-th frame as the release does
-    window: int = 100
-    crop: int = 60
-    short: str = "pad"  # sequences under a window, and tails of at least a crop: "pad" them or "drop" them
-    mirror: bool = False  # every sequence a second time, left and right swapped
-    face_front: bool = False  # turn every sequence about the vertical so that its first frame faces -y
-    array_fps: float | None = None  # frames per second of plain .npy arrays
-
-    def __post_init__(self) -> None:
-        if not 0 < self.crop <= self.window:
-            raise ValueError(f"--crop is {self.crop}: expected 1 to --window, which is {self.window}")
-        if not 1 <= self.fps <= 240:
-            raise ValueError(f"--fps is {self.fps:g}: expected 1 to 240")
-        for name, known in (("short", ("pad", "drop")), ("resample", ("slerp", "stride"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"--{name} is {getattr(self, name)!r}: expected {' or '.join(known)}")
-
-    @property
-    def planning(self) -> dict[str, Any]:
-        """The options that the lengths of sequences depend on, as `extend_plan` takes them."""
-        return {"fps": self.fps, "how": self.resample, "mirror": self.mirror, "array_fps": self.array_fps}
 
 
 def chosen(found: Iterable[SourceFile], only: Sequence[str], limit: int | None) -> Iterator[SourceFile]:
@@ -117,7 +89,7 @@ def prepare(
         workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
         marked=functools.partial(record_block, store, plan, options.fps),
     )  # fmt: skip
-    if not store.attributes("prepare").get("indexed"):
+    if not store.is_indexed:
         index(
             store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
             how=options.resample,

@@ -11,62 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import ImageColor
 from torch import Tensor
 
+from mclip.pipeline.draw.backends import render_bodies
+from mclip.pipeline.draw.camera import Camera, fixed_camera, follow_camera, front_camera, orbit
+from mclip.pipeline.draw.ground import REACH, TILES, add_ground, under_path
+from mclip.pipeline.draw.looks import rgb
 from mclip.pipeline.geometry.body import Body
-from mclip.pipeline.render.backends import COLOUR, RGB, check_size, render_bodies
-from mclip.pipeline.render.camera import Camera, fixed_camera, follow_camera, front_camera, orbit
-from mclip.pipeline.render.ground import REACH, TILES, add_ground, under_path
+from mclip.pipeline.render.options import RenderOptions
 
 BATCH = 32  # pictures drawn at once on a CPU: 32 bodies of 13.5k vertices and their pictures are about 10 MB
 CPU_BATCH = 128 << 20  # bytes that the rasteriser may hold for a batch of large pictures on a CPU
-FLOOR_STEP = 5  # every how manieth frame of a motion is asked where the floor is
-CHOICES = {"pick": ("even", "random", "all"), "camera": ("front", "fixed"), "betas": ("zero", "sequence")}
-
-
-@dataclass(frozen=True)
-class RenderOptions:
-    """What the pictures show."""
-
-    frames: int = 1  # pictures a window; one is the middle frame
-    pick: str = "even"  # frames evenly spaced, a random one of each of as many equal parts, or all of them
-    seed: int = 0  # of the random ones
-    camera: str = "front"  # in front of the body in every picture, or standing still while a window lasts
-    views: int = 1  # cameras around the body, the front one first
-    size: int = 224  # pixels
-    antialias: int = 1  # draw this many times as large, then average
-    body: str = "default"  # or low, an .npz, or a folder with one for each gender
-    betas: str = "zero"  # the shape of the body itself, or that of each sequence
-    colour: str = "clay"  # of the body; a CSS name or #rrggbb
-    background: str = "white"
-    ground: bool = False  # a chequered floor at the lowest point of the window
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "views"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}: expected at least 1")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"--{name} is {getattr(self, name)!r}: expected {', '.join(known)}")
-        if self.pick == "all" and self.frames != 1:
-            raise ValueError(f"--frames is {self.frames} with --pick all, which draws every frame: leave one out")
-        if self.pick != "random" and self.seed != 0:
-            raise ValueError(f"--seed is {self.seed} with --pick {self.pick}: expected --pick random")
-        check_size(self.size, self.antialias)
-        rgb(self.colour)
-        rgb(self.background)
-
-
-def rgb(colour: str) -> RGB:
-    """Shares of red, green and blue in a CSS colour, or in `clay`. ValueError for another word."""
-    if colour == "clay":
-        return COLOUR
-    try:
-        red, green, blue = ImageColor.getrgb(colour)[:3]
-    except ValueError as error:
-        raise ValueError(f"colour: found {colour!r}, expected clay, a CSS name as tomato, or #rrggbb") from error
-    return red / 255, green / 255, blue / 255
+FLOOR_STEP = 5  # the floor's height is taken from every fifth frame of a motion
 
 
 def batch_size(options: RenderOptions, body: Body) -> int:

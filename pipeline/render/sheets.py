@@ -104,7 +104,7 @@ def write_words(
     """Write a line into a picture, cut with an ellipsis where it is wider than `width` pixels."""
     font, words = typeface(size), visible(words, keep="")
     if font.getlength(words) > width:
-        fitting = bisect.bisect_right(range(len(words)), width, key=lambda count: font.getlength(words[:count] + "…"))
+        fitting = bisect.bisect_right(range(len(words)), width, key=lambda n: math.ceil(font.getlength(words[:n] + "…")))
         words = words[: max(fitting - 1, 0)].rstrip() + "…"
     ImageDraw.Draw(image).text(at, words, fill=colour, font=font, anchor=anchor)
 

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from mclip.pipeline.draw.backends import choose_backend
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.geometry.body import fingerprint_of, load_bodies
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.machine.devices import device
 from mclip.pipeline.machine.terminal import tracked
-from mclip.pipeline.render.backends import choose_backend
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.render import casting, check_bodies
-from mclip.pipeline.render.scene import RenderOptions, clip_pictures
+from mclip.pipeline.render.scene import clip_pictures
 from mclip.pipeline.store.schema import DONE, StoreError
 from mclip.pipeline.store.store import Store
 
@@ -27,12 +28,10 @@ from mclip.pipeline.store.store import Store
 def write_video(store: Store, item: int, path: Path, *, options: RenderOptions, backend: str = "auto") -> str:
     """Write a sequence of the store as an MP4, its views side by side; returns what was written, in words.
 
-    StoreError for a sequence without motion; ValueError for another ending than .mp4, or a choice of frames.
+    StoreError for a sequence without motion; ValueError for another ending than .mp4.
     """
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"{path}: expected a name that ends in .mp4 for a video")
-    if options.pick != "even" or options.frames != 1:
-        raise ValueError("--video draws every frame: leave out --frames and --pick")
     name = store.strings("sequences/name")[item]
     if store.array("sequences/done")[item] != DONE:
         raise StoreError(f"{store.url}: {name} has no motion to draw: it is not done")
@@ -40,11 +39,8 @@ def write_video(store: Store, item: int, path: Path, *, options: RenderOptions, 
     check_bodies(store, options, bodies)
     body = casting(store, options, fingerprint_of(bodies))(item)
     row, frames = (int(store.read(f"sequences/{column}")[item]) for column in ("row", "frames"))
-    rot6d, trans = (
-        torch.from_numpy(np.asarray(store.array(f"motion/{column}")[row : row + frames])).to(device())
-        for column in ("rot6d", "trans")
-    )
-    fps = store.attributes("prepare")["options"]["fps"]
+    rot6d, trans = (torch.from_numpy(each).to(device()) for each in store.motion(slice(row, row + frames)))
+    fps = store.fps
     batches = clip_pictures(
         body, rot6d_to_matrix(rot6d), trans, fps=fps, options=options, backend=choose_backend(backend, device())
     )

@@ -17,14 +17,9 @@ def middle_shift(frames: Frames, crop: int) -> Frames:
     return (frames - crop) * (frames > crop) // 2
 
 
-def crop_frames(store: Store) -> int:
-    """Frames of a training crop, as the store was prepared for."""
-    return int(store.attributes("prepare")["options"]["crop"])
-
-
 def middle_labelsets(store: Store) -> Int[np.ndarray, " W"]:
     """Number of the label set that the middle crop of every window carries."""
-    shift_W = middle_shift(store.read("windows/frames"), crop_frames(store))
+    shift_W = middle_shift(store.read("windows/frames"), store.crop)
     labelset_W: np.ndarray = np.take_along_axis(store.read("windows/labelset"), shift_W[:, None], axis=1)[:, 0]
     return labelset_W
 

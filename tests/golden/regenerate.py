@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mclip.pipeline.draw.backends import render_bodies
+from mclip.pipeline.draw.camera import front_camera
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS
-from mclip.pipeline.render.backends import render_bodies
-from mclip.pipeline.render.camera import front_camera
 
 SIZE = 128
 

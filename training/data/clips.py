@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mclip.pipeline.prepare.sources import clip_name
-from mclip.pipeline.store.middle import crop_frames, middle_shift
+from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.rows import rows_of_motion
@@ -44,7 +44,7 @@ def find_clip(store: Store, wanted: str) -> Clip:
 
 def labelled(store: Store, wanted: str) -> Clip | None:
     """The clip of a label."""
-    labelset_WS, frames_W, crop = store.read("windows/labelset"), store.read("windows/frames"), crop_frames(store)
+    labelset_WS, frames_W, crop = store.read("windows/labelset"), store.read("windows/frames"), store.crop
     shift_S, room_W = np.arange(labelset_WS.shape[1]), np.maximum(frames_W - crop, 0)
     others_WS = np.where(shift_S <= room_W[:, None], other_labels(store, wanted)[labelset_WS], NOBODY)
     carries_WS = others_WS != NOBODY
@@ -75,12 +75,12 @@ def named(store: Store, wanted: str) -> Clip | None:
     word, paths = wanted.casefold(), [f"/{name.casefold()}" for name in store.strings("sequences/name")]
     holds = np.array([f"/{word}/" in f"{path}/" or clip_name(path) == word for path in paths], bool)
     sequence_W = store.read("windows/sequence")
-    windows = np.flatnonzero(holds[sequence_W]) if len(holds) else []
+    windows = np.flatnonzero(holds[sequence_W])
     if not len(windows):
         return None
     first = int(windows[0])
     frames = int(store.read("windows/frames")[first])
-    return Clip(first, middle_shift(frames, crop_frames(store)), len(np.unique(sequence_W[windows])))
+    return Clip(first, middle_shift(frames, store.crop), len(np.unique(sequence_W[windows])))
 
 
 def near(store: Store, wanted: str) -> str:
@@ -103,23 +103,22 @@ def alike(wanted: str, among: list[str]) -> list[str]:
 def clip_rows(store: Store, window: int, shift: int) -> Float[Tensor, "T 25 6"]:
     """The frames of a window's crop that begins `shift` frames into it, in the model's rows."""
     row, frames = (int(store.read(f"windows/{name}")[window]) for name in ("row", "frames"))
-    at = slice(row + shift, row + min(shift + crop_frames(store), frames))
-    rot6d, trans = (torch.from_numpy(store.read(f"motion/{name}", at)) for name in ("rot6d", "trans"))
+    at = slice(row + shift, row + min(shift + store.crop, frames))
+    rot6d, trans = map(torch.from_numpy, store.motion(at))
     return rows_of_motion(rot6d, trans)
 
 
 def middle_rows(store: Store, window: int) -> Float[Tensor, "T 25 6"]:
     """The frames of a window's middle crop, in the model's rows."""
     frames = int(store.read("windows/frames")[window])
-    return clip_rows(store, window, middle_shift(frames, crop_frames(store)))
+    return clip_rows(store, window, middle_shift(frames, store.crop))
 
 
 def seconds_of(store: Store, windows: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """When the crops of windows that begin `shifts` frames into them begin and end, in seconds into their sequences."""
     sequence, row, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "row", "frames"))
     first = row - store.read("sequences/row")[sequence] + shifts
-    fps = store.attributes("prepare")["options"]["fps"]
-    return first / fps, (first + np.minimum(frames - shifts, crop_frames(store))) / fps
+    return first / store.fps, (first + np.minimum(frames - shifts, store.crop)) / store.fps
 
 
 def described(store: Store, wanted: str, clip: Clip) -> str:

@@ -19,11 +19,11 @@ from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.vectors import unit
 from mclip.pipeline.machine.terminal import table, tracked
 from mclip.pipeline.store.lock import one_writer
-from mclip.pipeline.store.middle import crop_frames, middle_shift, middle_texts
+from mclip.pipeline.store.middle import middle_shift, middle_texts
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import seconds_of
-from mclip.training.data.rows import rows_of_motion
+from mclip.training.data.rows import from_origin, rows_of_motion
 from mclip.training.latent.space import continued_rows, vectors_of
 from mclip.training.model.run import Run
 
@@ -92,10 +92,10 @@ def latents_of(run: Run, store: Store) -> np.ndarray:
 @torch.inference_mode()
 def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
     """Vectors of the middle crops of all windows, a batch at a time: memory does not grow with the store."""
-    fps = store.attributes("prepare")["options"]["fps"]
+    fps = store.fps
     if fps != run.fps:
         raise StoreError(f"{store.url}: {fps:g} fps, but {run.folder} was trained at {run.fps:g}: prepare it so")
-    row, frames, crop = store.read("windows/row"), store.read("windows/frames"), crop_frames(store)
+    row, frames, crop = store.read("windows/row"), store.read("windows/frames"), store.crop
     for part in tracked(np.split(np.arange(len(row)), range(BATCH, len(row), BATCH)), "encode", "batches"):
         start = row[part] + middle_shift(frames[part], crop)
         valid = np.minimum(frames[part], crop)
@@ -104,8 +104,7 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
         rows = rows_of_motion(rot6d, trans).split(valid.tolist())
         motions = [continued_rows(run, each) for each in rows]
         mask_BT = torch.arange(max(map(len, motions))) < torch.tensor([len(each) for each in motions])[:, None]
-        motion_BTRD = pad_sequence(motions, batch_first=True)
-        motion_BTRD[:, :, 24] -= motion_BTRD[:, :1, 24].clone()
+        motion_BTRD = from_origin(pad_sequence(motions, batch_first=True))
         yield run.model.encode(motion_BTRD * mask_BT[..., None, None], mask_BT).numpy()
 
 
@@ -125,7 +124,7 @@ def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
     """What the store knows of the middle crops of windows."""
     names, texts = store.strings("sequences/name"), middle_texts(store)
     sequence, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "frames"))
-    start, end = seconds_of(store, windows, middle_shift(frames, crop_frames(store)))
+    start, end = seconds_of(store, windows, middle_shift(frames, store.crop))
     return [
         Hit(float(score), names[s], float(begin), float(stop), texts[window], int(window))
         for score, s, begin, stop, window in zip(scores, sequence, start, end, windows, strict=True)

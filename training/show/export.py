@@ -1,9 +1,10 @@
 """Motion files in other formats, as `mclip export` writes them."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from mclip.pipeline.files.atomic import by_rename
-from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.show.motion import Motion, read
 from mclip.training.show.page import write_page
 from mclip.training.show.writers import DATA, DRAWN
@@ -11,8 +12,7 @@ from mclip.training.show.writers import DATA, DRAWN
 PAGE = "html"
 FORMATS = (*DATA, *DRAWN, PAGE)
 MOST_DRAWN = 3000  # frames of a video or page: a minute and a half at 30 fps, forty seconds of drawing on two cores
-# Of videos. Not antialiased: at this size that takes five times as long (13 and 70 ms a frame) and is hardly seen.
-LOOKS = RenderOptions(size=512, ground=True)
+LOOKS = RenderOptions(**asdict(VideoOptions()))
 
 
 def write(path: Path, motion: Motion, looks: RenderOptions = LOOKS) -> None:

@@ -19,7 +19,7 @@ from mclip.pipeline.files.atomic import by_rename, write_aside
 from mclip.pipeline.files.documents import read_object
 from mclip.pipeline.machine.terminal import tracked
 from mclip.pipeline.machine.words import warn
-from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import stack
 from mclip.training.latent.prompts import Prompt
 from mclip.training.latent.space import decode, facing_viewer
@@ -140,6 +140,8 @@ def request_in(file: Path) -> Request | None:
         return None
     found = read_object(file, remedy=REMEDY).get("request")
     try:
+        if not isinstance(found, dict):
+            raise TypeError("no request in it")
         known = {name: found[name] for name in Request.__dataclass_fields__ if name in found}
         request = Request(**known)
         if not all(isinstance(title, str) for title in request.titles) or not {*request.formats} <= {*FORMATS}:

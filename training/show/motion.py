@@ -15,7 +15,9 @@ from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
 from mclip.pipeline.prepare.sources import read_recording
-from mclip.pipeline.render.scene import RenderOptions, clip_pictures
+from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.scene import clip_pictures
+from mclip.training.data.rows import joints_of, root_of
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ def read(path: Path, *, fps: float | None = None) -> Motion:
 
 def motion_of_rows(motion_TRD: Float[Tensor, "T 25 6"], fps: float) -> Motion:
     """The motion in the model's rows: 24 joints in 6D and the root's displacement, lifted to stand on the floor."""
-    rotmat = rot6d_to_matrix(motion_TRD[:, :24].float())
-    return on_floor(Motion(rotmat, motion_TRD[:, 24, :3].float(), fps), load_body("low"))
+    rotmat = rot6d_to_matrix(joints_of(motion_TRD).float())
+    return on_floor(Motion(rotmat, root_of(motion_TRD).float(), fps), load_body("low"))
 
 
 def on_floor(motion: Motion, body: Body) -> Motion:

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mclip.pipeline.draw.camera import facing, follow_camera
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.render.camera import facing, follow_camera
-from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.render.options import RenderOptions
 from mclip.training.show.motion import Motion, pictures
 from mclip.training.show.writers import DATA, Y_UP
 

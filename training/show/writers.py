@@ -17,12 +17,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mclip.pipeline.draw.looks import CLAY
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import matrix_to_quaternion
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.prepare.amass import write_motion
-from mclip.pipeline.render.backends import COLOUR
-from mclip.pipeline.render.scene import RenderOptions
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import picture_row
 from mclip.pipeline.render.video import write_mp4
 from mclip.training.show.motion import Motion, pictures
@@ -96,7 +96,7 @@ def write_glb(path: Path, motion: Motion) -> None:
     inverse_J44 = torch.eye(4).repeat(24, 1, 1)
     inverse_J44[:, 3, :3] = -body.joints_J3  # column-major: the translation is the last row here
     skin = gltf.Skin(joints=list(range(24)), skeleton=0, inverseBindMatrices=data.add(inverse_J44.numpy(), "MAT4"))
-    shape = gltf.PbrMetallicRoughness(baseColorFactor=[*linear(COLOUR), 1.0], metallicFactor=0.0, roughnessFactor=0.8)
+    shape = gltf.PbrMetallicRoughness(baseColorFactor=[*linear(CLAY), 1.0], metallicFactor=0.0, roughnessFactor=0.8)
     scene = gltf.GLTF2(
         asset=gltf.Asset(generator="mclip"), scene=0, scenes=[gltf.Scene(nodes=[0, 24])], nodes=nodes, meshes=[mesh],
         skins=[skin], materials=[gltf.Material(name="clay", pbrMetallicRoughness=shape)],

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mclip.pipeline.draw.looks import CLAY
 from mclip.pipeline.geometry.body import Body
 from mclip.pipeline.geometry.rotations import matrix_to_quaternion
 from mclip.pipeline.geometry.skeleton import forward_kinematics
-from mclip.pipeline.render.backends import COLOUR
 from mclip.training.show.motion import Motion
 from mclip.training.show.page import glide
 
@@ -51,7 +51,7 @@ class Player:
         self.track: Track | None = None
         self.seconds, self.speed, self.playing = 0.0, 1.0, True
         self.turn = threading.Lock()  # the clock's thread and those of buttons
-        colour = tuple(round(255 * share) for share in COLOUR)
+        colour = tuple(round(255 * share) for share in CLAY)
         client.scene.set_up_direction("+z")
         # What follows the body is the world: it slides the other way, so that a person may turn the camera meanwhile.
         self.world = client.scene.add_frame("/world", show_axes=False)

@@ -17,7 +17,10 @@ WINDOWS = 512  # of a large split, so that a validation stays a matter of second
 POSED = 64  # of these, windows whose vertices are posed
 STILL = 0.2  # decoded movement, or variety, below this share of the source's is a collapse
 ALIKE = 0.01  # spread of unit vectors z below which all motions have one z; random directions have 1
-REMEDY = "Train longer; if it stays, lower --learning-rate, add --warmup, or raise --rot6d, --vertices, --velocity"
+REMEDY = (
+    "Train longer; if it stays, lower --learning-rate, add --warmup, or raise --rot6d-weight, --vertices-weight and "
+    "--velocity-weight"
+)
 
 
 class Validation:

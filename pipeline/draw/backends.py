@@ -18,14 +18,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from mclip.pipeline.render import rasterise
-from mclip.pipeline.render.camera import Camera
+from mclip.pipeline.draw import rasterise
+from mclip.pipeline.draw.camera import Camera
+from mclip.pipeline.draw.looks import CLAY, RGB, WHITE, check_size
 
 BACKENDS = ("auto", "cpu", "pytorch3d", "pyrender")
-RGB = tuple[float, float, float]  # shares of white
-COLOUR: RGB = (0.80, 0.77, 0.74)  # clay
-WHITE: RGB = (1.0, 1.0, 1.0)
-SMALLEST, LARGEST = 16, 4096  # picture side in pixels
 LARGEST_BATCH = 4 * 2**30  # bytes of finished pictures in one call
 PYTORCH3D_WHEEL = "easypytorch3d==0.7.9.post1"
 PYTORCH3D_TORCH = "2.12"  # the one torch that wheel is built for
@@ -38,7 +35,7 @@ def render_bodies(
     *,
     size: int = 224,
     backend: str = "auto",
-    colour: RGB | Float[Tensor, "vertices 3"] = COLOUR,
+    colour: RGB | Float[Tensor, "vertices 3"] = CLAY,
     background: RGB = WHITE,
     antialias: int = 1,
     threads: int | None = None,
@@ -102,14 +99,6 @@ def box_filter(pictures_BSS3: UInt8[Tensor, "batch large large 3"], factor: int)
     blocks = pictures_BSS3.reshape(-1, small, factor, small, factor, 3)
     total = blocks.sum(dim=(2, 4), dtype=torch.int32)
     return torch.div(total + factor * factor // 2, factor * factor, rounding_mode="floor").to(torch.uint8)
-
-
-def check_size(size: int, antialias: int) -> None:
-    """ValueError for a picture side in pixels, or a factor of antialiasing, that cannot be drawn."""
-    if not SMALLEST <= size <= LARGEST:
-        raise ValueError(f"picture size: found {size} px, expected {SMALLEST} to {LARGEST}")
-    if not 1 <= antialias <= 2 * LARGEST // size:
-        raise ValueError(f"antialias: found {antialias} at {size} px, expected 1 to {2 * LARGEST // size}")
 
 
 def _check_colour(colour: RGB | Tensor) -> None:

@@ -1,9 +1,9 @@
-"""The errors of commands: a user's mistake becomes one line with its remedy, and exit code 1."""
+"""How commands fail and are listed: a mistake becomes one line with its remedy and exit code 1; help has headings."""
 
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,8 +11,6 @@ import click
 from mclip.pipeline.machine.words import visible
 
 Command = Callable[..., Any]
-
-
 REMEDIES = {
     FileNotFoundError: "name a path that exists",
     FileExistsError: "expected a folder, or no file yet: name another",
@@ -20,8 +18,6 @@ REMEDIES = {
     IsADirectoryError: "expected a file: name another",
     PermissionError: "name another, or get the right to it",
 }
-
-
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 TOLD = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
 SERVICES = ("botocore", "aiohttp", "gcsfs")  # stores elsewhere, whose errors have types of their own
@@ -66,10 +62,20 @@ def plainly(command: Command) -> Command:
 
 
 class Group(click.Group):
-    """A group whose commands are listed in the order of the data's way, and whose errors are plain."""
+    """A group whose errors are plain, and whose help lists its commands under headings, in the order of the data."""
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.groups = groups or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return [name for names in self.groups.values() for name in names] or list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        room = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in (self.groups or {"Commands": self.list_commands(ctx)}).items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(room)) for name in names])
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         assert cmd.callback is not None

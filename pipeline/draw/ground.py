@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mclip.pipeline.render.camera import FRAME_METRES
+from mclip.pipeline.draw.camera import FRAME_METRES
 
 TILES = 8  # along each side of the square under a single picture's body
 GREYS = (0.93, 0.80)

@@ -1,0 +1,1 @@
+"""Bodies and a camera -> pixels: cameras, a floor, and three renderers of one shading formula."""

@@ -1,0 +1,38 @@
+"""How `mclip prepare` makes sequences and windows of motion, as its options say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mclip.pipeline.machine.options import check_settings, setting
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How motion becomes sequences and windows; the numbers are the paper's."""
+
+    fps: float = setting(30.0, "Frames per second of the store.", least=1, most=240)
+    resample: str = setting(
+        "slerp",
+        "slerp: interpolate to exactly --fps. stride: take every n-th frame, as the paper's release does.",
+        ("slerp", "stride"),
+    )
+    window: int = setting(100, "Frames in a window.", least=1)
+    crop: int = setting(60, "Frames in a training crop, which lies within a window.", least=1)
+    short: str = setting(
+        "pad", "Whether sequences shorter than a window, and tails of at least a crop, are kept.", ("pad", "drop")
+    )
+    mirror: bool = setting(False, "Add every sequence mirrored, with left and right swapped in its texts.")
+    face_front: bool = setting(False, "Turn every sequence so that its first frame faces -y.")
+    array_fps: float | None = setting(
+        None, "Frames per second of plain .npy arrays, which do not say it themselves.", above=0
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.crop > self.window:
+            raise ValueError(f"--crop is {self.crop}: expected 1 to --window, which is {self.window}")
+
+    @property
+    def planning(self) -> dict[str, Any]:
+        """The options that the lengths of sequences depend on, as `extend_plan` takes them."""
+        return {"fps": self.fps, "how": self.resample, "mirror": self.mirror, "array_fps": self.array_fps}
