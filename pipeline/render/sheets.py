@@ -1,6 +1,5 @@
 """Pictures side by side, with the words that say what they show."""
 
-import bisect
 import functools
 import itertools
 import math
@@ -104,8 +103,8 @@ def write_words(
     """Write a line into a picture, cut with an ellipsis where it is wider than `width` pixels."""
     font, words = typeface(size), visible(words, keep="")
     if font.getlength(words) > width:
-        fitting = bisect.bisect_right(range(len(words)), width, key=lambda n: math.ceil(font.getlength(words[:n] + "…")))
-        words = words[: max(fitting - 1, 0)].rstrip() + "…"
+        lengths = (font.getlength(words[:count] + "…") for count in range(1, width))  # a letter has a pixel or more
+        words = words[: sum(1 for _ in itertools.takewhile(width.__ge__, lengths))].rstrip() + "…"
     ImageDraw.Draw(image).text(at, words, fill=colour, font=font, anchor=anchor)
 
 
