@@ -104,7 +104,7 @@ def write_words(
     font, words = typeface(size), visible(words, keep="")
     if font.getlength(words) > width:
         lengths = (font.getlength(words[:count] + "…") for count in range(1, width))  # a letter has a pixel or more
-        words = words[: sum(1 for _ in itertools.takewhile(width.__ge__, lengths))].rstrip() + "…"
+        words = words[: sum(1 for _ in itertools.takewhile(lambda length: length <= width, lengths))].rstrip() + "…"
     ImageDraw.Draw(image).text(at, words, fill=colour, font=font, anchor=anchor)
 
 

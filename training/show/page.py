@@ -21,6 +21,7 @@ from torch import Tensor
 from mclip.pipeline.draw.camera import facing, follow_camera
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.render.options import RenderOptions
+from mclip.training.evaluate.report import Table
 from mclip.training.show.motion import Motion, pictures
 from mclip.training.show.writers import DATA, Y_UP
 
@@ -93,7 +94,7 @@ class Page:
     lead: str
     sections: Sequence[Section]
     curves: str = ""  # SVG
-    figures: Sequence[tuple[str, str]] = ()
+    tables: Sequence[Table] = ()
     made_of: str = ""
     files: dict[str, str] = field(default_factory=dict, init=False)  # key -> gzip in base64
 

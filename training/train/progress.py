@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mclip.pipeline.machine.terminal import progress_bar
 from mclip.training.model.config import TERMS, TrainConfig
+from mclip.training.train.curves import draw_curves
 from mclip.training.train.journal import Journal
 from mclip.training.train.speed import Speed
 from mclip.training.train.validation import collapse
@@ -30,6 +31,8 @@ class Report:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.stop()
         self.journal.close(whole=kind is None)
+        if kind is None:
+            draw_curves(self.journal.file, self.journal.file.with_name("curves.png"))
 
     def say(self, *lines: str) -> None:
         """Lines above the bar."""
