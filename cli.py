@@ -419,7 +419,8 @@ def generate(
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
     """
     from mclip.pipeline.files.documents import no_text
-    from mclip.training.latent.prompts import VARY, prompts_in, variations
+    from mclip.pipeline.machine.words import warn
+    from mclip.training.latent.prompts import VARY, prompts_in, unplaced, variations
     from mclip.training.latent.space import vectors_of
     from mclip.training.model.run import load_run
 
@@ -432,7 +433,10 @@ def generate(
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
     opened = load_run(run)
-    vectors = vectors_of(opened, prompts)
+    encoder = opened.load_encoder()
+    vectors = vectors_of(opened, prompts, encoder)
+    for prompt in unplaced(encoder, prompts):
+        warn(f"{prompt!r} is as far from all known motions as words without sense: expect any motion")
     made = variations(prompts, vectors, seeds, share=vary or VARY)
     write_motions(opened, "generate", made, **how)
 

@@ -386,6 +386,13 @@ def test_frames_beyond_what_the_run_has_seen_are_told(
         assert (f"--frames is {frames}: " in capsys.readouterr().err) == told
 
 
+def test_prompts_that_the_encoder_cannot_place_are_told_and_others_are_not(encoder: Encoder) -> None:
+    """What names a motion in other words than any label, beside what names none."""
+    known = ["karate", "bruce lee", "a toddler crawling", "pirouette", "soccer penalty", "a zombie limps", "moonwalk"]
+    strange = ["asdkjhaskdjh", "SELECT * FROM users", "kubernetes deployment", "1234567890", "photosynthesis"]
+    assert prompts.unplaced(encoder, [*known, *strange]) == strange
+
+
 def test_only_the_sheets_frames_are_drawn_where_no_video_is_asked(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,7 +259,8 @@ def test_no_request_leaves_the_machine_and_the_console_is_clean(browser: Browser
 
 
 HOSTILE = (
-    "A1 - Stand", "a'b\"c", "<img src=x onerror=window.hacked=1>", "</script><script>window.hacked=1</script>", "{{ 7*7 }}",
+    "A1 - Stand", "a'b\"c", "<img src=x onerror=window.hacked=1>", "</script><script>window.hacked=1</script>",
+    "{{ 7*7 }}",
     "x]\\'\"#.:", "javascript:window.hacked=1", "läuft 跳舞 💃", "n" * 200,
 )  # fmt: skip
 

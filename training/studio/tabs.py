@@ -1,6 +1,7 @@
 """What a browser asks by: a tab for texts, edits, ways between two motions, and searching."""
 
 import functools
+from typing import Any
 
 from mclip.pipeline.prepare.sources import clip_name
 from mclip.training.latent.edits import between, edited
@@ -67,7 +68,7 @@ def build_search(session: Session) -> None:
     """A field whose nearest clips stand below it, to be played."""
     query = session.gui.add_text("query", "", hint=session.hint)
     results = session.gui.add_folder("found")
-    buttons = []
+    buttons: list[Any] = []
 
     def show() -> None:
         found = session.space.found(query.value)

@@ -1,7 +1,7 @@
 """What a run measured on its way, as curves: by unit, and only what moved."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from mclip.pipeline.files.atomic import by_rename
 from mclip.training.train.journal import points, read_journal
 
-Line = Mapping[str, Any]
 COLUMNS, WIDTH, HEIGHT = 3, 4.4, 3.0  # panels of a row, and inches of each
 STILL = 1e-3  # what varies by less than this share of its size has not moved
 # Panels in the order of what one looks for: title, unit, what a name without its split begins with, whether in decades.
@@ -35,7 +34,7 @@ def draw_curves(file: Path, picture: Path) -> None:
         figure_of(read_journal(file)).savefig(aside, dpi=100)
 
 
-def figure_of(lines: Sequence[Line]) -> Figure:
+def figure_of(lines: list[dict[str, Any]]) -> Figure:
     """A figure with a panel a unit, over steps; those that measured nothing that moved are left out."""
     panels = [(*panel[:2], panel[3], moved(lines, panel[2])) for panel in PANELS]
     panels = [panel for panel in panels if panel[3]]
@@ -47,23 +46,23 @@ def figure_of(lines: Sequence[Line]) -> Figure:
     return figure
 
 
-def draw_panel(axes: Axes, lines: Sequence[Line], names: Sequence[str], *, in_decades: bool) -> None:
+def draw_panel(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], *, in_decades: bool) -> None:
     """A curve for every name, and beside several what they are called."""
     for name in names:
-        steps, values = points(list(lines), name)
+        steps, values = points(lines, name)
         axes.plot(steps, values, marker="." if len(steps) < 20 else "", linewidth=1.4, label=called(name))
-    known = np.concatenate([points(list(lines), name)[1] for name in names])
+    known = np.concatenate([points(lines, name)[1] for name in names])
     if in_decades and 0 < 10 * known.min() < known.max():  # a scale of decades that shows none is hard to read
         axes.set_yscale("log")
     axes.grid(True, which="both", alpha=0.15)
     axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
 
 
-def moved(lines: Sequence[Line], beginnings: Sequence[str]) -> list[str]:
+def moved(lines: list[dict[str, Any]], beginnings: Sequence[str]) -> list[str]:
     """Names with such a beginning whose values differ from one another, in the order of the beginnings."""
     names = sorted({name for line in lines for name in line if name != "step"})
     begun = [name for start in beginnings for name in names if start in (name[: len(start)], bare(name)[: len(start)])]
-    values = {name: points(list(lines), name)[1] for name in begun}
+    values = {name: points(lines, name)[1] for name in begun}
     return [name for name, known in values.items() if np.ptp(known) > STILL * abs(known).max()]
 
 
