@@ -152,7 +152,8 @@ def prepare(
             delete_store(store)
         opened = open_store(store, create=True)
         summary = stage.prepare(
-            source, opened, labels=found, options=shape, only=only, limit=limit, workers=workers, scheduler=scheduler,
+            source, opened, labels=found, label_files=", ".join(map(str, labels)), options=shape, only=only,
+            limit=limit, workers=workers, scheduler=scheduler,
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {peak_memory()}")
@@ -231,7 +232,7 @@ def render(
             opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
         )
         sheet = sheet or beside(store, ".png")
-        if (summary.done or not sheet.exists()) and contact_sheet(opened, sheet):
+        if contact_sheet(opened, sheet):  # always: nobody knows whether a file that is there shows all of today's
             click.echo(f"contact sheet: {sheet}")
         if export:
             click.echo(pictures.export_pictures(opened, export))

@@ -27,6 +27,6 @@ def test_what_did_not_move_is_left_out_and_units_stand_at_the_axes() -> None:
 
 def test_a_run_in_which_nothing_moved_has_a_picture(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss/total": 1.0}) + "\n")
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    draw_curves(tmp_path)
     with Image.open(tmp_path / "curves.png") as picture:
         assert min(picture.size) > 100

@@ -348,7 +348,7 @@ def test_a_manifest_that_leads_out_of_its_folder_deletes_nothing(run: Run, tmp_p
     manifest = json.loads((out / "motions.json").read_text())
     manifest["request"] |= {"formats": ["x/../../victim"], "frames": 3}
     (out / "motions.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"motions\.json: damaged .*formats none of ours"):
+    with pytest.raises(ValueError, match=r"motions\.json: damaged .*formats"):
         generate.write_motions(run, "generate", mine, out, frames=4, formats=("npz",), replace=True)
     assert victim.read_text() == "whole"
 

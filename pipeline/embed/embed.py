@@ -63,9 +63,7 @@ def forget(store: Store, name: str) -> None:
     """Delete an encoder's vectors and what is recorded of them."""
     described = store.attributes("embed")
     kept = {key: {k: v for k, v in described.get(key, {}).items() if k != name} for key in ("encoders", "texts")}
-    if f"embeddings/{name}" in store:
-        del store.root[f"embeddings/{name}"]
-    store.set_attributes("embed", **kept)
+    store.delete([f"embeddings/{name}"], {**store.root.attrs, "embed": described | kept})
 
 
 def check_provenance(store: Store, encoder: Encoder, dtype: str) -> None:

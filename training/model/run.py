@@ -22,7 +22,7 @@ from torch import Tensor
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.loading import load_encoder
 from mclip.pipeline.files.assets import HOUSE
-from mclip.pipeline.files.atomic import write_aside
+from mclip.pipeline.files.atomic import delete_whole, write_aside
 from mclip.pipeline.files.documents import read_object
 from mclip.pipeline.machine.devices import multiplies_bfloat16
 from mclip.pipeline.store.store import version
@@ -132,7 +132,7 @@ def delete_run(folder: Path) -> None:
     """Delete a run folder; RunError for a folder that is none."""
     if folder.exists() and not (folder / "config.json").exists():
         raise RunError(f"{folder}: is no run folder (no config.json in it), so --replace leaves it alone")
-    shutil.rmtree(folder, ignore_errors=True)
+    delete_whole(folder)
 
 
 def git_commit() -> str | None:
@@ -147,6 +147,8 @@ def git_commit() -> str | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a run; RunError naming `mclip train` when there is none, ValueError when it is damaged."""
     file = folder / "config.json"
+    if (folder / "zarr.json").is_file():
+        raise RunError(f"{folder}: is a store, expected a run: the other way round, or name its run")
     if not file.is_file():
         raise RunError(f"{folder}: no run here (no config.json); `mclip train STORE {folder}` makes one")
     return read_object(file, remedy="restore it, or train again with --replace")
@@ -269,7 +271,7 @@ def drop_old(folder: Path) -> None:
     best, every = best_checkpoint(folder), read_config(folder).get("train", {}).get("keep_every", 0)
     for old in checkpoints(folder)[:-KEEP]:
         if old != best and not (every and int(old.name) % every == 0):
-            shutil.rmtree(old)
+            delete_whole(old)
 
 
 def in_bfloat16(run: Run) -> bool:

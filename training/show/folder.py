@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from mclip.pipeline.files.atomic import by_rename, write_aside
-from mclip.pipeline.files.documents import read_object
+from mclip.pipeline.files.documents import read_document
 from mclip.pipeline.machine.terminal import tracked
 from mclip.pipeline.machine.words import warn
 from mclip.pipeline.render.options import RenderOptions
@@ -78,6 +78,22 @@ class Request:
         return [name for number in range(len(self.titles)) for name in self.files(number)]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A motion of a folder: what it shows, and the names of its files."""
+
+    title: str
+    files: list[str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """motions.json: what a folder was made for and what lies in it; of an unfinished folder nothing is listed."""
+
+    request: Request
+    motions: list[Entry] = field(default_factory=list)
+
+
 def request_of(
     run: Run, kind: str, prompts: Sequence[Prompt], *, frames: int, root: str = "keep", formats: Sequence[str],
     looks: RenderOptions = LOOKS,
@@ -101,6 +117,7 @@ def write_motions(
     request = request_of(run, kind, prompts, frames=frames or run.crop, root=root, formats=formats, looks=looks)
     out = out or folder_for(kind, request.titles)
     if is_written(out, request):
+        (out / REQUEST).unlink(missing_ok=True)  # of a run that was killed when all was done
         return f"{kind}: 0 of {len(prompts)} motions to do in {out}"
     begin(out, request, replace=replace)
     if request.frames > run.crop:
@@ -115,8 +132,8 @@ def write_motions(
         strips += write_motion_files(out, request, number, motion_of_rows(rows, run.fps), looks)
     with by_rename(out / SHEET) as aside:
         stack(strips).save(aside)
-    entries = [{"title": title, "files": request.files(number)} for number, title in enumerate(request.titles)]
-    write_aside(out / MANIFEST, json.dumps({"request": asdict(request), "motions": entries}, indent=2) + "\n")
+    made = Manifest(request, [Entry(title, request.files(number)) for number, title in enumerate(request.titles)])
+    write_aside(out / MANIFEST, json.dumps(asdict(made), indent=2) + "\n")
     (out / REQUEST).unlink()
     return f"{kind}: {len(prompts)} motions of {request.frames} frames done in {out}, sheet {out / SHEET}"
 
@@ -138,16 +155,9 @@ def request_in(file: Path) -> Request | None:
     """
     if not file.exists():
         return None
-    found = read_object(file, remedy=REMEDY).get("request")
-    try:
-        if not isinstance(found, dict):
-            raise TypeError("no request in it")
-        known = {name: found[name] for name in Request.__dataclass_fields__ if name in found}
-        request = Request(**known)
-        if not all(isinstance(title, str) for title in request.titles) or not {*request.formats} <= {*FORMATS}:
-            raise TypeError("titles are no texts, or formats none of ours")
-    except TypeError as error:
-        raise ValueError(f"{file}: damaged ({error}): {REMEDY}") from error
+    request = read_document(file, Manifest, remedy=REMEDY).request
+    if not {*request.formats} <= {*FORMATS}:
+        raise ValueError(f"{file}: damaged (request.formats: {request.formats}, expected some of {FORMATS}): {REMEDY}")
     return request
 
 

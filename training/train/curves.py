@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mclip.pipeline.files.atomic import by_rename
-from mclip.training.train.journal import points, read_journal
+from mclip.training.train.journal import CURVES, METRICS, points, read_journal
 
 COLUMNS, WIDTH, HEIGHT = 3, 4.4, 3.0  # panels of a row, and inches of each
 STILL = 1e-3  # what varies by less than this share of its size has not moved
@@ -28,10 +28,10 @@ PANELS = (
 )
 
 
-def draw_curves(file: Path, picture: Path) -> None:
-    """Write a PNG of the curves in a metrics.jsonl."""
-    with by_rename(picture) as aside:
-        figure_of(read_journal(file)).savefig(aside, dpi=100)
+def draw_curves(folder: Path) -> None:
+    """Write curves.png of a run."""
+    with by_rename(folder / CURVES) as aside:
+        figure_of(read_journal(folder / METRICS)).savefig(aside, dpi=100)
 
 
 def figure_of(lines: list[dict[str, Any]]) -> Figure:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from mclip.pipeline.files.atomic import write_aside
-from mclip.pipeline.files.documents import read_text
+from mclip.pipeline.files.documents import read_lines
 from mclip.training.model.run import RunError, read_config
+
+METRICS, CURVES = "metrics.jsonl", "curves.png"
 
 
 class Journal:
@@ -19,7 +21,7 @@ class Journal:
     def __init__(self, folder: Path, step: int, *, wandb: str = ""):
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.file = folder / "metrics.jsonl"
+        self.file = folder / METRICS
         lines = [json.dumps(line) for line in read_journal(self.file) if line["step"] <= step]
         write_aside(self.file, "".join(f"{line}\n" for line in lines))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
@@ -63,14 +65,12 @@ def wandb_run(project: str, folder: Path) -> Any:
 
 
 def read_journal(file: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none where there is no file; a last line that a kill cut short is left out."""
-    if not file.exists():
-        return []
-    *whole, _ = read_text(file).split("\n")
-    try:
-        return [json.loads(line) for line in whole]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: damaged ({error}): delete the lines that are no JSON") from error
+    """The lines of a metrics.jsonl, named numbers with their step; none where there is no file.
+
+    A broken line is told and passed over, and so is, in silence, a last one that a kill cut short.
+    """
+    lines = read_lines(file.read_bytes(), dict[str, float], file=file) if file.exists() else []
+    return [{**line, "step": int(line["step"])} for line in lines if "step" in line]
 
 
 def points(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ class Report:
         self.bar.stop()
         self.journal.close(whole=kind is None)
         if kind is None:
-            draw_curves(self.journal.file, self.journal.file.with_name("curves.png"))
+            draw_curves(self.journal.file.parent)
 
     def say(self, *lines: str) -> None:
         """Lines above the bar."""

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.machine.devices import free_bytes, multiplies_bfloat16, require_bfloat16
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
-from mclip.training.data.crops import Crops, default_split, load_crops
+from mclip.training.data.crops import Batch, Crops, default_split, load_crops
 from mclip.training.data.rows import joints_of
 from mclip.training.measure.reconstruction import z_length
 from mclip.training.model import losses
@@ -26,6 +27,7 @@ from mclip.training.model.run import (
     RunError,
     checkpoints,
     delete_run,
+    drop_old,
     is_best,
     load_model,
     load_optimizer,
@@ -33,7 +35,9 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
-from mclip.training.train.journal import require_wandb
+from mclip.training.train.curves import draw_curves
+from mclip.training.train.interrupt import Interrupt
+from mclip.training.train.journal import CURVES, require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.speed import Speed, matmul_rate
 from mclip.training.train.step import Feed, Learner, vertex_loss_of
@@ -71,11 +75,16 @@ def train(
     validate = Validation(store, validated, texts, fps=store.fps)
 
     first = resume(folder, learner)
+    if workers.first:
+        drop_old(folder)  # what a kill between saving and dropping left
     if first >= steps:
+        if workers.first and not (folder / CURVES).exists():
+            draw_curves(folder)
         return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
-    speed = measure_speed(learner, crops.crop, device)
+    speed = measure_speed(learner, first, feed(first))
     figures: dict[str, float] = {}
     with ExitStack() as opened:
+        interrupt = opened.enter_context(Interrupt(alone=workers.count == 1))
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
             report.say(crops.told(config.storage), str(speed), *notes(config, crops, body))
@@ -87,6 +96,7 @@ def train(
             norm = learner.learn(step, found)
             done = step + 1
             log, measure, save = due(config, done, steps)
+            save |= interrupt.pressed
             if log or measure or save or device.type == "cpu":  # asking a GPU would make every step wait
                 learner.guard.check(crops, feed.order)
             summed = workers.sum_of(found) if log else {}
@@ -100,6 +110,8 @@ def train(
             if save or (measure and is_best(folder, figures)):
                 write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
             report.advance(done)
+            if interrupt.pressed and done < steps:
+                raise KeyboardInterrupt(f"train stopped at step {done:,} of {steps:,}, which is saved")
     if not workers.first:
         return ""
     seconds = time.perf_counter() - started
@@ -187,12 +199,18 @@ def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -
     save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average)
 
 
-def measure_speed(learner: Learner, frames: int, device: torch.device) -> Speed:
-    """The machine's rate of matrix products in the run's precision, and what this worker's share of a step is."""
-    config, model = learner.config, learner.model
+def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:
+    """The machine's rate of matrix products in the run's precision, and how many this worker's share of a step takes.
+
+    Torch counts one step on a batch; the weights stay as they are.
+    """
+    config, motion = learner.config, batch.motion_BTRD
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-    rate = matmul_rate(dtype, device, rows=config.batch * frames, width=model.config.latent)
-    return Speed(rate, model.flops(config.batch, frames) // learner.workers.count, dtype)
+    rate = matmul_rate(dtype, motion.device, rows=config.batch * motion.shape[1], width=learner.model.config.latent)
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(learner.losses(step, batch)["total"])
+    learner.optimizer.zero_grad()
+    return Speed(rate, counter.get_total_flops(), dtype)
 
 
 def notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
