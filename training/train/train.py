@@ -35,8 +35,9 @@ from mclip.training.model.run import (
     start_run,
 )
 from mclip.training.model.run_documents import ROOT_PATH
+from mclip.training.train.curves import draw_curves
 from mclip.training.train.interrupt import Interrupt
-from mclip.training.train.journal import CURVES, draw_curves, require_wandb
+from mclip.training.train.journal import CURVES, require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.speed import Speed, matmul_rate
 from mclip.training.train.step import Feed, Learner, vertex_loss_of
