@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mclip.pipeline.labels.spans import LabelRules
 from mclip.pipeline.machine.commands import Group, Refusal
 from mclip.pipeline.machine.options import Finite, options_of
 from mclip.pipeline.prepare.options import PrepareOptions
@@ -82,9 +83,11 @@ def cli() -> None:
     help="Labels: a folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
 )
 @click.option(
-    "--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split, which overrides all other splits."
+    "--split",
+    type=click.Path(path_type=Path),
+    help="A .csv or .jsonl of path,split, which overrides all other splits; or `amass` for AMASS's own split.",
 )
-@options_of(PrepareOptions)
+@options_of(PrepareOptions, LabelRules)
 @click.option(
     "--only",
     multiple=True,
@@ -109,20 +112,21 @@ def prepare(
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
     from mclip.pipeline.files.assets import MOTIONS
+    from mclip.pipeline.labels.label_files import read_labels
     from mclip.pipeline.machine.terminal import peak_memory
     from mclip.pipeline.prepare import prepare as stage
-    from mclip.pipeline.prepare.label_files import read_labels
     from mclip.pipeline.store.lock import one_writer
     from mclip.pipeline.store.store import delete_store, is_store, open_store
 
     if str(source) == "embedded":
         source, labels = MOTIONS, labels or (Path("embedded"),)
     labels = tuple(MOTIONS / "babel" if str(each) == "embedded" else each for each in labels)
+    rules = LabelRules(**{name: options.pop(name) for name in LabelRules.__dataclass_fields__})
     shape = PrepareOptions(**options)
     if dry_run:
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))
         return
-    found = read_labels(labels, split)
+    found = read_labels(labels, split, rules)
     if replace or not is_store(store):
         stage.require_motions(source, only)  # before a store is emptied, or made for nothing
     with one_writer(store, take_over=take_over):

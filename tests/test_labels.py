@@ -10,18 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mclip.pipeline.embed.classes import BABEL_60
-from mclip.pipeline.prepare import labels as label_files
-from mclip.pipeline.prepare.label_files import read_babel, read_labels, read_split
-from mclip.pipeline.prepare.labels import (
-    LabelError,
-    Labels,
-    Span,
-    crop_members,
-    joined,
-    mirrored,
-    sequence_key,
-    split_of,
-)
+from mclip.pipeline.labels.babel import read_babel
+from mclip.pipeline.labels.crops import crop_members, joined
+from mclip.pipeline.labels.label_files import read_labels
+from mclip.pipeline.labels.matching import split_of
+from mclip.pipeline.labels.mirror import mirrored
+from mclip.pipeline.labels.names import DATASET_ALIASES, sequence_key
+from mclip.pipeline.labels.spans import LabelError, Labels, Span
+from mclip.pipeline.labels.tables import read_split
 
 
 def babel_entry(path: str, *, frame=None, sequence=None) -> dict:
@@ -161,10 +157,10 @@ def test_humanml3d_times_are_frames_at_20_fps_after_what_it_trims(tmp_path):
     (tmp_path / "texts/000002.txt").write_text("stands#stand/VERB#nan#nan\n")
     labels = read_labels([tmp_path])
     assert labels.spans["KIT/3/kick"] == (
-        Span("a person kicks", 1.0, 5.0, source="humanml3d"),
-        Span("he kicks high", 2.5, 3.0, source="humanml3d"),
+        Span("a person kicks", 1.0, 5.0, source="humanml3d", rate=20.0),
+        Span("he kicks high", 2.5, 3.0, source="humanml3d", rate=20.0),
     )
-    assert labels.spans["EyesJapanDataset/a/b"] == (Span("stands", 3.0, 5.0, source="humanml3d"),)
+    assert labels.spans["EyesJapanDataset/a/b"] == (Span("stands", 3.0, 5.0, source="humanml3d", rate=20.0),)
     assert dict(labels.passed_over) == {
         "HumanML3D clip without a text file": 1,
         "HumanML3D line not of the form text#tokens#from#to": 1,
@@ -230,7 +226,7 @@ def test_old_and_new_names_of_the_data_sets_are_one():
         "BMLrub/rub001/0000_x_stageii.npz"
     )
     assert sequence_key("CMU.tar.bz2!/CMU/01/01_01_poses.npz") == "CMU/01/01_01"
-    assert set(label_files.DATASET_ALIASES) & set(label_files.DATASET_ALIASES.values()) == set()
+    assert set(DATASET_ALIASES) & set(DATASET_ALIASES.values()) == set()
 
 
 @pytest.mark.parametrize(

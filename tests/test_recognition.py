@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.prepare.labels import Labels, Span
+from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.store import Store, open_store

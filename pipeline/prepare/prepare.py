@@ -5,10 +5,11 @@
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +18,20 @@ from mclip.pipeline.geometry.changes import facing_front, mirrored
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.resample import fill_rows, source_times
 from mclip.pipeline.geometry.skeleton import GENDERS
+from mclip.pipeline.labels.matching import match
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare import sources
-from mclip.pipeline.prepare.labels import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.plan import MIRROR, Changes, Plan, extend_plan, read_plan, write_plan
 from mclip.pipeline.prepare.sources import SourceFile
-from mclip.pipeline.prepare.windows import index
+from mclip.pipeline.prepare.windows import index, recordings_in
 from mclip.pipeline.store.location import journal
 from mclip.pipeline.store.schema import DONE, FAILED, OUTCOME, PENDING, SPLITS
 from mclip.pipeline.store.stage import Result, Summary, run_stage
 from mclip.pipeline.store.store import Store, is_store, open_store
+
+REASONS = 5  # for passing labels over, that are told
+ABOVE = 3  # folders above a source that are kept with its recordings, for their labels' sake
 
 
 def chosen(found: Iterable[SourceFile], only: Sequence[str], limit: int | None) -> Iterator[SourceFile]:
@@ -74,11 +79,18 @@ def prepare(
     again, and pictures and vectors go, because the windows have other numbers.
     """
     sources.require_source(source)
-    store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint})
+    made_with = asdict(options) | {"labels": labels.fingerprint}
+    store.refuse_other_options("prepare", made_with)
     plan = read_plan(store)
+    known = len(plan.name)
     changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
     if not plan.name:
         raise no_motions(source, only)
+    folders = [*store.attributes("prepare").get("folders", []), [known, folders_above(source)]]
+    match(labels, recordings_in(plan.name, folders))  # before hours of work: it refuses labels that are nobody's
+    store.fix_options("prepare", made_with)
+    if len(plan.name) > known:
+        store.set_attributes("prepare", folders=folders)
     if changes.changed:
         admit_changes(store, changes, replace_changed=replace_changed)
     if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):
@@ -97,6 +109,11 @@ def prepare(
     journal(store.url, "manifest").write_text("".join(manifest(store)), encoding="utf-8")
     refused = len(plan.unusable)
     return replace(summary, failed=summary.failed + refused, skipped=summary.skipped - refused)
+
+
+def folders_above(source: Path) -> str:
+    """The names of the last folders above a source's recordings: they may name a data set and a subject."""
+    return "/".join(sources.root_of(source).resolve().parts[1:][-ABOVE:])
 
 
 def admit_changes(store: Store, changes: Changes, *, replace_changed: bool) -> None:
@@ -189,7 +206,7 @@ def write_rows(
 
 
 def account(store: Store) -> str:
-    """One line on what the store holds now."""
+    """A line on what the store holds now, and one for each of the first few files and labels that have no other."""
     told = store.attributes("prepare")
     frames = store.read("sequences/frames")[store.read("sequences/done") == DONE].sum()
     split = np.bincount(store.read("windows/split"), minlength=3)
@@ -200,8 +217,17 @@ def account(store: Store) -> str:
         f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "
         f"{len(store.strings('texts')):,} texts; {told['too_short']:,} sequences too short for a window, "
         f"{told['unlabelled']:,} files without labels, "
-        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over"
-    )
+        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over, "
+        f"{told.get('other_length', 0):,} motions of another length than their labels' "
+    ).rstrip() + "".join(f"\n  {line}" for line in told_of_labels(told))
+
+
+def told_of_labels(told: Mapping[str, Any]) -> Iterator[str]:
+    """Lines on the labels that found no motion, the motions without, and why labels were passed over, most first."""
+    yield from told.get("labels_told", ())
+    yield from (f"of another length: {each}" for each in told.get("other_length_told", ()))
+    passed = sorted(told["labels_passed_over"].items(), key=lambda item: -item[1])
+    yield from (f"passed over: {count:,} x {reason}" for reason, count in passed[:REASONS] if count)
 
 
 def record(store: Store, lines: Iterable[str]) -> None:

@@ -23,8 +23,8 @@ from mclip.pipeline.geometry.rotations import (
     slerp,
 )
 from mclip.pipeline.geometry.skeleton import MIRRORED
-from mclip.pipeline.prepare.labels import joined
-from mclip.pipeline.prepare.labels import mirrored as mirrored_text
+from mclip.pipeline.labels.crops import joined
+from mclip.pipeline.labels.mirror import mirrored as mirrored_text
 from mclip.training.data.crops import Batch, Crops, vectors_of
 from mclip.training.data.rows import ROOT, joints_of
 
