@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.machine.devices import free_bytes, multiplies_bfloat16, require_bfloat16
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
-from mclip.training.data.crops import Crops, default_split, load_crops
+from mclip.training.data.crops import Batch, Crops, default_split, load_crops
 from mclip.training.data.rows import joints_of
 from mclip.training.measure.reconstruction import z_length
 from mclip.training.model import losses
@@ -73,7 +74,7 @@ def train(
     first = resume(folder, learner)
     if first >= steps:
         return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
-    speed = measure_speed(learner, crops.crop, device)
+    speed = measure_speed(learner, first, feed(first))
     figures: dict[str, float] = {}
     with ExitStack() as opened:
         if workers.first:
@@ -187,12 +188,18 @@ def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -
     save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average)
 
 
-def measure_speed(learner: Learner, frames: int, device: torch.device) -> Speed:
-    """The machine's rate of matrix products in the run's precision, and what this worker's share of a step is."""
-    config, model = learner.config, learner.model
+def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:
+    """The machine's rate of matrix products in the run's precision, and how many this worker's share of a step takes.
+
+    Torch counts one step on a batch; the weights stay as they are.
+    """
+    config, motion = learner.config, batch.motion_BTRD
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-    rate = matmul_rate(dtype, device, rows=config.batch * frames, width=model.config.latent)
-    return Speed(rate, model.flops(config.batch, frames) // learner.workers.count, dtype)
+    rate = matmul_rate(dtype, motion.device, rows=config.batch * motion.shape[1], width=learner.model.config.latent)
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(learner.losses(step, batch)["total"])
+    learner.optimizer.zero_grad()
+    return Speed(rate, counter.get_total_flops(), dtype)
 
 
 def notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
