@@ -262,11 +262,14 @@ def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> Non
     default="float32",
     help="Precision of the matrix products.",
 )
+@click.option(
+    "--without", multiple=True, type=click.Choice(("texts", "pictures")), help="Go on although the store has none."
+)
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(
     store: str, clip: str, pretrained: str | None, templates: tuple[str, ...], dtype: str, precision: str,
-    limit: int | None, replace: bool,
+    without: tuple[str, ...], limit: int | None, replace: bool,
 ) -> None:  # fmt: skip
     """Compute the CLIP vector of every picture and text of a store.
 
@@ -289,7 +292,7 @@ def embed(
         encoder = load_encoder(clip, pretrained, templates=templates, precision=precision)
         if replace:
             stage.forget(opened, encoder.name)
-        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit)
+        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit, without=without)
         click.echo(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")
         for name, figure in zero_shot(opened, encoder.name).items():
             click.echo(f"text -> picture {name}: {figure:.2f}")

@@ -32,8 +32,8 @@ from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
 from mclip.pipeline.labels.babel import read_babel
-from mclip.pipeline.labels.crops import crop_members, frame_range
-from mclip.pipeline.labels.crops import joined as joined_text
+from mclip.pipeline.labels.crop_texts import crop_members, frame_range
+from mclip.pipeline.labels.crop_texts import joined as joined_text
 from mclip.pipeline.labels.mirror import mirrored
 from mclip.pipeline.labels.names import sequence_key
 from mclip.pipeline.labels.spans import Span

@@ -130,7 +130,7 @@ def split_of(key: str, labels: Labels, parts: Sequence[str] = ()) -> str:
     A folder may be said from above the source on (`parts` are all of the recording's).
     """
     if labels.split:
-        above, folders = key.split("/"), parts[:-1]
+        above, folders = key.split("/"), list(parts[:-1])
         paths = [above[:length] for length in range(len(above), 0, -1)]
         paths += [folders[first:last] for last in range(len(folders), 0, -1) for first in range(last)]
         for each in paths:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mclip.pipeline.geometry.resample import source_times, stride_of
-from mclip.pipeline.labels.crops import crop_members, frame_range, joined, release_frames, release_texts
+from mclip.pipeline.labels.crop_texts import crop_members, frame_range, joined, release_frames, release_texts
 from mclip.pipeline.labels.matching import NAMED, Recording, match
 from mclip.pipeline.labels.mirror import mirrored
 from mclip.pipeline.labels.spans import Labels, Span

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mclip.pipeline.files.atomic import by_rename
-from mclip.pipeline.labels.crops import joined
+from mclip.pipeline.labels.crop_texts import joined
 from mclip.pipeline.machine.terminal import tracked
 from mclip.pipeline.store.schema import DONE, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
