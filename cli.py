@@ -138,6 +138,8 @@ def prepare(
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {peak_memory()}")
+        for line in stage.told_of_labels(opened):
+            click.echo(f"  {line}")
     finish(opened, summary)
 
 

@@ -5,11 +5,10 @@
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -206,7 +205,7 @@ def write_rows(
 
 
 def account(store: Store) -> str:
-    """A line on what the store holds now, and one for each of the first few files and labels that have no other."""
+    """One line on what the store holds now."""
     told = store.attributes("prepare")
     frames = store.read("sequences/frames")[store.read("sequences/done") == DONE].sum()
     split = np.bincount(store.read("windows/split"), minlength=3)
@@ -217,15 +216,16 @@ def account(store: Store) -> str:
         f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "
         f"{len(store.strings('texts')):,} texts; {told['too_short']:,} sequences too short for a window, "
         f"{told['unlabelled']:,} files without labels, "
-        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over, "
-        f"{told.get('other_length', 0):,} motions of another length than their labels' "
-    ).rstrip() + "".join(f"\n  {line}" for line in told_of_labels(told))
+        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over"
+    )
 
 
-def told_of_labels(told: Mapping[str, Any]) -> Iterator[str]:
+def told_of_labels(store: Store) -> Iterator[str]:
     """Lines on the labels that found no motion, the motions without, and why labels were passed over, most first."""
+    told = store.attributes("prepare")
     yield from told.get("labels_told", ())
-    yield from (f"of another length: {each}" for each in told.get("other_length_told", ()))
+    if other := told.get("other_length", 0):
+        yield f"{other:,} motions of another length than their labels': {'; '.join(told['other_length_told'])}"
     passed = sorted(told["labels_passed_over"].items(), key=lambda item: -item[1])
     yield from (f"passed over: {count:,} x {reason}" for reason, count in passed[:REASONS] if count)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mclip.pipeline.geometry.resample import source_times, stride_of
-from mclip.pipeline.labels.crop_texts import crop_members, frame_range, joined, release_frames, release_texts
+from mclip.pipeline.labels.crop_texts import crop_members, joined, release_frames, release_texts
 from mclip.pipeline.labels.matching import NAMED, Recording, match
 from mclip.pipeline.labels.mirror import mirrored
 from mclip.pipeline.labels.spans import Labels, Span
@@ -138,7 +138,7 @@ class Fitted:
         # A frame of the store or of the source, and half a hundredth: BABEL's lengths are rounded.
         if abs(said - clock.seconds) > 1 / min(clock.true_fps, clock.source_fps) + 0.006:
             spans = self.of_other_length(key, spans, clock.seconds, said, told=not mirror)
-        inside = [span for span in spans if frame_range(span, clock.frames, clock.true_fps)[0] < clock.frames]
+        inside = [span for span in spans if span.start < clock.seconds]
         self.passed_over["label beyond the end of its motion"] += len(spans) - len(inside)
         return inside, texts
 

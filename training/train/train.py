@@ -164,15 +164,15 @@ def require_targets(store: Store, config: TrainConfig, encoder: str) -> None:
     """StoreError when a loss has a weight and no training crop has what it is held against."""
     trained = store.read("windows/split") == SPLITS.index("train")
     labelset, count = store.read("windows/labelset")[trained], text_choices(store, config.target)[2]
-    if config.text and len(labelset) and not count[labelset].any():
+    if config.text_weight and len(labelset) and not count[labelset].any():
         raise StoreError(
             f"{store.url}: no training crop has a text (--target {config.target}): give `mclip prepare` --labels, or "
-            "pass --text 0 to train without texts"
+            "pass --text-weight 0 to train without texts"
         )
-    if config.image and len(labelset) and not window_vectors(store, encoder)[1][trained].any():
+    if config.image_weight and len(labelset) and not window_vectors(store, encoder)[1][trained].any():
         raise StoreError(
             f"{store.url}: no training window has a picture's vector: run `mclip render` and `mclip embed`, or pass "
-            "--image 0 to train without pictures"
+            "--image-weight 0 to train without pictures"
         )
 
 
