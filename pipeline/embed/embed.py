@@ -39,7 +39,7 @@ def embed(
         )
     if not texts and "texts" not in without:
         raise StoreError(f"{store.url}: no text in this store; give `mclip prepare` --labels, or pass --without texts")
-    check_provenance(store, encoder, dtype)
+    check_provenance(store, encoder, dtype)  # not before: a refused embed leaves nothing
     for kind, count in (("image", len(drawn)), ("text", len(texts))):
         store.grow(f"{group}/{kind}", count, dtype=dtype, width=encoder.width)
         store.grow(f"{group}/{kind}_done", count)
@@ -68,9 +68,7 @@ def forget(store: Store, name: str) -> None:
     """Delete an encoder's vectors and what is recorded of them."""
     described = store.attributes("embed")
     kept = {key: {k: v for k, v in described.get(key, {}).items() if k != name} for key in ("encoders", "texts")}
-    if f"embeddings/{name}" in store:
-        del store.root[f"embeddings/{name}"]
-    store.set_attributes("embed", **kept)
+    store.delete([f"embeddings/{name}"], {**store.root.attrs, "embed": described | kept})
 
 
 def check_provenance(store: Store, encoder: Encoder, dtype: str) -> None:

@@ -1,6 +1,8 @@
 """One recording as a file holds it, and the error of a file that holds none."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,7 @@ class Recording:
     gender: str
     sha256: bytes
     joints: tuple[int, ...] = LAYOUTS[72]  # which of the file's joints are SMPL's 24
+    account: Mapping[str, Any] = field(default_factory=dict)  # how the file was understood, for the manifest
 
     @property
     def poses_TJ3(self) -> np.ndarray:

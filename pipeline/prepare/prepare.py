@@ -4,7 +4,6 @@
 
 import functools
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
@@ -24,9 +23,9 @@ from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.plan import MIRROR, Changes, Plan, extend_plan, read_plan, write_plan
 from mclip.pipeline.prepare.sources import SourceFile
 from mclip.pipeline.prepare.windows import index, recordings_in
-from mclip.pipeline.store.location import journal
-from mclip.pipeline.store.schema import DONE, FAILED, OUTCOME, PENDING, SPLITS
+from mclip.pipeline.store.schema import DONE, OUTCOME, PENDING, SPLITS
 from mclip.pipeline.store.stage import Result, Summary, run_stage
+from mclip.pipeline.store.status import Line, write_manifest
 from mclip.pipeline.store.store import Store, is_store, open_store
 
 REASONS = 5  # for passing labels over, that are told
@@ -66,6 +65,7 @@ def prepare(
     *,
     labels: Labels,
     options: PrepareOptions,
+    label_files: str = "",
     only: Sequence[str] = (),
     limit: int | None = None,
     scheduler: str = "threads",
@@ -74,12 +74,14 @@ def prepare(
 ) -> Summary:
     """Fill the store from a folder, archive or file; what is in it already is skipped.
 
+    `label_files` is where the labels are from, for whoever comes with others.
     ValueError when a file has changed whose motion is in the store, unless `replace_changed`: then it is prepared
     again, and pictures and vectors go, because the windows have other numbers.
     """
     sources.require_source(source)
     made_with = asdict(options) | {"labels": labels.fingerprint}
-    store.refuse_other_options("prepare", made_with)
+    names = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
+    store.refuse_other_options("prepare", made_with, names=names)
     plan = read_plan(store)
     known = len(plan.name)
     changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
@@ -87,25 +89,23 @@ def prepare(
         raise no_motions(source, only)
     folders = [*store.attributes("prepare").get("folders", []), [known, folders_above(source)]]
     match(labels, recordings_in(plan.name, folders))  # before hours of work: it refuses labels that are nobody's
-    store.fix_options("prepare", made_with)
+    store.fix_options("prepare", made_with, names=names)
     if len(plan.name) > known:
         store.set_attributes("prepare", folders=folders)
     if changes.changed:
         admit_changes(store, changes, replace_changed=replace_changed)
     if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):
         write_plan(store, plan)
-        record(store, (manifest_line(plan, options.fps, item, bytes(32), why) for item, why in plan.unusable.items()))
     summary = run_stage(
         store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
         workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
-        marked=functools.partial(record_block, store, plan, options.fps),
     )  # fmt: skip
     if not store.is_indexed:
         index(
             store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
             how=options.resample,
         )  # fmt: skip
-    journal(store.url, "manifest").write_text("".join(manifest(store)), encoding="utf-8")
+    write_manifest(store, manifest(store))
     refused = len(plan.unusable)
     return replace(summary, failed=summary.failed + refused, skipped=summary.skipped - refused)
 
@@ -158,7 +158,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(name, content, options.array_fps)
+            motion = motion_in(name, content, options.array_fps, options.map)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -183,11 +183,13 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(name: str, content: bytes | memoryview | MotionError, array_fps: float | None) -> Recording:
+def motion_in(
+    name: str, content: bytes | memoryview | MotionError, array_fps: float | None, joint_map: str
+) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, array_fps)
+    return sources.parse(name, content, array_fps, joint_map)
 
 
 def write_rows(
@@ -230,34 +232,23 @@ def told_of_labels(store: Store) -> Iterator[str]:
     yield from (f"passed over: {count:,} x {reason}" for reason, count in passed[:REASONS] if count)
 
 
-def record(store: Store, lines: Iterable[str]) -> None:
-    """Append lines to the manifest as items are marked; at the end of a run it is written anew, in order."""
-    with journal(store.url, "manifest").open("a", encoding="utf-8") as file:
-        file.writelines(lines)
-
-
-def record_block(store: Store, plan: Plan, fps: float, block: range, result: Result) -> None:
-    """Append a block to the manifest, once it is marked."""
-    lines = []
-    for item, sha256 in zip(block, result.columns["sequences/sha256"], strict=True):
-        if plan.done[item] == PENDING:
-            plan.done[item] = FAILED if item in result.failures else DONE
-            lines.append(manifest_line(plan, fps, item, sha256.tobytes(), result.failures.get(item)))
-    record(store, lines)
-
-
-def manifest(store: Store) -> Iterator[str]:
-    """JSON lines, one a source file, in the order of the store."""
+def manifest(store: Store) -> Iterator[Line]:
+    """What became of every source file, in the order of the store."""
     plan, told, sha256 = read_plan(store), store.attributes("prepare"), store.read("sequences/sha256")
     failures, fps = told.get("failures", {}), told["options"]["fps"]
-    for item in range(len(plan.name)):
-        yield manifest_line(plan, fps, item, sha256[item].tobytes(), failures.get(f"sequences/done[{item}]"))
+    for item, name in enumerate(plan.name):
+        reason = failures.get(f"sequences/done[{item}]")
+        yield Line(
+            file=printable(name),
+            sha256=sha256[item].tobytes().hex(),
+            frames=plan.frames[item],
+            fps_in=plan.fps[item],
+            fps_out=fps,
+            outcome=OUTCOME[plan.done[item]],
+            reason=reason and printable(reason),
+        )
 
 
-def manifest_line(plan: Plan, fps: float, item: int, sha256: bytes, reason: str | None) -> str:
-    """A source file's name, sha256, frames, frames per second, outcome and reason, as a line of JSON."""
-    line = {
-        "file": plan.name[item], "sha256": sha256.hex(), "frames": plan.frames[item], "fps_in": plan.fps[item],
-        "fps_out": fps, "outcome": OUTCOME[plan.done[item]], "reason": reason,
-    }  # fmt: skip
-    return json.dumps(line) + "\n"
+def printable(name: str) -> str:
+    r"""A name for readers of JSON: a byte that is no UTF-8, which file names may hold, as \xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

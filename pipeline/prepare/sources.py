@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from mclip.pipeline.files.npz import LARGEST
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.prepare import amass, bvh
+from mclip.pipeline.skeletons.joints import read_map
 
 MOTIONS = (".npz", ".npy", ".bvh")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -167,10 +168,10 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, array_fps: float | None) -> Recording:
+def parse(name: str, content: bytes | memoryview, array_fps: float | None, joint_map: str = "") -> Recording:
     """The motion in a recording's bytes; MotionError naming what was found and expected."""
     if name.lower().endswith(".bvh"):
-        return bvh.parse_motion(content)
+        return bvh.parse_motion(content, read_map(joint_map))
     return amass.parse_motion(content, array_fps=array_fps)
 
 

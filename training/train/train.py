@@ -18,16 +18,16 @@ from mclip.pipeline.store.schema import SPLITS, StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Batch, Crops, default_split, load_crops, text_choices
 from mclip.training.data.rows import joints_of
-from mclip.training.measure.reconstruction import z_length
+from mclip.training.measure.reconstruction import z_of
 from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
-    ROOT_PATH,
     WEIGHTS,
     RunError,
     checkpoints,
     delete_run,
+    drop_old,
     is_best,
     load_model,
     load_optimizer,
@@ -35,7 +35,9 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
-from mclip.training.train.journal import require_wandb
+from mclip.training.model.run_documents import ROOT_PATH
+from mclip.training.train.interrupt import Interrupt
+from mclip.training.train.journal import CURVES, draw_curves, require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.speed import Speed, matmul_rate
 from mclip.training.train.step import Feed, Learner, vertex_loss_of
@@ -73,11 +75,16 @@ def train(
     validate = Validation(store, validated, texts, fps=store.fps)
 
     first = resume(folder, learner)
+    if workers.first:
+        drop_old(folder)  # what a kill between saving and dropping left
     if first >= steps:
+        if workers.first and not (folder / CURVES).exists():
+            draw_curves(folder)
         return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
     speed = measure_speed(learner, first, feed(first))
     figures: dict[str, float] = {}
     with ExitStack() as opened:
+        interrupt = opened.enter_context(Interrupt(alone=workers.count == 1))
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
             report.say(crops.told(config.storage), str(speed), *notes(config, crops, body))
@@ -89,6 +96,7 @@ def train(
             norm = learner.learn(step, found)
             done = step + 1
             log, measure, save = due(config, done, steps)
+            save |= interrupt.pressed
             if log or measure or save or device.type == "cpu":  # asking a GPU would make every step wait
                 learner.guard.check(crops, feed.order)
             summed = workers.sum_of(found) if log else {}
@@ -102,6 +110,8 @@ def train(
             if save or (measure and is_best(folder, figures)):
                 write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
             report.advance(done)
+            if interrupt.pressed and done < steps:
+                raise KeyboardInterrupt(f"train stopped at step {done:,} of {steps:,}, which is saved")
     if not workers.first:
         return ""
     seconds = time.perf_counter() - started
@@ -201,9 +211,10 @@ def resume(folder: Path, learner: Learner) -> int:
 def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
     """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
     with torch.compiler.set_stance("force_eager"):
-        state["z_length"] = z_length(learner.judged, crops)
+        z_NC = z_of(learner.judged, crops)
+    state["z_length"] = float(z_NC.norm(dim=-1).mean())
     known = {name: value for name, value in state.items() if not math.isnan(value)}
-    save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average)
+    save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average, z_NC=z_NC)
 
 
 def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:
