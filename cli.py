@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mclip.pipeline.labels.spans import LabelRules
 from mclip.pipeline.machine.commands import Group, Refusal
 from mclip.pipeline.machine.options import Finite, options_of
 from mclip.pipeline.prepare.options import PrepareOptions
@@ -118,9 +119,11 @@ def cli() -> None:
     help="Labels: a folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
 )
 @click.option(
-    "--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split, which overrides all other splits."
+    "--split",
+    type=click.Path(path_type=Path),
+    help="A .csv or .jsonl of path,split, which overrides all other splits; or `amass` for AMASS's own split.",
 )
-@options_of(PrepareOptions)
+@options_of(PrepareOptions, LabelRules)
 @click.option(
     "--only",
     multiple=True,
@@ -145,20 +148,21 @@ def prepare(
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
     from mclip.pipeline.files.assets import MOTIONS
+    from mclip.pipeline.labels.label_files import read_labels
     from mclip.pipeline.machine.terminal import peak_memory
     from mclip.pipeline.prepare import prepare as stage
-    from mclip.pipeline.prepare.label_files import read_labels
     from mclip.pipeline.store.lock import one_writer
     from mclip.pipeline.store.store import delete_store, is_store, open_store
 
     if str(source) == "embedded":
         source, labels = MOTIONS, labels or (Path("embedded"),)
     labels = tuple(MOTIONS / "babel" if str(each) == "embedded" else each for each in labels)
+    rules = LabelRules(**{name: options.pop(name) for name in LabelRules.__dataclass_fields__})
     shape = PrepareOptions(**options)
     if dry_run:
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))
         return
-    found = read_labels(labels, split)
+    found = read_labels(labels, split, rules)
     if replace or not is_store(store):
         stage.require_motions(source, only)  # before a store is emptied, or made for nothing
     with one_writer(store, take_over=take_over):
@@ -171,6 +175,8 @@ def prepare(
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {peak_memory()}")
+        for line in stage.told_of_labels(opened):
+            click.echo(f"  {line}")
     finish(opened, summary)
 
 
@@ -322,11 +328,14 @@ def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> Non
     default="float32",
     help="Precision of the matrix products.",
 )
+@click.option(
+    "--without", multiple=True, type=click.Choice(("texts", "pictures")), help="Go on although the store has none."
+)
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(
     store: str, clip: str, pretrained: str | None, templates: tuple[str, ...], dtype: str, precision: str,
-    limit: int | None, replace: bool,
+    without: tuple[str, ...], limit: int | None, replace: bool,
 ) -> None:  # fmt: skip
     """Compute the CLIP vector of every picture and text of a store.
 
@@ -349,7 +358,7 @@ def embed(
         encoder = load_encoder(clip, pretrained, templates=templates, precision=precision)
         if replace:
             stage.forget(opened, encoder.name)
-        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit)
+        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit, without=without)
         click.echo(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")
         for name, figure in zero_shot(opened, encoder.name).items():
             click.echo(f"text -> picture {name}: {figure:.2f}")

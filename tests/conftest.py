@@ -26,8 +26,8 @@ with warnings.catch_warnings():
 from mclip.pipeline.embed import embed
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.loading import load_encoder
-from mclip.pipeline.prepare.label_files import read_labels
-from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.labels.label_files import read_labels
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render import render

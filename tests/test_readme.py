@@ -162,7 +162,9 @@ def test_commands_run_in_order_and_say_what_is_shown(
 
 
 def test_the_quickstart_prints_what_the_readme_shows(outputs: dict[str, list[str]]) -> None:
-    shortened = [(command.removesuffix("..."), shown) for command, shown in commands(README) if command.endswith(" ...")]
+    shortened = [
+        (command.removesuffix("..."), shown) for command, shown in commands(README) if command.endswith(" ...")
+    ]
     assert len(shortened) == 2
     for begin, shown in shortened:
         (told,) = (lines for command, lines in outputs.items() if command.startswith(begin.split("'")[0]))
