@@ -16,7 +16,7 @@ from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
-from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render.options import RenderOptions

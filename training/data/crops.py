@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from mclip.pipeline.embed.vectors import text_vectors, window_vectors
 from mclip.pipeline.geometry.continuation import continued
 from mclip.pipeline.machine.compiled import compiled, run_parts
+from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.schema import FRAME_CHUNK, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.rows import ankle_places
@@ -134,7 +135,7 @@ class Crops:
 
     def middle(self, item_B: Int64[Tensor, " B"]) -> Batch:
         """The crops in the middle of the windows `item_B`, with the first text of each: the same every time."""
-        shift = (self.frames[item_B] - self.crop).clamp_min(0) // 2
+        shift = middle_shift(self.frames[item_B], self.crop)
         return self.gather(item_B, shift, torch.zeros(len(item_B), device=item_B.device))
 
     def gather(self, item_B: Int64[Tensor, " B"], shift_B: Int64[Tensor, " B"], chance_B: Float[Tensor, " B"]) -> Batch:

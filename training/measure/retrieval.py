@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mclip.pipeline.embed.vectors import unit
+from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops
 from mclip.training.measure.metrics import best_of_groups, best_ranks, cosines
@@ -50,7 +51,7 @@ def gallery_of(store: Store, crops: Crops, z_WC: np.ndarray) -> Gallery:
     labels: list[set[str]] = [set() for _ in sequences]
     for item, found in zip(number, crops.labelset.cpu().numpy(), strict=True):
         labels[item].update(*(sets["labels"][which] for which in np.unique(found)))
-    middle = ((crops.frames - crops.crop).clamp_min(0) // 2).cpu().numpy()
+    middle = middle_shift(crops.frames, crops.crop).cpu().numpy()
     at_middle = crops.labelset.cpu().numpy()[np.arange(len(window)), middle]
     categories = [sets["categories"][which] for which in at_middle]
     return Gallery(z_WC, number, [all_names[s] for s in sequences], labels, categories)
