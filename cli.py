@@ -29,8 +29,17 @@ def finish(store: Any, *summaries: Any) -> None:
         raise SystemExit(1)
 
 
+def tell_plain(run: Any, *, plain: bool = False) -> None:
+    """Say so when a run cannot carry texts to its training motions."""
+    if not plain and run.z_NC is None:
+        click.echo(f"{run.folder}: keeps no vectors of training motions: texts are decoded as with --plain", err=True)
+
+
 store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
 run_argument = click.argument("run", type=click.Path(path_type=Path))
+trust_option = click.option(
+    "--trust-encoder", is_flag=True, help="Load an encoder that RUN names outside its folder or on the hub."
+)
 out_option = click.option("--out", type=click.Path(path_type=Path), default="out", help="Folder to write to.")
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after about this many items.")
 frames_option = click.option(
@@ -53,6 +62,9 @@ scale_option = click.option(
     help="Strength of the change; may be repeated.",
 )
 clips_option = click.option("--store", help="Store whose clips store:LABEL names.")
+plain_option = click.option(
+    "--plain", is_flag=True, help="Decode texts as the paper does, not carried to where the training motions lie."
+)
 top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many results to show.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -377,8 +389,16 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 @click.option("--classes", help="Recognise among these too, as recognise takes them.")
 @json_option
 @click.option("--replace", is_flag=True, help="Measure again.")
+@trust_option
 def evaluate(
-    run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, as_json: bool, replace: bool
+    run: Path,
+    store: str,
+    split: str | None,
+    queries: Path | None,
+    classes: str | None,
+    as_json: bool,
+    replace: bool,
+    trust_encoder: bool,
 ) -> None:
     """Measure how good a run is on a store.
 
@@ -393,7 +413,12 @@ def evaluate(
     from mclip.training.model.run import load_run
 
     figures, line = evaluation.evaluate_once(
-        load_run(run), open_store(store), split=split, queries=queries, classes=classes, replace=replace
+        load_run(run, trust_encoder=trust_encoder),
+        open_store(store),
+        split=split,
+        queries=queries,
+        classes=classes,
+        replace=replace,
     )
     click.echo(json.dumps(figures, indent=2) if as_json else f"{told(figures)}{line}")
 
@@ -411,13 +436,15 @@ def evaluate(
     "--vary", type=Finite(0, min_open=True),
     help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
 )  # fmt: skip
+@plain_option
 @root_option
 @out_option
 @frames_option
 @format_option
+@trust_option
 def generate(
     run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, root: str, out: Path,
-    frames: int | None, formats: tuple[str, ...],
+    frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Turn texts into motions.
 
@@ -429,8 +456,7 @@ def generate(
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3 --out out
     """
     from mclip.pipeline.files.documents import no_text
-    from mclip.training.latent.prompts import VARY, prompts_in, variations
-    from mclip.training.latent.space import vectors_of
+    from mclip.training.latent.prompts import VARY, generated, prompts_in
     from mclip.training.model.run import load_run
     from mclip.training.show import folder as generation
 
@@ -442,9 +468,9 @@ def generate(
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
-    opened = load_run(run)
-    vectors = vectors_of(opened, prompts)
-    made = variations(prompts, vectors, seeds, share=vary or VARY)
+    opened = load_run(run, trust_encoder=trust_encoder)
+    tell_plain(opened, plain=plain)
+    made = generated(opened, prompts, seeds, share=vary or VARY, plain=plain)
     click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -458,13 +484,15 @@ def generate(
     "--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end instead, as in the paper's release."
 )
 @clips_option
+@plain_option
 @root_option
 @out_option
 @frames_option
 @format_option
+@trust_option
 def edit(
     run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Edit a motion: decode base + scale (to - from).
 
@@ -482,8 +510,9 @@ def edit(
         raise click.UsageError("name all of --base, --from and --to, or a --file of them")
     named = dict(zip(EDIT, map(str, words), strict=True))
     rows = table_in(file, EDIT) if file else [named]
-    opened = load_run(run)
-    made = edits(opened, rows, scales, store=open_store(store) if store else None)
+    opened = load_run(run, trust_encoder=trust_encoder)
+    tell_plain(opened, plain=plain)
+    made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain)
     click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -504,13 +533,15 @@ def edit(
     help="A csv of start,end instead, as in the paper's release; it names clips of --store.",
 )
 @clips_option
+@plain_option
 @root_option
 @out_option
 @frames_option
 @format_option
+@trust_option
 def interpolate(
     run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Make motions between two motions.
 
@@ -530,8 +561,9 @@ def interpolate(
     words = {"start": start or "", "end": end or ""}
     # The release's table has no column that says so, and its words are labels of its data.
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
-    opened = load_run(run)
-    made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
+    opened = load_run(run, trust_encoder=trust_encoder)
+    tell_plain(opened, plain=plain)
+    made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None, plain=plain)
     click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, root=root, formats=formats))
 
 
@@ -542,13 +574,15 @@ def interpolate(
 @click.option("--neutral", help="The action of --style without the style, which is taken away; given as --content.")
 @scale_option
 @clips_option
+@plain_option
 @root_option
 @out_option
 @frames_option
 @format_option
+@trust_option
 def style(
     run: Path, content: str, style_: str, neutral: str | None, scales: tuple[float, ...], store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool, trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Do one thing in the style of another.
 
@@ -563,9 +597,10 @@ def style(
     from mclip.training.model.run import load_run
     from mclip.training.show import folder as generation
 
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
+    tell_plain(opened, plain=plain)
     made = styles(
-        opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None
+        opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None, plain=plain
     )  # fmt: skip
     click.echo(generation.write_motions(opened, "style", made, out, frames=frames, root=root, formats=formats))
 
@@ -578,7 +613,8 @@ def style(
 )
 @top_option
 @json_option
-def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
+@trust_option
+def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool, trust_encoder: bool) -> None:
     """Name what motions show.
 
     Each MOTION (.npz, .bvh) is cut into pieces as long as a training crop; the nearest classes of each are named.
@@ -592,7 +628,7 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     from mclip.training.model.run import load_run
 
     names = classes_of(classes)
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     vectors = opened.load_encoder().encode_texts(names)
     found = {str(motion): recognise_motion(opened, motion, vectors, names, top=top) for motion in motions}
     click.echo(told_seen(found, as_json=as_json))
@@ -604,7 +640,8 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
 @click.option("--store", required=True, help="Store to search.")
 @top_option
 @json_option
-def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
+@trust_option
+def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_encoder: bool) -> None:
     """Find the clips of a store that are nearest to a query.
 
     QUERY is a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -616,7 +653,7 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
     from mclip.training.latent import search as searching
     from mclip.training.model.run import load_run
 
-    found = searching.search(load_run(run), open_store(store), query, top=top)
+    found = searching.search(load_run(run, trust_encoder=trust_encoder), open_store(store), query, top=top)
     click.echo(searching.told_hits(query, found, as_json=as_json))
 
 
@@ -681,7 +718,10 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
 @click.option(
     "--token", envvar="MCLIP_TOKEN", help="Token that browsers must enter [default: made up where --host needs one]."
 )
-def studio(run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None) -> None:
+@trust_option
+def studio(
+    run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None, trust_encoder: bool
+) -> None:
     """Open a local web page where texts become motions.
 
     \b
@@ -696,7 +736,8 @@ def studio(run: Path, store: str | None, body: str, classes: str, host: str, por
 
     token = token_for(host, token)
     opened = open_store(store) if store else None
-    names, model = classes_of(classes), load_run(run)
+    names, model = classes_of(classes), load_run(run, trust_encoder=trust_encoder)
+    tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=click.echo)
 

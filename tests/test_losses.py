@@ -191,3 +191,57 @@ def test_infonce_does_not_push_crops_of_one_text_apart():
     # Two right answers share the weight: the entropy of one half, for two of the three.
     assert at_the_text.item() == pytest.approx(math.log(2) * 2 / 3, abs=1e-9)
     assert losses.infonce_loss(clip.roll(1, 0), clip, has) > 10
+
+
+def world_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Joints of two motions in the world, and a mask of unequal lengths; a foot of the target stands."""
+    generator = torch.Generator().manual_seed(3)
+    joints, target = torch.randn(2, 3, 6, 24, 3, dtype=torch.float64, generator=generator)
+    target[:, :, losses.FEET[2]] = 0.5
+    return joints, target, torch.arange(6) < torch.tensor((6, 4, 1))[:, None]
+
+
+def test_world_losses_equal_the_loops_over_joints_and_frames():
+    joints, target, mask = world_batch()
+    found = losses.world_losses(joints, target, mask)
+    places, steps, feet = [], [], []
+    for item, length in enumerate((6, 4, 1)):
+        for frame in range(length):
+            places.append((joints[item, frame] - target[item, frame]).square().mean())
+            if frame:
+                step, wanted = (each[item, frame] - each[item, frame - 1] for each in (joints, target))
+                steps.append((step - wanted).square().mean())
+                stands = wanted[losses.FEET].norm(dim=-1) < losses.STANDS
+                feet.append((step[losses.FEET].square().mean(-1) * stands).mean())
+    assert sum(each > 0 for each in feet) == 8  # the standing foot, and no other
+    for name, each in (("places", places), ("steps", steps), ("feet", feet)):
+        torch.testing.assert_close(found[name], torch.stack(each).mean(), rtol=0, atol=1e-12)
+
+
+def test_world_losses_see_a_path_that_the_papers_vertices_leave_out():
+    joints, target, mask = world_batch()
+    slid = target.clone()
+    slid += 0.1 * torch.arange(6)[None, :, None, None]
+    found = losses.world_losses(slid, target, mask)
+    assert found["steps"].item() == pytest.approx(0.01, rel=1e-6)
+    assert found["feet"].item() == pytest.approx(0.01 / len(losses.FEET), rel=1e-6)
+
+
+def test_joints_of_the_closed_form_are_those_of_forward_kinematics_and_the_loss_is_the_same():
+    motion, target, mask = batch(rows=24)
+    body = load_body("low").double()
+    for loss in (vertex_loss(), losses.SkinnedLoss(body)):
+        value, found, wanted = loss.with_joints(motion, target, mask)
+        torch.testing.assert_close(value, loss(motion, target, mask), rtol=0, atol=1e-12)
+        for joints, rot6d in ((found, motion), (wanted, target)):
+            expected = forward_kinematics(rot6d_to_matrix(rot6d[mask]), body.joints_J3)[1]
+            torch.testing.assert_close(joints[mask], expected, rtol=0, atol=1e-9)
+
+
+def test_padding_has_no_gradient_in_the_world():
+    motion, target, mask = batch(rows=24)
+    _, found, wanted = vertex_loss().with_joints(torch.where(mask[..., None, None], motion, 0.0), target, mask)
+    (gradient,) = torch.autograd.grad(sum(losses.world_losses(found, wanted, mask).values()), motion)
+    assert torch.isfinite(gradient).all()
+    assert gradient[~mask].eq(0).all()
+    assert gradient[mask].abs().amax((-1, -2)).min() > 0

@@ -1,14 +1,26 @@
+from dataclasses import dataclass, field, replace
+
 import pytest
 import torch
 
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.store.store import Store
-from mclip.training.data.crops import load_crops
+from mclip.training.data.crops import Batch, Crops, load_crops
 from mclip.training.model import losses
 from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import RunError
-from mclip.training.train.step import Feed, Guard, Learner, Order, loss_terms, vertex_loss_of
+from mclip.training.train.step import (
+    PURPOSES,
+    Feed,
+    Guard,
+    Learner,
+    Order,
+    decoder_input,
+    loss_terms,
+    seed_of,
+    vertex_loss_of,
+)
 from mclip.training.train.workers import Workers
 
 CPU = torch.device("cpu")
@@ -43,7 +55,7 @@ def terms_of(store: Store, **options) -> tuple[dict[str, torch.Tensor], torch.Te
     torch.manual_seed(0)
     model = MotionClip(SIZES).eval()
     loss = losses.ClosedFormLoss(load_body("low"))
-    terms = loss_terms(model, crops.middle(torch.arange(len(crops))), loss, config)
+    terms = loss_terms(model, crops.middle(torch.arange(len(crops))), loss, config, torch.Generator())
     sum(terms.values()).backward()
     return terms, model.embed.weight.grad
 
@@ -120,6 +132,62 @@ def test_the_vertex_loss_is_the_one_that_was_asked_for(store):
     assert found["subset"] == pytest.approx(found["full"], rel=0.3)
     whole = vertex_loss_of(TrainConfig(vertex_loss="subset", vertex_subset=10**6), body, torch.Generator())
     assert float(whole(rot6d, rot6d.flip(1), mask)) == pytest.approx(found["full"][0], rel=1e-5)
+
+
+@dataclass
+class Recorded(Crops):
+    """Crops that remember by what chance each was cut and got its label."""
+
+    drawn: list[torch.Tensor] = field(default_factory=list)
+
+    def gather(self, item_B: torch.Tensor, shift_B: torch.Tensor, chance_B: torch.Tensor) -> Batch:
+        self.drawn.append(torch.stack((shift_B.float(), chance_B)))
+        return super().gather(item_B, shift_B, chance_B)
+
+
+def drawn_in(store: Store, steps: int) -> torch.Tensor:
+    """Shift, label, whether the text is decoded, and the amount of noise, of every crop of so many steps (4, N)."""
+    crops = load_crops(store, split="train", encoder="offline", target="label", device=CPU)
+    long = replace(
+        crops,
+        **{
+            name: getattr(crops, name)[crops.frames > crops.crop + 20]
+            for name in ("window", "row", "frames", "own_frames", "labelset", "image", "has_image")
+        },
+    )
+    config = TrainConfig(batch=4, text_decoding=0.3, latent_noise=0.8, precision="float32")
+    recorded = Recorded(**vars(long))
+    feed, learner, decoded = Feed(recorded, store.strings("texts"), config, CPU), learner_of(), []
+    for step in range(steps):
+        batch = feed(step)
+        learner.generator.manual_seed(seed_of(config.seed, "decoder input", step))
+        z_BC = torch.eye(384)[:4]  # no text's direction
+        noisy = decoder_input(z_BC, batch, replace(config, text_decoding=0.0), learner.generator)
+        learner.generator.manual_seed(seed_of(config.seed, "decoder input", step))
+        mixed = decoder_input(z_BC, batch, replace(config, latent_noise=0.0), learner.generator)
+        decoded.append(torch.stack(((mixed != z_BC).any(1).float(), (noisy - z_BC).norm(dim=1))))
+    return torch.cat((torch.cat(recorded.drawn, 1), torch.cat(decoded, 1)))
+
+
+def test_shift_label_mask_and_amount_of_noise_know_nothing_of_one_another(store):
+    drawn = drawn_in(store, 1000)
+    assert drawn.shape == (4, 4000)
+    assert drawn[2].mean().item() == pytest.approx(0.3, abs=0.03)
+    off_diagonal = torch.corrcoef(drawn) - torch.eye(4)
+    # The standard deviation of a correlation of 4,000 independent pairs is 0.016. With one stream for all they were 1.
+    assert off_diagonal.abs().max() < 0.06
+
+
+def test_a_stream_belongs_to_one_purpose_step_rank_and_seed():
+    streams = {
+        seed_of(seed, purpose, step, rank=rank)
+        for seed in (0, 1, -1)
+        for purpose in PURPOSES
+        for step in range(20)
+        for rank in range(3)
+    }
+    assert len(streams) == 3 * len(PURPOSES) * 20 * 3
+    assert seed_of(10, "feed", 3) == seed_of(10, "feed", 3)
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def our_step(precision: str, clock: Callable[[], float], *, batch: int = BATCH, 
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     body, guard, store = load_body("low"), Guard(optimizer, cpu), random_batch(10 * batch, frames)
     vertex_loss = losses.ClosedFormLoss(body)
-    count = itertools.count()
+    count, noise = itertools.count(), torch.Generator()
 
     def step() -> dict[str, float]:
         laps, at = Laps(clock, {}, clock()), next(count)
@@ -151,7 +151,7 @@ def our_step(precision: str, clock: Callable[[], float], *, batch: int = BATCH, 
         values = {name: each[item] for name, each in vars(store).items() if isinstance(each, Tensor)}
         drawn = Batch(**values, padded=False)
         laps.lap("around")
-        terms = loss_terms(model, drawn, vertex_loss, config)
+        terms = loss_terms(model, drawn, vertex_loss, config, noise)
         total = torch.stack([weight * terms[term] for term, weight in config.weights.items()]).sum()
         laps.lap("forward")
         optimizer.zero_grad()

@@ -21,7 +21,9 @@ from mclip.pipeline.geometry.continuation import continued
 from mclip.pipeline.machine.compiled import compiled, run_parts
 from mclip.pipeline.store.schema import FRAME_CHUNK, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
+from mclip.training.data.rows import ankle_places
 from mclip.training.model.run import Run
+from mclip.training.model.run_documents import ANKLE_PATH
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Batch:
         """Over how many frames or items each term of the loss is a mean."""
         frames, steps = self.mask_BT.sum(), self.mask_BT[:, 1:].sum()
         items = {"text": self.has_text_B.sum(), "image": self.has_image_B.sum()}
-        return {"rot6d": frames, "vertices": frames, "velocity": steps, **items}
+        world = {"places": frames, "steps": steps, "feet": steps}
+        return {"rot6d": frames, "vertices": frames, "velocity": steps, **world, **items}
 
 
 @dataclass
@@ -368,7 +371,11 @@ def crops_of(run: Run, store: Store, split: str) -> Crops:
             f"with {was[:12]}: embed the store again with those (`mclip embed --replace`), or use another store"
         )
     options = run.config["train"]
-    return load_crops(
-        store, split=split, encoder=described["name"], target=options["target"], short=options["short"],
-        device=run.device,
+    crops = load_crops(
+        store, split=split, encoder=described["name"], target=options.get("target", "joined"),
+        short=options.get("short", "mask"), device=run.device,
     )  # fmt: skip
+    if run.row25 == ANKLE_PATH:
+        parts = [ankle_places(part) for part in crops.rot6d.split(FRAME_CHUNK)]
+        crops = replace(crops, trans=torch.cat(parts))
+    return crops

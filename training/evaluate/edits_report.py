@@ -17,7 +17,8 @@ from mclip.pipeline.geometry.skeleton import forward_kinematics
 from mclip.training.data.rows import joints_of
 from mclip.training.latent.edits import between
 from mclip.training.latent.space import latent
-from mclip.training.measure.reconstruction import BATCH, jerk
+from mclip.training.measure.physics import jerk
+from mclip.training.measure.reconstruction import BATCH
 from mclip.training.measure.statistics import Measured
 from mclip.training.model.run import Run, autocast
 

@@ -21,7 +21,9 @@ from mclip.training.data.crops import Crops, crops_of, default_split
 from mclip.training.evaluate.edits_report import arithmetic, there_and_back
 from mclip.training.evaluate.recognition import babel_chunks, confusion, random_crops, recognition
 from mclip.training.evaluate.report import Plots, write_report
-from mclip.training.latent.space import latent
+from mclip.training.evaluate.texts_report import judge_for, judged, known_crops, labels_asked
+from mclip.training.latent.space import text_latent
+from mclip.training.latent.span import centred
 from mclip.training.measure.metrics import cosines
 from mclip.training.measure.reconstruction import Reconstruction, middle_batches, quality, reconstruct
 from mclip.training.measure.retrieval import Gallery, batch_recalls, gallery_of, hit_rate, protocols, recalls, retrieval
@@ -32,9 +34,15 @@ MOST_PAIRS = 1000  # texts that are decoded and encoded again
 
 
 def decoded_back(run: Run, text_QC: np.ndarray) -> np.ndarray:
-    """Vectors (Q, C) of the motions that the run decodes from texts' vectors (Q, C)."""
-    back: np.ndarray = there_and_back(run, latent(run, torch.from_numpy(text_QC))).numpy()
+    """Vectors (Q, C) of the motions that the run decodes from texts' vectors (Q, C), as a user gets them."""
+    back: np.ndarray = there_and_back(run, text_latent(run, torch.from_numpy(text_QC))).numpy()
     return back
+
+
+def centre(run: Run, z_NC: np.ndarray) -> np.ndarray:
+    """Vectors (N, C) to recognise classes by, as `centred`."""
+    found: np.ndarray = centred(torch.from_numpy(z_NC), run.z_NC).numpy()
+    return found
 
 
 def middle_text_vectors(crops: Crops) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +78,10 @@ def with_texts(run: Run, result: Reconstruction, crops: Crops) -> tuple[dict[str
     ranks = protocols(z_NC, text_NC)
     figures = {
         "protocols": {
-            name: {way: (batch_recalls if name == "small_batches" else recalls)(found) for way, found in both.items()}
+            name: {
+                way: (batch_recalls if name.startswith("small_batches") else recalls)(found)
+                for way, found in both.items()
+            }
             for name, both in ranks.items()
         },
         "alignment": {"cka_text": linear_cka(z_NC, text_NC)},
@@ -113,28 +124,44 @@ def evaluate(
         "reconstruction": result.measured(),
         "quality": quality(run.model, crops, fps=run.fps, bfloat16=in_bfloat16(run)).measured(),
         **{way: recalls(found) for way, found in ranks.items()},
-        "recognition": recognition(result.z_WC, gallery.categories_W, class_KC, names),
+        "recognition": recognition(centre(run, result.z_WC), gallery.categories_W, class_KC, names),
     }
     told_of_texts, curves = with_texts(run, result, crops)
     tree |= told_of_texts
+    splits = known_crops(run, store, crops, split)
+    judge = judge_for(run, store, splits)
+    tree["judge"] = {"bound_mm": judge.bound_mm, "clips": len(judge.names)}
+    if labels := labels_asked(store, splits):
+        label_NC = np.stack([vectors[label] for label in labels])
+        tree["label_motions"] = judged(run, judge, label_NC, [*labels.values()], bar="labels")
     if classes is not None and encoder is not None:
         names = classes_of(classes)
         class_KC = encoder.encode_texts(names).numpy()
-        tree["recognition_release"] = recognition(*random_crops(run, store, crops), class_KC, names)
-        tree["recognition_babel"] = recognition(*babel_chunks(run, store, split, names), class_KC, names)
+        for way, (z_NC, true_N) in {
+            "recognition_release": random_crops(run, store, crops),
+            "recognition_babel": babel_chunks(run, store, split, names),
+        }.items():
+            tree[way] = recognition(centre(run, z_NC), true_N, class_KC, names)
     if queries is not None and encoder is not None:
-        tree["phrases"] = phrases(run, gallery, queries, encoder)
+        tree["phrases"], asked = phrases(run, gallery, queries, encoder)
+        tree["phrase_motions"] = judged(run, judge, *asked, bar="phrases")
     header = {"split": split, "windows": len(crops), "sequences": len(gallery.names), "step": run.step}
     plots = Plots(
         ranks={f"labels, {way}": found for way, found in ranks.items()} | curves, classes=names,
-        confusion_KK=confusion(result.z_WC, gallery.categories_W, class_KC, names),
+        confusion_KK=confusion(centre(run, result.z_WC), gallery.categories_W, class_KC, names),
         z_WC=result.z_WC, shown_W=shown(gallery),
     )  # fmt: skip
     return header | known(figures_of(tree) | {"ci95": intervals_of(tree)}), plots
 
 
-def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict[str, Any]:
-    """How often phrases find the sequences they should, through the motion encoder and decoded and encoded back."""
+def phrases(
+    run: Run, gallery: Gallery, queries: Path, encoder: Encoder
+) -> tuple[dict[str, Any], tuple[np.ndarray, list[list[str]]]]:
+    """How often phrases find the sequences they should, through the motion encoder and decoded and encoded back.
+
+    And the phrases' vectors with those sequences. What the run's own encoder says of what its decoder made is no
+    measure of motion: a still body that twitches by 2 cm can be fitted to please it better than any dance.
+    """
     try:
         asked = [(entry["text"], entry.get("clips") or [entry["clip"]]) for entry in json.loads(read_text(queries))]
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
@@ -144,11 +171,12 @@ def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict
         raise ValueError(f'--queries {queries}: expected a JSON list of {{"text": ..., "clip": ...}}, found none')
     texts, expected = [text for text, _ in asked], [clips for _, clips in asked]
     query = encoder.encode_texts(texts).numpy()
-    return {
+    found = {
         "queries": len(asked),
         "through_encoder": hit_rate(gallery, query, expected),
         "decoded_back": hit_rate(gallery, decoded_back(run, query), expected),
     }
+    return found, (query, expected)
 
 
 def evaluate_once(

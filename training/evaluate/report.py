@@ -37,9 +37,12 @@ MEASURES: dict[str, dict[str, dict[str, str]]] = {
             "movement_ratio": "movement over the source's",
         },
         "quality": {
-            "pa_mpjpe_mm": "PA-MPJPE, mm", "vertex_mm": "vertices, mm", "skate_mm_s": "foot skate, mm/s",
-            "source_skate_mm_s": "foot skate of the source, mm/s", "jerk": "jerk, m/s³",
-            "source_jerk": "jerk of the source, m/s³",
+            "pa_mpjpe_mm": "PA-MPJPE, mm", "vertex_mm": "vertices, mm", "root_mm": "root's path, mm",
+            "planted_mm_s": "standing foot, mm/s", "source_planted_mm_s": "standing foot of the source, mm/s",
+            "floating_cm": "height over the floor, cm", "source_floating_cm": "height of the source, cm",
+            "over_floor": "frames over 5 cm high", "under_floor": "frames under the floor by 3 cm",
+            "root_jerk_ratio": "jerk of the root over the source's",
+            "joint_jerk_ratio": "jerk of joints over the source's",
         },
     },
     "Alignment with CLIP": {
@@ -69,6 +72,10 @@ RECOGNITION = {  # the release: a random crop, any true class of it; BABEL: chun
     "recognition_release": "release",
     "recognition_babel": "BABEL",
 }
+PHRASES = {
+    "through_encoder": "by the vectors of the motions",
+    "decoded_back": "decoded, and found again by the run's own encoder: no measure of motion",
+}
 WAYS = {"text_to_motion": "text to motion", "motion_to_text": "motion to text"}
 
 
@@ -94,7 +101,9 @@ class Table:
 
 def tables(figures: dict[str, Any]) -> list[Table]:
     """Every figure of an evaluation with its interval, in tables."""
-    made = [*measure_tables(figures), *ranking_tables(figures), *recognition_tables(figures)]
+    made = [
+        *measure_tables(figures), *judged_tables(figures), *ranking_tables(figures), *recognition_tables(figures)
+    ]  # fmt: skip
     return [each for each in made if each.rows]
 
 
@@ -108,12 +117,39 @@ def measure_tables(figures: dict[str, Any]) -> Iterator[Table]:
         yield Table(title, ("", "value", "95 % interval"), rows)
 
 
+JUDGED = {
+    "right": "right", "natural": "natural", "both": "both", "natural_mm": "from real, mm",
+    "planted_mm_s": "standing foot, mm/s", "floating_cm": "height, cm", "jerk": "jerk, m/s³",
+    "root_jerk": "of the root",
+}  # fmt: skip
+
+
+def cells(found: Mapping[str, float | None]) -> list[str]:
+    """JUDGED's figures, nothing for those that are not known."""
+    return ["" if found.get(key) is None else number(found[key]) for key in JUDGED]
+
+
+def judged_tables(figures: dict[str, Any]) -> Iterator[Table]:
+    """What texts are decoded into, by the judge: a row a way; and the source's own motion."""
+    rows = []
+    for kind in ("label", "phrase"):
+        found = figures.get(f"{kind}_motions", {})
+        ways = [way for way in ("carried", "plain") if way in found]
+        rows += [(f"{found['texts']} {kind}s, {way}", *cells(found[way])) for way in ways]
+    if rows:
+        real = {key: figures["quality"].get(f"source_{key}") for key in JUDGED}
+        rows.append(("real motion of the split", *cells(real)))
+    bound = figures.get("judge", {}).get("bound_mm", 0)
+    title = f"Texts decoded, as real motion judges them (natural: within {bound:.0f} mm of it)"
+    yield Table(title, ("", *JUDGED.values()), rows)
+
+
 def ranking_tables(figures: dict[str, Any]) -> Iterator[Table]:
     """Retrieval: a row a protocol and way."""
     sure = figures["ci95"]
     found = [(f"labels, {label}", figures.get(way, {}), sure.get(way, {})) for way, label in WAYS.items()]
     for name, both in figures.get("protocols", {}).items():
-        found += [(f"{name}, {WAYS[way]}", both[way], sure["protocols"][name][way]) for way in both]
+        found += [(f"{name.replace('_', ' ')}, {WAYS[way]}", both[way], sure["protocols"][name][way]) for way in both]
     columns = ("R@1", "R@2", "R@3", "R@5", "R@10", "MedR")
     rows = [
         (title, *(f"{number(each[k])} {span(interval[k])}" for k in columns), str(each["queries"]))
@@ -123,8 +159,8 @@ def ranking_tables(figures: dict[str, Any]) -> Iterator[Table]:
     yield Table("Retrieval: labels over sequences, then TMR's protocols over pairs", ("", *columns, "queries"), rows)
     phrases = figures.get("phrases", {})
     rows = [
-        (way.replace("_", " "), *(f"{number(phrases[way][k])} {span(sure['phrases'][way][k])}" for k in ("R@1", "R@3")))
-        for way in ("through_encoder", "decoded_back")
+        (told_way, *(f"{number(phrases[way][k])} {span(sure['phrases'][way][k])}" for k in ("R@1", "R@3")))
+        for way, told_way in PHRASES.items()
         if phrases.get(way)
     ]
     yield Table(f"{phrases.get('queries')} phrases and the clips they should find", ("", "R@1", "R@3"), rows)
@@ -215,7 +251,7 @@ def curves(ranks: Mapping[str, np.ndarray]) -> str:
         for name, found in ranks.items():
             protocol, way = name.split(", ")
             most = np.arange(1, CURVE_TO + 1)
-            share = (found[:, None] <= most).mean(0)
+            share = (found[:, None] < most + 1).mean(0)  # as `recalls`
             axes.plot(
                 most, share, color=colours[protocol], linestyle="-" if way == "text_to_motion" else "--", linewidth=1.6,
                 label=f"{protocol.replace('_', ' ')}, {WAYS[way]}",

@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.encoder import Encoder, check_text
 from mclip.pipeline.files.documents import read_text
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP
 from mclip.training.latent.edits import between, edited, styled, varied
-from mclip.training.latent.space import is_file, is_motion, vectors_of
+from mclip.training.latent.space import is_file, is_motion, text_latent, text_vectors, vectors_of
+from mclip.training.latent.span import Chance
 from mclip.training.model.run import Run
 
 VARY = 0.5  # how far a seed leads away from a text, as a share of the vector's length
@@ -83,6 +84,27 @@ def variations(
     ]
 
 
+def generated(
+    run: Run, texts: Sequence[str], seeds: Sequence[int], *, share: float = VARY, plain: bool = False,
+    encoder: Encoder | None = None,
+) -> list[Prompt]:  # fmt: skip
+    """The prompts of texts, one for every seed where there are any; a seed leads to other training motions near it.
+
+    `plain`, or a run that keeps no training z: as `variations`, in a random direction.
+    """
+    for text in texts:
+        check_text(text)
+    text_NC = text_vectors(run, texts, encoder)
+    if plain or run.z_NC is None or not seeds:
+        return variations(texts, text_latent(run, text_NC, plain=plain), seeds, share=share)
+    made = []
+    for seed in seeds:
+        chance = Chance.of(texts, len(run.z_NC), seed=seed, share=share)
+        titles = [f"{text} (seed {seed})" for text in texts]
+        made.append(prompts_of(titles, text_latent(run, text_NC, chance=chance)))
+    return [prompt for of_text in zip(*made, strict=True) for prompt in of_text]
+
+
 def named(source: str) -> str:
     """A source as a title has it: a text, or a file's name without its folder and ending."""
     return Path(source).stem.removesuffix("_poses") if is_file(source) else source.removeprefix(CLIP)
@@ -90,10 +112,10 @@ def named(source: str) -> str:
 
 def edits(
     run: Run, rows: Sequence[Mapping[str, str]], scales: Sequence[float], *, store: Store | None = None,
-    encoder: Encoder | None = None,
+    encoder: Encoder | None = None, plain: bool = False,
 ) -> list[Prompt]:  # fmt: skip
     """The prompts of base + scale (v_end - v_start), for every row of the three, and every scale."""
-    vectors_NC = vectors_of(run, [row[name] for row in rows for name in EDIT], encoder, store=store)
+    vectors_NC = vectors_of(run, [row[name] for row in rows for name in EDIT], encoder, store=store, plain=plain)
     made = []
     for row, (base_C, from_C, to_C) in zip(rows, vectors_NC.unflatten(0, (-1, 3)), strict=True):
         base, away, goal = (named(row[name]) for name in EDIT)
@@ -104,7 +126,7 @@ def edits(
 
 def styles(
     run: Run, content: str, style: str, scales: Sequence[float], *, neutral: str | None = None,
-    store: Store | None = None, encoder: Encoder | None = None,
+    store: Store | None = None, encoder: Encoder | None = None, plain: bool = False,
 ) -> list[Prompt]:  # fmt: skip
     """The prompts of a content in a style, each a text, a motion file or a clip, at every scale.
 
@@ -112,7 +134,7 @@ def styles(
     action without the style, what is added is only style - neutral, an edit.
     """
     words = [content, style] if neutral is None else [content, style, neutral]
-    content_C, style_C, *neutral_C = vectors_of(run, words, encoder, store=store)
+    content_C, style_C, *neutral_C = vectors_of(run, words, encoder, store=store, plain=plain)
     what, how, *without = map(named, words)
     if neutral_C:
         vectors_NC, added = edited(content_C, neutral_C[0], style_C, scales), f"({how} - {without[0]})"
@@ -123,10 +145,12 @@ def styles(
 
 def interpolations(
     run: Run, rows: Sequence[Mapping[str, str]], steps: int, *, path: str, store: Store | None = None,
-    encoder: Encoder | None = None,
+    encoder: Encoder | None = None, plain: bool = False,
 ) -> list[Prompt]:  # fmt: skip
     """The prompts on the way from start to end, for every row of both."""
-    vectors_NC = vectors_of(run, [row[name] for row in rows for name in INTERPOLATION], encoder, store=store)
+    vectors_NC = vectors_of(
+        run, [row[name] for row in rows for name in INTERPOLATION], encoder, store=store, plain=plain
+    )
     made = []
     for row, (start_C, end_C) in zip(rows, vectors_NC.unflatten(0, (-1, 2)), strict=True):
         start, end = (named(row[name]) for name in INTERPOLATION)

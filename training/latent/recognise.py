@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mclip.pipeline.machine.terminal import table
 from mclip.training.data.clips import chunks
 from mclip.training.latent.space import encode, motion_rows
+from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
 
 
@@ -32,7 +33,7 @@ def recognise(run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Seque
     rows = motion_rows(run, path)
     pieces = chunks(len(rows), run.crop)
     z_NC = torch.stack([encode(run, rows[start:stop]) for start, stop in pieces])
-    cosine_NK = F.normalize(z_NC, dim=-1) @ F.normalize(class_KC, dim=-1).T
+    cosine_NK = F.normalize(centred(z_NC, run.z_NC), dim=-1) @ F.normalize(class_KC, dim=-1).T
     best = cosine_NK.topk(min(top, len(names)), dim=1)
     return [
         Seen(start / run.fps, stop / run.fps, [(names[k], float(score)) for k, score in zip(index, value, strict=True)])

@@ -15,8 +15,10 @@ from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP, clip_rows
-from mclip.training.data.rows import from_origin, joints_of, root_of, rows_of_motion
-from mclip.training.model.run import ROOT_PATH, Run
+from mclip.training.data.rows import from_origin, joints_of, root_of, rows_as_trained, rows_of_motion
+from mclip.training.latent.span import Chance, carried
+from mclip.training.model.run import Run
+from mclip.training.model.run_documents import ROOT_PATH
 
 BATCH = 64
 
@@ -30,6 +32,18 @@ def latent(run: Run, vectors_NC: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     if run.z_length is None:
         return vectors_NC
     return F.normalize(vectors_NC, dim=-1) * run.z_length
+
+
+def text_latent(
+    run: Run, text_NC: Float[Tensor, "N C"], *, plain: bool = False, chance: Chance | None = None
+) -> Float[Tensor, "N C"]:
+    """Vectors (N, C) to decode for texts' vectors: carried to where the training motions lie, at the length of z.
+
+    `plain` is the paper's way, and that of a run that keeps no training z: the text's own direction.
+    """
+    if plain or run.z_NC is None:
+        return latent(run, text_NC)
+    return latent(run, carried(text_NC, run.z_NC, chance=chance))
 
 
 def is_file(source: str) -> bool:
@@ -48,9 +62,12 @@ def is_motion(source: str) -> bool:
 
 
 def vectors_of(
-    run: Run, sources: Sequence[str], encoder: Encoder | None = None, *, store: Store | None = None
+    run: Run, sources: Sequence[str], encoder: Encoder | None = None, *, store: Store | None = None, plain: bool = False
 ) -> Float[Tensor, "N C"]:
-    """Latent vectors (N, C) of texts, motion files (what ends in .npz or .bvh), and clips of a store (store:LABEL)."""
+    """Latent vectors (N, C) of texts, motion files (what ends in .npz or .bvh), and clips of a store (store:LABEL).
+
+    `plain` as in `text_latent`.
+    """
     texts = list(dict.fromkeys(source for source in sources if not is_motion(source)))
     for text in texts:
         check_text(text)
@@ -60,10 +77,15 @@ def vectors_of(
             raise ValueError(f"{source}: a clip of a store: pass --store")
         vectors[source] = encode(run, clip_rows(store, source.removeprefix(CLIP), run.crop))
     if texts:
-        encoder = encoder or run.load_encoder()
-        parts = [encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-        vectors |= dict(zip(texts, latent(run, torch.cat(parts)), strict=True))
+        text_NC = text_vectors(run, texts, encoder)
+        vectors |= dict(zip(texts, text_latent(run, text_NC, plain=plain), strict=True))
     return torch.stack([vectors[source] for source in sources])
+
+
+def text_vectors(run: Run, texts: Sequence[str], encoder: Encoder | None = None) -> Float[Tensor, "N C"]:
+    """The run's encoder's vectors (N, C) of texts."""
+    encoder = encoder or run.load_encoder()
+    return torch.cat([encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
 
 
 def motion_vector(run: Run, path: Path) -> Float[Tensor, " C"]:
@@ -82,7 +104,7 @@ def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
 @torch.inference_mode()
 def encode(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
     """Latent vector (C,) of a motion of at most a training crop's frames; its path begins where it does."""
-    rows = continued_rows(run, rows_TRD)
+    rows = rows_as_trained(run, continued_rows(run, rows_TRD))
     z_1C = run.model.encode(from_origin(rows)[None])
     return (latent(run, z_1C) if run.model.config.unit_latent else z_1C)[0]
 

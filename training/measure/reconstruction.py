@@ -1,31 +1,33 @@
-"""How well windows come back through the auto-encoder: positions, angles, skin, feet, smoothness."""
+"""How well windows come back through the auto-encoder: positions, angles, skin, path, feet, smoothness."""
 
 # B batch, W windows, T frames, J joints, C CLIP width
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed.vectors import unit
-from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
 from mclip.pipeline.machine.terminal import tracked
 from mclip.training.data.crops import Batch, Crops
 from mclip.training.data.rows import joints_of, root_of
 from mclip.training.measure.metrics import geodesic_deg, movement_mm, mpjpe_mm, pa_mpjpe_mm
+from mclip.training.measure.physics import masked_mean, world_figures
 from mclip.training.measure.statistics import Measured, figures_of
 from mclip.training.model.network import MotionClip
 
 BATCH = 64
-TOES = [JOINTS.index("left_foot"), JOINTS.index("right_foot")]
-CONTACT = 0.05  # metres above its lowest place of the crop, under which a toe counts as standing
+KEPT = 4096  # vectors that a run keeps of its training windows: 8 MB at a width of 512
+# One window that flies or falls must not decide these.
+MEDIANS = ("planted_mm_s", "floating_cm", "jerk", "root_jerk", "joint_jerk")
 
 
 @dataclass(frozen=True)
@@ -123,21 +125,21 @@ def ratio_of_spreads(moments: Float[Tensor, "3 2 T J 3"]) -> float:
 @torch.inference_mode()
 def reconstructed(model: MotionClip, crops: Crops, item: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The middle crop of one window and its reconstruction, both (T, 25, 6) without padding."""
-    batch = crops.middle(torch.tensor([item]))
+    batch = crops.middle(torch.tensor([item], device=crops.row.device))
     decoded = model.decode(model.encode(batch.motion_BTRD, batch.mask_BT), crops.crop, batch.mask_BT)
     return batch.motion_BTRD[0][batch.mask_BT[0]], decoded[0][batch.mask_BT[0]]
 
 
 @torch.inference_mode()
-def z_length(model: MotionClip, crops: Crops, most: int = 512) -> float:
-    """Mean length of z over the middle crops of up to `most` windows, evenly chosen."""
+def z_of(model: MotionClip, crops: Crops, most: int = KEPT) -> Float[Tensor, "N C"]:
+    """z (N, C) of the middle crops of up to `most` windows, evenly chosen, on the CPU."""
     was_training = model.training
     model.eval()
     items = torch.linspace(0, len(crops) - 1, min(most, len(crops)), device=crops.row.device).long()
     batches = (crops.middle(item_B) for item_B in items.split(BATCH))
-    length = torch.cat([model.encode(batch.motion_BTRD, batch.mask_BT).norm(dim=-1) for batch in batches])
+    z_NC = torch.cat([model.encode(batch.motion_BTRD, batch.mask_BT).float() for batch in batches])
     model.train(was_training)
-    return float(length.mean())
+    return z_NC.cpu()
 
 
 def rotmats(motion: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -152,14 +154,21 @@ class Quality:
 
     pa_mpjpe_mm: np.ndarray
     vertex_mm: np.ndarray
-    skate_mm_s: np.ndarray  # of the decoded motion, as `foot_skate`; NaN where no toe stands
-    source_skate_mm_s: np.ndarray
-    jerk: np.ndarray  # of the decoded motion, m/s^3; NaN for a window of under 4 frames
-    source_jerk: np.ndarray
+    root_mm: np.ndarray  # mean distance of the decoded root's path from the source's
+    decoded: dict[str, np.ndarray]  # `world_figures` of the decoded motions
+    source: dict[str, np.ndarray]  # and of their sources
 
-    def measured(self) -> dict[str, Measured]:
-        """Every figure with its windows."""
-        return {each.name: Measured(getattr(self, each.name)) for each in fields(self)}
+    def measured(self) -> dict[str, Any]:
+        """Every figure with its windows, the source's beside it, and over the source's where that says more."""
+        own = {name: Measured(values, median=name in MEDIANS) for name, values in self.decoded.items()}
+        errors = {name: Measured(getattr(self, name)) for name in ("pa_mpjpe_mm", "vertex_mm", "root_mm")}
+        over = {name: self.decoded[name] / np.maximum(self.source[name], 1e-6) for name in self.source}
+        ratios = {
+            f"{name.removesuffix('_mm_s')}_ratio": Measured(over[name], median=True)
+            for name in ("planted_mm_s", "root_jerk", "joint_jerk")
+        }
+        source = {f"source_{name}": Measured(each, median=name in MEDIANS) for name, each in self.source.items()}
+        return errors | own | ratios | source
 
 
 @torch.inference_mode()
@@ -168,47 +177,38 @@ def quality(
 ) -> Quality:  # fmt: skip
     """`Quality` of up to `most` windows, evenly chosen, on the reduced body; `bfloat16` as `through`."""
     body = load_body("low").to(crops.row.device)
-    columns: list[tuple[Tensor, ...]] = []
+    errors: list[tuple[Tensor, ...]] = []
+    worlds: list[tuple[dict[str, Tensor], ...]] = []
     time = torch.arange(crops.crop, device=crops.row.device)
     items = torch.linspace(0, len(crops) - 1, min(most, len(crops)), device=crops.row.device).long()
     for item_B in items.split(BATCH):
         batch = crops.middle(item_B)
         _, decoded = through(model, batch, crops.crop, bfloat16=bfloat16)
         mask = time < crops.own_frames[item_B, None]  # only what the source has itself
-        pair = [(rotmats(each, batch), root_of(each).float()) for each in (decoded, batch.motion_BTRD)]
-        found, wanted = (forward_kinematics(rotmat, body.joints_J3, root_B3=root)[1] for rotmat, root in pair)
+        found, wanted = (posed(each, batch, body) for each in (decoded, batch.motion_BTRD))
+        root, true_root = (joints[:, :, :1] for joints, _ in (found, wanted))
         # Roots together, as in MPJPE: where the body goes is another question.
-        skin, true_skin = (body.pose(rotmat.flatten(0, 1)).unflatten(0, mask.shape) for rotmat, _ in pair)
-        columns.append((
-            masked_mean(pa_mpjpe_mm(found, wanted), mask),
-            masked_mean(1000 * (skin - true_skin).norm(dim=-1).mean(-1), mask),
-            *(foot_skate(each, mask, fps=fps) for each in (found, wanted)),
-            *(jerk(each, mask, fps=fps) for each in (found, wanted)),
+        off = (found[1] - root) - (wanted[1] - true_root)
+        errors.append((
+            masked_mean(pa_mpjpe_mm(found[0], wanted[0]), mask),
+            masked_mean(1000 * off.norm(dim=-1).mean(-1), mask),
+            masked_mean(1000 * (root - true_root).norm(dim=-1)[..., 0], mask),
         ))  # fmt: skip
-    return Quality(*(torch.cat(column).cpu().numpy() for column in zip(*columns, strict=True)))
+        worlds.append(tuple(
+            world_figures(joints, skin[..., 2].amin(-1), mask, fps=fps) for joints, skin in (found, wanted)
+        ))  # fmt: skip
+    columns = (torch.cat(column).cpu().numpy() for column in zip(*errors, strict=True))
+    return Quality(*columns, *(joined_columns(each) for each in zip(*worlds, strict=True)))
 
 
-def masked_mean(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
-    """Mean over what the mask keeps; NaN where it keeps nothing."""
-    return torch.where(mask_BT, values_BT, 0).sum(1) / mask_BT.sum(1)
+def posed(motion_BTRD: Tensor, batch: Batch, body: Body) -> tuple[Float[Tensor, "B T J 3"], Float[Tensor, "B T V 3"]]:
+    """Joints and vertices of a body in the world, metres."""
+    rotmat, root = rotmats(motion_BTRD, batch), root_of(motion_BTRD).float()
+    joints = forward_kinematics(rotmat, body.joints_J3, root_B3=root)[1]
+    skin = body.pose(rotmat.flatten(0, 1), trans_B3=root.flatten(0, 1))
+    return joints, skin.unflatten(0, root.shape[:2])
 
 
-def foot_skate(
-    joints_BTJ3: Float[Tensor, "B T 24 3"], mask_BT: Bool[Tensor, "B T"], *, fps: float
-) -> Float[Tensor, " B"]:
-    """Mean horizontal speed (B) in mm/s of toes that stand; world z up, metres.
-
-    A toe stands between two frames when it is within CONTACT of its own lowest place of the crop in both.
-    """
-    toes_BTK3 = joints_BTJ3[:, :, TOES]
-    height_BTK = toes_BTK3[..., 2].where(mask_BT[..., None], torch.inf)
-    low_BTK = height_BTK < height_BTK.amin((1, 2), keepdim=True) + CONTACT
-    standing = low_BTK[:, 1:] & low_BTK[:, :-1]
-    speed = 1000 * fps * toes_BTK3[..., :2].diff(dim=1).norm(dim=-1)
-    return masked_mean(speed.flatten(1), standing.flatten(1))
-
-
-def jerk(joints_BTJ3: Float[Tensor, "B T 24 3"], mask_BT: Bool[Tensor, "B T"], *, fps: float) -> Float[Tensor, " B"]:
-    """Mean length (B) of the third derivative of the joints' places, m/s^3, by finite differences."""
-    third = joints_BTJ3.diff(n=3, dim=1).norm(dim=-1).mean(-1) * fps**3
-    return masked_mean(third, mask_BT[:, 3:])
+def joined_columns(parts: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    """The figures of all batches, one array each."""
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}

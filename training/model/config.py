@@ -6,11 +6,12 @@ from typing import Any
 
 from mclip.pipeline.machine.options import check_settings, setting
 
-TERMS = ("rot6d", "vertices", "velocity", "text", "image")
+WORLD_TERMS = ("places", "steps", "feet")  # ours: not in the paper
+TERMS = ("rot6d", "vertices", "velocity", "text", "image", *WORLD_TERMS)
 # What a checkpoint can be the best by, among what a validation measures, and whether more of it is better.
 METRICS = {
     "mpjpe_mm": False, "pa_mpjpe_mm": False, "vertex_mm": False, "geodesic_deg": False,
-    "text_cosine": True, "image_cosine": True,
+    "text_cosine": True, "image_cosine": True, "root_mm": False, "natural": True, "right": True,
     "text_to_motion_R@1": True, "text_to_motion_R@3": True, "text_to_motion_R@5": True, "text_to_motion_R@10": True,
     "text_to_motion_MedR": False,
     "motion_to_text_R@1": True, "motion_to_text_R@3": True, "motion_to_text_R@5": True, "motion_to_text_R@10": True,
@@ -28,6 +29,7 @@ class ModelConfig:
     feed_forward: int = setting(1024, "Width of the feed-forward layers.", least=1)
     dropout: float = setting(0.1, "Dropout probability of every layer.", least=0, below=1)
     unit_latent: bool = setting(False, "Decode from z / |z|; not in the paper.")
+    copied_layers: bool = setting(False, "Let all layers begin as copies of one, as the release's; else each is drawn.")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -79,6 +81,15 @@ class TrainConfig:
     velocity_weight: float = setting(1.0, "Weight of the squared error of the frame differences.", least=0)
     text_weight: float = setting(0.01, "Weight of 1 - cos(z, text).", least=0)
     image_weight: float = setting(0.01, "Weight of 1 - cos(z, image).", least=0)
+    places_weight: float = setting(
+        0.0, "Weight of the squared error of the joints' places in the world; not in the paper.", least=0
+    )
+    steps_weight: float = setting(
+        0.0, "Weight of the squared error of their steps from frame to frame; not in the paper.", least=0
+    )
+    feet_weight: float = setting(
+        0.0, "Weight of the squared steps of feet that stand in the source; not in the paper.", least=0
+    )
     vertex_loss: str = setting(
         "closed-form",
         "All vertices without pose correctives in closed form, all of them through the body, or a random subset.",

@@ -1,4 +1,4 @@
-"""MotionCLIP's five losses (Tevet et al. 2022, eq. 1-4), as a dict of named scalars.
+"""MotionCLIP's five losses (Tevet et al. 2022, eq. 1-4) and three of our own, as a dict of named scalars.
 
 The vertex loss needs no vertices: with plain linear blend skinning and a fixed shape, vertex i is A phi_i with the
 3 x 4J matrix A = [R_j | P_j - R_j J_j] and phi_i = w_i (x) [vbar_i; 1], so the mean over all V vertices is
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mclip.pipeline.geometry.body import Body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
-from mclip.pipeline.geometry.skeleton import PARENTS
+from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS, forward_kinematics
 
 # The joints by their depth in the tree: parents of a depth all lie in the depth before it.
 DEPTH = [0]
@@ -30,6 +30,10 @@ ORDER = [joint for joints in DEPTHS for joint in joints]
 PARENTS_BEFORE = [
     [above.index(PARENTS[joint]) for joint in joints] for above, joints in zip(DEPTHS, DEPTHS[1:], strict=False)
 ]
+
+
+FEET = [JOINTS.index(name) for name in ("left_ankle", "right_ankle", "left_foot", "right_foot")]
+STANDS = 0.006  # metres from frame to frame, under which a foot stands: 0.18 m/s at 30 fps
 
 
 def masked_mean(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
@@ -85,6 +89,24 @@ def infonce_loss(
     return torch.where(has_B, sum(asked), 0.0).sum() / (2 * has_B.sum().clamp_min(1))
 
 
+def world_losses(
+    joints_BTJ3: Float[Tensor, "B T J 3"], target_BTJ3: Float[Tensor, "B T J 3"], mask_BT: Bool[Tensor, "B T"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Losses of joints in the world, root path included, in square metres per coordinate.
+
+    `places` of joints, their `steps` from frame to frame, and the steps of `feet` that stand in the target. The paper's
+    losses leave the path to 3 of 150 numbers: feet slide on it, and it shakes.
+    """
+    step_BTJ3, true_step_BTJ3 = joints_BTJ3.diff(dim=1), target_BTJ3.diff(dim=1)
+    stands_BTK = (true_step_BTJ3[:, :, FEET].norm(dim=-1) < STANDS) & mask_BT[:, 1:, None]
+    foot_BTK = torch.where(stands_BTK, step_BTJ3[:, :, FEET].square().mean(-1), 0.0)
+    return {
+        "places": masked_mean((joints_BTJ3 - target_BTJ3).square().mean((-1, -2)), mask_BT),
+        "steps": masked_mean((step_BTJ3 - true_step_BTJ3).square().mean((-1, -2)), mask_BT[:, 1:]),
+        "feet": foot_BTK.sum() / (len(FEET) * mask_BT[:, 1:].sum()).clamp_min(1),
+    }
+
+
 CLIP_LOSSES = {"cosine": cosine_loss, "mse": squared_loss, "infonce": infonce_loss}
 
 
@@ -107,6 +129,20 @@ class VertexLoss(ABC):
         poses = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
         return masked_mean(self.distance(*poses).view(mask_BT.shape), mask_BT)
 
+    def with_joints(
+        self, rot6d_BTJD: Float[Tensor, "B T J 6"], target_BTJD: Float[Tensor, "B T J 6"], mask_BT: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B T J 3"], Float[Tensor, "B T J 3"]]:
+        """The loss, and where the joints of both motions are with the root at its rest place (metres)."""
+        poses = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))
+        found, wanted = (forward_kinematics(rot6d_to_matrix(each), self.rest_J3)[1] for each in poses)
+        loss = self(rot6d_BTJD, target_BTJD, mask_BT)
+        return loss, found.unflatten(0, mask_BT.shape), wanted.unflatten(0, mask_BT.shape)
+
+    @property
+    @abstractmethod
+    def rest_J3(self) -> Float[Tensor, "J 3"]:
+        """Rest places of the body's joints, metres."""
+
     @abstractmethod
     def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
         """The loss of every pose, in square metres per coordinate."""
@@ -121,7 +157,8 @@ class ClosedFormLoss(VertexLoss):
         # An eigen-decomposition: joints that move no vertex make the matrix singular, where Cholesky stops.
         values, vectors = torch.linalg.eigh(phi.T @ phi / (3 * len(phi)))
         self.root_KK = (vectors * values.clamp_min(0).sqrt()).T.to(body.v_template_V3.dtype)
-        self.joints_J3 = body.joints_J3[ORDER]
+        self.body, self.joints_J3 = body, body.joints_J3[ORDER]
+        self.place_J = torch.tensor(ORDER, device=self.joints_J3.device).argsort()
         self.parents = [torch.tensor(level, device=self.joints_J3.device) for level in PARENTS_BEFORE]
 
     def transforms(self, rot6d_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, "K 3 N"]:
@@ -140,9 +177,30 @@ class ClosedFormLoss(VertexLoss):
             world.append(torch.cat((turned[:, :3], turned[:, 3:] + parent[:, 3:]), dim=1))
         return torch.cat(world).flatten(0, 1)
 
+    @property
+    def rest_J3(self) -> Float[Tensor, "J 3"]:
+        return self.body.joints_J3
+
     def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
-        difference_K3N = self.transforms(rot6d_NJD) - self.transforms(target_NJD)
-        return (self.root_KK @ difference_K3N.flatten(1)).square().sum(0).unflatten(0, (3, -1)).sum(0)
+        return self.between(self.transforms(rot6d_NJD), self.transforms(target_NJD))
+
+    def between(self, found_K3N: Float[Tensor, "K 3 N"], wanted_K3N: Float[Tensor, "K 3 N"]) -> Float[Tensor, " N"]:
+        """The loss of every pose from its transforms and those wanted."""
+        difference_KN = (self.root_KK @ (found_K3N - wanted_K3N).flatten(1)).square()
+        return difference_KN.sum(0).unflatten(0, (3, -1)).sum(0)
+
+    def with_joints(
+        self, rot6d_BTJD: Float[Tensor, "B T J 6"], target_BTJD: Float[Tensor, "B T J 6"], mask_BT: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B T J 3"], Float[Tensor, "B T J 3"]]:
+        both = [self.transforms(without_padding(each, mask_BT)) for each in (rot6d_BTJD, target_BTJD)]
+        found, wanted = (self.places(each).unflatten(0, mask_BT.shape) for each in both)
+        return masked_mean(self.between(*both).view(mask_BT.shape), mask_BT), found, wanted
+
+    def places(self, transforms_K3N: Float[Tensor, "K 3 N"]) -> Float[Tensor, "N J 3"]:
+        """Where the transforms bring the rest joints."""
+        rest_J4 = F.pad(self.joints_J3, (0, 1), value=1.0)
+        place_J3N = (transforms_K3N.unflatten(0, (-1, 4)) * rest_J4[..., None, None]).sum(1)
+        return place_J3N[self.place_J].permute(2, 0, 1)
 
 
 class SkinnedLoss(VertexLoss):
@@ -153,6 +211,10 @@ class SkinnedLoss(VertexLoss):
 
     def __init__(self, body: Body, *, subset: int | None = None, generator: torch.Generator | None = None):
         self.body, self.subset, self.generator = body, subset, generator
+
+    @property
+    def rest_J3(self) -> Float[Tensor, "J 3"]:
+        return self.body.joints_J3
 
     def distance(self, rot6d_NJD: Float[Tensor, "N J 6"], target_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, " N"]:
         body = self.body if self.subset is None else self.body.part(self.drawn())

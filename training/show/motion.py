@@ -15,6 +15,7 @@ from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_mat
 from mclip.pipeline.prepare.sources import read_recording
 from mclip.pipeline.render.scene import render_clip
 from mclip.training.data.rows import joints_of, root_of
+from mclip.training.measure.physics import floor_height
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ def motion_of_rows(motion_TRD: Float[Tensor, "T 25 6"], fps: float) -> Motion:
 
 
 def on_floor(motion: Motion, body: Body) -> Motion:
-    """The motion moved up or down so that the body's lowest point over all frames is at z = 0."""
-    lowest = body.pose(motion.rotmat_TJ33, trans_B3=motion.trans_T3)[..., 2].min()
-    return Motion(motion.rotmat_TJ33, motion.trans_T3 - torch.tensor([0, 0, float(lowest)]), motion.fps)
+    """The motion moved up or down so that the floor under the body's lowest points (`floor_height`) is at z = 0."""
+    lowest_1T = body.pose(motion.rotmat_TJ33, trans_B3=motion.trans_T3)[None, ..., 2].amin(-1)
+    floor = floor_height(lowest_1T, torch.ones_like(lowest_1T, dtype=torch.bool))
+    return Motion(motion.rotmat_TJ33, motion.trans_T3 - torch.tensor([0, 0, float(floor)]), motion.fps)
 
 
 def pictures(motion: Motion, *, size: int = 224) -> UInt8[Tensor, "T size size 3"]:

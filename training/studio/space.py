@@ -14,6 +14,7 @@ from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import clip_rows
 from mclip.training.latent.search import Hit, Index, hits, index_of
 from mclip.training.latent.space import decode, encode, facing_viewer, is_file, vectors_of
+from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
 
 TOP = 5
@@ -43,11 +44,15 @@ class Space:
         space.seen(space.decoded(space.vectors(FIRST)[0]))
         return space
 
-    def vectors(self, *sources: str) -> Float[Tensor, "N C"]:
-        """Latent vectors of texts and of clips of the store (store:LABEL). A browser names no files of this machine."""
+    def vectors(self, *sources: str, plain: bool = False) -> Float[Tensor, "N C"]:
+        """Latent vectors of texts and of clips of the store (store:LABEL). A browser names no files of this machine.
+
+        `plain`: of texts as they are, to search by, and not carried to where motions can be decoded.
+        """
         for source in filter(is_file, sources):
             raise ValueError(f"{source}: a file of this machine cannot be named from a browser; write a text")
-        return vectors_of(self.run, [source.strip() for source in sources], self.encoder, store=self.store)
+        words = [source.strip() for source in sources]
+        return vectors_of(self.run, words, self.encoder, store=self.store, plain=plain)
 
     def decoded(self, vector_C: Float[Tensor, " C"]) -> Float[Tensor, "T 25 6"]:
         """The rows of a vector's motion, a training crop long, that begins facing the viewer."""
@@ -62,10 +67,10 @@ class Space:
         """The nearest clips of the store."""
         assert self.store is not None
         assert self.index is not None
-        return hits(self.store, *self.index.best(self.vectors(query)[0], TOP))
+        return hits(self.store, *self.index.best(self.vectors(query, plain=True)[0], TOP))
 
     def seen(self, rows_TRD: Float[Tensor, "T 25 6"]) -> list[tuple[str, float]]:
         """The classes nearest to a motion, best first, with their cosines."""
-        z_C = F.normalize(encode(self.run, rows_TRD[: self.run.crop]), dim=0)
+        z_C = F.normalize(centred(encode(self.run, rows_TRD[: self.run.crop]), self.run.z_NC), dim=0)
         best = (self.class_KC @ z_C).topk(min(TOP, len(self.classes)))
         return [(self.classes[k], score) for k, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]

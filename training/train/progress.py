@@ -57,5 +57,5 @@ class Report:
 
 def live(found: dict[str, float], *, crops: float, share: float) -> str:
     """The losses, crops a second, and the share of the machine's matrix products in one line."""
-    terms = " ".join(f"{term} {found[term]:.3g}" for term in TERMS)
+    terms = " ".join(f"{term} {found[term]:.3g}" for term in TERMS if term in found)
     return f"loss {found['total']:.4f} ({terms})  {crops:,.0f} crops/s  {share:.0%} of the machine"

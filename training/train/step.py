@@ -1,6 +1,7 @@
-"""One step of training: which crops it takes, its five losses, and what it does to the weights.
+"""One step of training: which crops it takes, its losses, and what it does to the weights.
 
-Every random number of step n comes from (seed, n), so a resumed run takes the same steps.
+Every random number of step n comes from (seed, purpose, n), so a resumed run takes the same steps, and no two purposes
+share their numbers.
 """
 
 # B batch, T frames, R rows, D rotation numbers (6), C CLIP width
@@ -9,23 +10,31 @@ import copy
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mclip.pipeline.geometry.body import Body
 from mclip.training.data.augmentation import Augmentation
 from mclip.training.data.crops import Batch, Crops
-from mclip.training.data.rows import joints_of
+from mclip.training.data.rows import joints_of, root_of
 from mclip.training.model import losses
-from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.model.config import TERMS, WORLD_TERMS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import RunError
 from mclip.training.train.workers import Workers
 
+# What chance decides. The place in the list is part of the seed: append, never insert.
+PURPOSES = ("weights", "order", "feed", "decoder input", "dropout")
 
-def seed_of(seed: int, step: int) -> int:
-    """The seed of one step."""
-    return seed * 1_000_003 + step
+
+def seed_of(seed: int, purpose: str, step: int = 0, *, rank: int = 0) -> int:
+    """The seed (64 bits) of what one purpose draws in one step on one worker, mixed by numpy's SeedSequence.
+
+    With one seed for two purposes the noise on z would equal the shift of the crop, number by number.
+    """
+    mixed = np.random.SeedSequence((seed % 2**64, PURPOSES.index(purpose), step, rank))
+    return int(mixed.generate_state(1, np.uint64)[0])
 
 
 class Order:
@@ -41,7 +50,7 @@ class Order:
     def one_pass(self, number: int) -> Tensor:
         """The shuffled windows of a pass; the last two are kept."""
         if number not in self.passes:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, number))
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", number))
             self.passes[number] = torch.randperm(self.windows, generator=generator).to(self.device)
             self.passes.pop(number - 2, None)
         return self.passes[number]
@@ -63,7 +72,7 @@ class Feed:
         self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
 
     def __call__(self, step: int) -> Batch:
-        self.generator.manual_seed(seed_of(self.seed, step))
+        self.generator.manual_seed(seed_of(self.seed, "feed", step))
         return self.augment(self.crops.sample(self.order(step), self.generator), self.generator)
 
 
@@ -76,34 +85,48 @@ def vertex_loss_of(config: TrainConfig, body: Body, generator: torch.Generator) 
 
 
 def loss_terms(
-    model: MotionClip, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig
+    model: MotionClip, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The five losses of a batch, not weighted."""
+    """The losses of a batch, not weighted; the generator draws the noise on what is decoded."""
     with torch.autocast(batch.motion_BTRD.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         z_BC = model.encode(batch.motion_BTRD, batch.attended_BT).float()
-        source_BC = decoder_input(z_BC, batch, config)
+        source_BC = decoder_input(z_BC, batch, config, generator)
         motion = model.decode(source_BC, batch.motion_BTRD.shape[1], batch.attended_BT).float()
     target, mask = batch.motion_BTRD, batch.mask_BT
     clip_loss = losses.CLIP_LOSSES[config.clip_loss]
     return {
         "rot6d": losses.rot6d_loss(motion, target, mask),
-        "vertices": vertex_loss(joints_of(motion), joints_of(target), mask),
         "velocity": losses.velocity_loss(motion, target, mask),
         "text": clip_loss(z_BC, batch.text_BC, batch.has_text_B),
         "image": clip_loss(z_BC, batch.image_BC, batch.has_image_B),
+        **body_terms(motion, batch, vertex_loss, config),
     }
 
 
-def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig) -> Tensor:
+def body_terms(
+    motion_BTRD: Tensor, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig
+) -> dict[str, Tensor]:
+    """The losses that pose a body: of its vertices, and of its joints in the world where they have a weight."""
+    pair = motion_BTRD, batch.motion_BTRD
+    if not any(config.weights[term] for term in WORLD_TERMS):
+        return {"vertices": vertex_loss(*map(joints_of, pair), batch.mask_BT)}
+    vertices, *joints = vertex_loss.with_joints(*map(joints_of, pair), batch.mask_BT)
+    placed = [each + root_of(rows)[:, :, None] for each, rows in zip(joints, pair, strict=True)]
+    return {"vertices": vertices} | losses.world_losses(*placed, batch.mask_BT)
+
+
+def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:
     """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it."""
+    chance_2B = torch.rand(2, len(z_BC), generator=generator, device=z_BC.device)
     if config.text_decoding:
-        from_text = (torch.rand_like(z_BC[:, 0]) < config.text_decoding) & batch.has_text_B
+        from_text = (chance_2B[0] < config.text_decoding) & batch.has_text_B
         label_BC = torch.nn.functional.normalize(batch.label_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
         z_BC = torch.where(from_text[:, None], label_BC, z_BC)
     if config.latent_noise:
         # Each item has an amount of its own, from none on: clean vectors stay what is decoded best.
-        amount_B1 = config.latent_noise * torch.rand_like(z_BC[:, :1]) / z_BC.shape[1] ** 0.5
-        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * torch.randn_like(z_BC)
+        amount_B1 = config.latent_noise * chance_2B[1][:, None] / z_BC.shape[1] ** 0.5
+        noise_BC = torch.randn(z_BC.shape, generator=generator, device=z_BC.device)
+        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * noise_BC
     return z_BC
 
 
@@ -122,7 +145,7 @@ class Guard:
     def watch(self, step: int, terms: dict[str, Tensor], norm: Tensor) -> None:
         """Look at a step's gradient norm and losses before the optimizer takes the step."""
         at = torch.full_like(norm, step)
-        now = torch.stack([at, norm, *(terms[term].detach() for term in TERMS)])
+        now = torch.stack([at, norm, *(terms.get(term, torch.zeros_like(norm)).detach() for term in TERMS)])
         self.seen = torch.where(self.halted > 0, self.seen, now)
         self.halted = torch.maximum(self.halted, (~torch.isfinite(norm)).float())
         self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
@@ -153,7 +176,8 @@ class Learner:
         device: torch.device, workers: Workers,
     ):  # fmt: skip
         self.config, self.steps, self.vertex_loss, self.workers = config, steps, vertex_loss, workers
-        torch.manual_seed(config.seed)
+        self.generator = torch.Generator(device)  # of what is decoded; seeded anew in every step
+        torch.manual_seed(seed_of(config.seed, "weights"))
         self.model = MotionClip(sizes).to(device).train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if config.ema else None
         self.parameters = list(self.model.parameters())
@@ -185,12 +209,13 @@ class Learner:
 
     def losses(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """This worker's share of each loss of the whole batch, and of their weighted total."""
-        # Dropout and noise know no other generator than the global one.
-        torch.manual_seed(seed_of(self.config.seed, step) + 999_983 * self.workers.rank)
+        rank = self.workers.rank
+        torch.manual_seed(seed_of(self.config.seed, "dropout", step, rank=rank))  # it knows no other generator
+        self.generator.manual_seed(seed_of(self.config.seed, "decoder input", step, rank=rank))
         if self.config.compile and batch.motion_BTRD.is_cuda:
             torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs wrote in the step before may be overwritten
         own, share = self.workers.own(batch)
-        terms = loss_terms(self.model, own, self.vertex_loss, self.config)
+        terms = loss_terms(self.model, own, self.vertex_loss, self.config, self.generator)
         terms = {term: value * share.get(term, 1) for term, value in terms.items()}
         weighted = [weight * terms[term] for term, weight in self.config.weights.items() if weight]
         return {"total": torch.stack(weighted).sum(), **terms}

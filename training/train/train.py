@@ -17,12 +17,11 @@ from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Batch, Crops, default_split, load_crops
 from mclip.training.data.rows import joints_of
-from mclip.training.measure.reconstruction import z_length
+from mclip.training.measure.reconstruction import z_of
 from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
-    ROOT_PATH,
     WEIGHTS,
     RunError,
     checkpoints,
@@ -35,6 +34,7 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
+from mclip.training.model.run_documents import ROOT_PATH
 from mclip.training.train.interrupt import Interrupt
 from mclip.training.train.journal import CURVES, draw_curves, require_wandb
 from mclip.training.train.progress import Report
@@ -193,9 +193,10 @@ def resume(folder: Path, learner: Learner) -> int:
 def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
     """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
     with torch.compiler.set_stance("force_eager"):
-        state["z_length"] = z_length(learner.judged, crops)
+        z_NC = z_of(learner.judged, crops)
+    state["z_length"] = float(z_NC.norm(dim=-1).mean())
     known = {name: value for name, value in state.items() if not math.isnan(value)}
-    save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average)
+    save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average, z_NC=z_NC)
 
 
 def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:

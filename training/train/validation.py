@@ -8,12 +8,15 @@ import torch
 
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops
-from mclip.training.measure.reconstruction import quality, reconstruct
+from mclip.training.measure.judge import judge_of
+from mclip.training.measure.reconstruction import quality, reconstruct, reconstructed
 from mclip.training.measure.retrieval import gallery_of, recalls, retrieval
 from mclip.training.measure.statistics import figures_of
 from mclip.training.model.network import MotionClip
 
 WINDOWS = 512  # of a large split, so that a validation stays a matter of seconds; `mclip evaluate` takes them all
+JUDGED = 8  # and windows that are judged: a tenth of a second each
+QUALITY = ("pa_mpjpe_mm", "vertex_mm", "root_mm", "planted_ratio", "root_jerk_ratio", "joint_jerk_ratio", "floating_cm")
 POSED = 64  # of these, windows whose vertices are posed
 STILL = 0.2  # decoded movement, or variety, below this share of the source's is a collapse
 ALIKE = 0.01  # spread of unit vectors z below which all motions have one z; random directions have 1
@@ -30,6 +33,9 @@ class Validation:
         self.crops, self.fps = crops.some(WINDOWS), fps
         self.gallery = gallery_of(store, self.crops, np.zeros((len(self.crops), 0)))
         self.vectors = dict(zip(texts, crops.text.cpu().numpy(), strict=True))
+        names = [self.gallery.names[sequence] for sequence in self.gallery.sequence_W]
+        self.judge = judge_of([self.crops], [names], fps=fps)
+        self.judged = [int(item) for item in np.linspace(0, len(names) - 1, min(len(names), JUDGED)).round()]
 
     def __call__(self, model: MotionClip) -> dict[str, float]:
         """The figures by name; NaN where nothing could be measured."""
@@ -37,9 +43,14 @@ class Validation:
         model.eval()
         with torch.compiler.set_stance("force_eager"):  # other shapes and no dropout: not worth a compiler's minute
             found, posed = reconstruct(model, self.crops), quality(model, self.crops, fps=self.fps, most=POSED)
+            verdicts = [self.judge(reconstructed(model, self.crops, item)[1].cpu()) for item in self.judged]
         model.train(was_training)
         figures = found.summary() | {"variety_ratio": found.varied}
-        figures |= {name: posed.measured()[name].figure for name in ("pa_mpjpe_mm", "vertex_mm")}
+        figures |= {name: posed.measured()[name].figure for name in QUALITY}
+        figures["natural"] = float(np.mean([verdict.natural for verdict in verdicts]))
+        own = [self.gallery.names[self.gallery.sequence_W[item]] for item in self.judged]
+        called = [self.judge.names[verdict.clip] for verdict in verdicts]
+        figures["right"] = float(np.mean([ours == theirs for ours, theirs in zip(own, called, strict=True)]))
         for way, ranks in retrieval(replace(self.gallery, z_WC=found.z_WC), self.vectors).items():
             figures |= {
                 f"{way}_{name}": value for name, value in figures_of(recalls(ranks)).items() if name != "queries"

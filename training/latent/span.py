@@ -1,0 +1,72 @@
+"""Texts carried to where motions lie: the decoder was never asked about any other direction.
+
+Texts and motions do not fill one region of CLIP's space (the modality gap, Liang et al. 2022): most of an unlike
+text's length lies outside the span of all training motions' z, and what is decoded from there is no motion. A text is
+therefore carried to a mean of the z of training motions that are like it, and like one another.
+"""
+
+# N texts, M training motions, C latent width
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+SHARP = 0.02  # of the softmax over cosines: at 0.05 twice as many phrases end between two motions, as neither
+ALIKE = 0.1  # how fast a motion's weight falls as its z turns away from the nearest one's, 1 - cosine
+REACH, LEAD = 0.1, 0.5  # of a seed, at a share of 1
+
+
+def carried(
+    text_NC: Float[Tensor, "N C"], z_MC: Float[Tensor, "M C"], *, chance: "Chance | None" = None
+) -> Float[Tensor, "N C"]:
+    """Unit directions (N, C) within the span of training z, near texts' vectors.
+
+    Each is sum_i w_i z_i with w = softmax(cos(text, z_i) / SHARP - (1 - cos(z_nearest, z_i)) / ALIKE): a text that is
+    far from all would have all for neighbours, and their mean hardly moves; those unlike the nearest one are left out.
+    By `chance` others become the nearest, and the mean is led away from, as training z lie about their own mean.
+    """
+    z_MC = F.normalize(z_MC, dim=-1)
+    score_NM = F.normalize(text_NC, dim=-1) @ z_MC.T
+    if chance is not None:
+        score_NM = score_NM + chance.reach_NM
+    apart_NM = 1 - z_MC[score_NM.argmax(1)] @ z_MC.T
+    weight_NM = (score_NM / SHARP - apart_NM / ALIKE).softmax(-1)
+    found_NC = F.normalize(weight_NM @ z_MC, dim=-1)
+    if chance is not None:
+        found_NC = found_NC + chance.lead_NM @ (z_MC - z_MC.mean(0))
+    return F.normalize(found_NC, dim=-1)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What a seed does to texts among M training motions.
+
+    `reach_NM` is added to the cosines: Gumbel noise of scale REACH * `share`, with which the nearest is a draw from
+    their softmax. `lead_NM` are weights of a step away from the mean, of LEAD * `share` times the deviation of z.
+    """
+
+    reach_NM: Float[Tensor, "N M"]
+    lead_NM: Float[Tensor, "N M"]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], motions: int, *, seed: int, share: float) -> "Chance":
+        """From the seed and the text alone, so it is the same whatever else is asked for beside it."""
+        drawn = [int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]) for text in texts]
+        made = [torch.Generator().manual_seed(each) for each in drawn]
+        uniform_NM = torch.stack([torch.rand(motions, generator=each) for each in made]).clamp(1e-6, 1 - 1e-6)
+        normal_NM = torch.stack([torch.randn(motions, generator=each) for each in made])
+        return cls(REACH * share * -torch.log(-torch.log(uniform_NM)), LEAD * share * normal_NM / motions**0.5)
+
+
+def centred(z_NC: Float[Tensor, "*N C"], kept_MC: Float[Tensor, "M C"] | None) -> Float[Tensor, "*N C"]:
+    """Unit vectors of z less the mean of the training motions': what motions have in common names no class.
+
+    Without it short names, such as "walk", are near to every motion. As they are where no training z are kept.
+    """
+    unit = F.normalize(z_NC, dim=-1)
+    return unit if kept_MC is None else unit - F.normalize(kept_MC, dim=-1).mean(0)
