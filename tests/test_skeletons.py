@@ -268,8 +268,8 @@ REFUSED = {
     "four legs": (dog, "a body on four legs"),
     "a prop": (
         lambda: (
-            b"HIERARCHY\nROOT sword\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\nEnd Site\n{\nOFFSET 0 1 0\n}\n}\n"
-            b"MOTION\nFrames: 2\nFrame Time: 0.03\n0 0 0\n1 1 1\n"
+            b"HIERARCHY\nROOT sword\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\n"
+            b"End Site\n{\nOFFSET 0 1 0\n}\n}\nMOTION\nFrames: 2\nFrame Time: 0.03\n0 0 0\n1 1 1\n"
         ),
         "no joint for left_ankle, .* among sword",
     ),
