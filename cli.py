@@ -3,12 +3,13 @@
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mclip.pipeline.machine.commands import Group, Refusal
+from mclip.pipeline.machine.commands import Group, Refusal, going_on, require_all
 from mclip.pipeline.machine.options import Finite, options_of
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions
@@ -57,6 +58,12 @@ top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
+def fps_in_option(name: str) -> Callable[[Any], Any]:
+    """The option for the frame rate that a file does not say, under the name that a command calls it by."""
+    told = "Frames per second of source files that do not say it themselves."
+    return click.option("--fps-in", "--array-fps", name, type=Finite(0, min_open=True), help=told)
+
+
 GROUPS = {
     "Make a store": ("prepare", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
@@ -84,7 +91,8 @@ def cli() -> None:
 @click.option(
     "--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split, which overrides all other splits."
 )
-@options_of(PrepareOptions)
+@options_of(PrepareOptions, without=("array_fps",))
+@fps_in_option("array_fps")
 @click.option(
     "--only",
     multiple=True,
@@ -402,7 +410,7 @@ def generate(
     """
     from mclip.pipeline.files.documents import no_text
     from mclip.training.latent.prompts import VARY, prompts_in, variations
-    from mclip.training.latent.space import vectors_of
+    from mclip.training.latent.space import require_readable, vectors_of
     from mclip.training.model.run import load_run
     from mclip.training.show import folder as generation
 
@@ -415,9 +423,15 @@ def generate(
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
     opened = load_run(run)
-    vectors = vectors_of(opened, prompts)
-    made = variations(prompts, vectors, seeds, share=vary or VARY)
-    click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
+    good, failed = list[str](), list[str]()
+    for prompt in prompts:
+        with going_on(failed, prompt):
+            require_readable(prompt)
+            good.append(prompt)
+    if good:
+        made = variations(good, vectors_of(opened, good), seeds, share=vary or VARY)
+        click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
+    require_all(failed, len(prompts))
 
 
 @cli.command()
@@ -566,8 +580,13 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     names = classes_of(classes)
     opened = load_run(run)
     vectors = opened.load_encoder().encode_texts(names)
-    found = {str(motion): recognise_motion(opened, motion, vectors, names, top=top) for motion in motions}
-    click.echo(told_seen(found, as_json=as_json))
+    found, failed = {}, list[str]()
+    for motion in motions:
+        with going_on(failed, motion):
+            found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top)
+    if found:
+        click.echo(told_seen(found, as_json=as_json))
+    require_all(failed, len(motions))
 
 
 @cli.command()
@@ -604,19 +623,25 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
 )
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @out_option
-def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path) -> None:
+@fps_in_option("fps_in")
+def export(
+    motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path, fps_in: float | None
+) -> None:
     """Convert motion files to other formats.
 
-    Each MOTION is an AMASS-layout .npz or a .bvh.
+    Each MOTION is a .bvh, or arrays of SMPL's rotations: .npz, .npy, .smpl, .pkl, .pt.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
     """
     from mclip.training.show.export import export as write
 
+    failed: list[str] = []
     for motion in motions:
-        for path in write(motion, formats, out, fps=fps):
-            click.echo(path)
+        with going_on(failed, motion):
+            for path in write(motion, formats, out, fps=fps, fps_in=fps_in):
+                click.echo(path)
+    require_all(failed, len(motions))
 
 
 @cli.command()

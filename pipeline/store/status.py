@@ -60,7 +60,7 @@ def failures(store: Store, stage: str) -> dict[str, str]:
 def record_runs(store: Store, summaries: Iterable[Summary]) -> None:
     """Append what stages did to the store's journal of runs: no attribute, so that a resumed store stays the same."""
     with journal(store.url, "runs").open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(vars(summary)) + "\n" for summary in summaries if summary.done)
+        file.writelines(json.dumps(summary.figures) + "\n" for summary in summaries if summary.done)
 
 
 def last_rates(store: Store) -> dict[tuple[str, str], float]:

@@ -37,9 +37,11 @@ def write(path: Path, motion: Motion, *, frames_TSS3: UInt8[Tensor, "T height wi
         DRAWN[kind](aside, drawn, motion.fps)
 
 
-def export(motion_file: Path, kinds: tuple[str, ...], out: Path, *, fps: float | None = None) -> list[Path]:
+def export(
+    motion_file: Path, kinds: tuple[str, ...], out: Path, *, fps: float | None = None, fps_in: float | None = None
+) -> list[Path]:
     """Write a motion file in other formats into a folder, under its own name; ValueError where one exists."""
-    motion = read(motion_file, fps=fps)
+    motion = read(motion_file, fps=fps, fps_in=fps_in)
     paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds]
     if taken := [path for path in paths if path.exists()]:
         raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")
