@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from mclip.pipeline.machine.compiled import compiled, run_parts, usable_cores
@@ -38,8 +42,12 @@ def test_parts_run_in_a_fork_too():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
-def test_at_least_one_core_is_usable():
-    assert usable_cores() >= 1
+def test_a_process_that_is_held_to_one_core_uses_one():
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    code += "from mclip.pipeline.machine.compiled import usable_cores; print(usable_cores())"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout == "1\n"
+    assert usable_cores() == len(os.sched_getaffinity(0))
 
 
 def test_function_that_cannot_be_cached_is_compiled_all_the_same():

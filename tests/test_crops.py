@@ -65,7 +65,8 @@ def test_the_compiled_cut_is_the_one_by_index_bit_for_bit(batch):
     compiled, by_index = (cut(rot6d, trans, row, frames, crop=60) for cut in (cut_compiled, cut_by_index))
     assert torch.equal(compiled[0], by_index[0])
     assert torch.equal(compiled[1], by_index[1])
-    assert batch < 300 or {0, 1, 59, 60} <= set(compiled[1].sum(1).tolist())
+    if batch == 300:  # enough for crops of no frame, of some, and whole ones
+        assert {0, 1, 59, 60} <= set(compiled[1].sum(1).tolist())
 
 
 @pytest.mark.parametrize(("row", "frames"), [(-1, 3), (41, 60), (99, 2)])

@@ -183,9 +183,7 @@ def test_a_store_without_windows_names_prepare(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--frames", "0"], "--frames is 0: expected at least 1"),
         (["--frames", "101"], "--frames is 101, a window has 100 frames: expected at most as many"),
-        (["--views", "0"], "--views is 0: expected at least 1"),
         (["--size", "0"], "picture size: found 0 px, expected 16 to 4096"),
         (["--size", "100000"], "picture size: found 100000 px"),
         (["--antialias", "100"], "antialias: found 100 at 224 px"),

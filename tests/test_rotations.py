@@ -55,10 +55,8 @@ def test_quaternions_go_round_trip_with_scipy(direction, angle, dtype):
     assert np.abs(np.abs((quaternion.double().numpy() * theirs).sum(1)) - 1).max() < TOLERANCE[dtype]
     again = rotations.quaternion_to_axis_angle(quaternion)
     difference = rotations.geodesic(rotations.axis_angle_to_matrix(again), rotations.axis_angle_to_matrix(vector))
-    assert (
-        difference.max()
-        < 10 * TOLERANCE[dtype] ** 0.5 * (dtype == torch.float32) + 2e-3 * (dtype == torch.float32) + 1e-6
-    )
+    # In float32 the angle between two matrices near one another comes from a sum of rounded squares.
+    assert difference.max() < {torch.float32: 2e-3, torch.float64: 1e-6}[dtype]
 
 
 @given(directions, angles, dtypes)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mclip.training.model.config import ModelConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import (
-    ROOT,
+    ROOT_PATH,
     RunError,
     best_checkpoint,
     checkpoints,
@@ -50,7 +50,7 @@ def folder(tmp_path):
 def test_a_saved_model_comes_back_whole(folder):
     model, optimizer = stepped()
     run = load_run(folder)
-    assert (run.step, run.z_length, run.fps, run.crop, run.row25) == (1, 2.5, 30.0, 60, ROOT)
+    assert (run.step, run.z_length, run.fps, run.crop, run.row25) == (1, 2.5, 30.0, 60, ROOT_PATH)
     assert all(
         torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), model.state_dict().values(), strict=True)
     )

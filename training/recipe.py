@@ -91,7 +91,7 @@ def measure(recipe: Path, folder: Path) -> dict[str, Any]:
     """What the recipe's results are: fingerprint, pictures, vectors, first losses, final figures."""
     tables = read_recipe(recipe)
     store = open_store(folder / tables["prepare"]["store"])
-    encoder = next(iter(store.attributes("embed")["encoders"]))
+    encoder = next(iter(store.encoders))
     run = folder / tables["train"]["run"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss/total"] for line in lines if "loss/total" in line]

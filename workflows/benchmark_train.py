@@ -31,7 +31,7 @@ from mclip.pipeline.geometry.skeleton import forward_kinematics
 from mclip.pipeline.machine.devices import multiplies_bfloat16
 from mclip.training.data.crops import Batch, Choice, Crops
 from mclip.training.model import losses
-from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
+from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip, position_code
 from mclip.training.train.step import Feed, Guard, loss_terms
 
@@ -152,7 +152,7 @@ def our_step(precision: str, clock: Callable[[], float], *, batch: int = BATCH, 
         drawn = Batch(**values, padded=False)
         laps.lap("around")
         terms = loss_terms(model, drawn, vertex_loss, config)
-        total = torch.stack([getattr(config, term) * terms[term] for term in TERMS]).sum()
+        total = torch.stack([weight * terms[term] for term, weight in config.weights.items()]).sum()
         laps.lap("forward")
         optimizer.zero_grad()
         torch.autograd.backward(total)

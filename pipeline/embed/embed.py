@@ -70,7 +70,7 @@ def forget(store: Store, name: str) -> None:
 
 def check_provenance(store: Store, encoder: Encoder, dtype: str) -> None:
     """Record what the encoder is, or refuse vectors of the same name that another one made."""
-    described = store.attributes("embed").get("encoders", {})
+    described = store.encoders
     made_with, now = described.get(encoder.name), encoder.describe() | {"dtype": dtype}
     if made_with is None:
         store.set_attributes("embed", encoders=described | {encoder.name: now})

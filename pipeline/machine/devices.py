@@ -1,8 +1,8 @@
 """Devices: which one computes, what it multiplies fast, how much memory is free."""
 
 import re
-from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -45,11 +45,7 @@ def free_bytes(device: torch.device) -> int:
     """Bytes of memory that nobody uses on the device; on a CPU those that the system can give without swapping."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    told = Path("/proc/meminfo")
-    if not told.exists():  # no Linux: nobody knows, so nothing is too large
-        return 2**63
-    lines = dict(line.split(":", 1) for line in told.read_text().splitlines())
-    return 1024 * int(lines["MemAvailable"].split()[0])
+    return int(psutil.virtual_memory().available)
 
 
 def device() -> torch.device:

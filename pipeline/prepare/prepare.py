@@ -117,7 +117,7 @@ def prepare(
         workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
         marked=functools.partial(record_block, store, plan, options.fps),
     )  # fmt: skip
-    if not store.attributes("prepare").get("indexed"):
+    if not store.is_indexed:
         index(
             store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
             how=options.resample,

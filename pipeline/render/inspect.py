@@ -39,7 +39,7 @@ def find_sequence(store: Store, clip: str) -> int:
 def describe(store: Store, item: int) -> str:
     """What a sequence is, in lines: file, times, split, windows, labels with their seconds and source."""
     told = {name: store.read(f"sequences/{name}")[item] for name in ("frames", "fps", "split", "done", "row")}
-    fps = store.attributes("prepare")["options"]["fps"]
+    fps = store.fps
     lines = [
         f"{store.strings('sequences/name')[item]}: {OUTCOME[int(told['done'])]}, split {SPLITS[int(told['split'])]}",
         f"{told['frames']} frames at {fps:g} fps ({told['frames'] / fps:.2f} s), from {told['fps']:g} fps; "
@@ -68,8 +68,8 @@ def draw(store: Store, item: int, path: Path) -> None:
     if store.array("sequences/done")[item] != DONE:
         raise StoreError(f"{store.url}: sequence {item} has no motion to draw: it is not done")
     row, frames = (int(store.read(f"sequences/{name}")[item]) for name in ("row", "frames"))
-    rot6d, trans = (torch.from_numpy(store.array(f"motion/{name}")[row : row + frames]) for name in ("rot6d", "trans"))
-    fps = store.attributes("prepare")["options"]["fps"]
+    rot6d, trans = map(torch.from_numpy, store.motion(slice(row, row + frames)))
+    fps = store.fps
     rotmat = rot6d_to_matrix(rot6d)
     shown = torch.linspace(0, frames - 1, STRIP).round().long()
     pictures = render_clip(load_body("low"), rotmat[shown], trans[shown], fps=fps, size=160, backend="cpu")

@@ -83,13 +83,13 @@ def stories(store: Store, items: np.ndarray) -> Iterator[dict[str, Any]]:
     names, texts, fps = (
         store.strings("sequences/name"),
         store.strings("texts"),
-        store.attributes("prepare")["options"]["fps"],
+        store.fps,
     )
     spans = defaultdict(list)
     for sequence, *span in zip(*(store.read(f"spans/{name}").tolist() for name in SPAN), strict=True):
         spans[sequence].append(span)
     first_row = store.read("sequences/row")
-    sequence_W, row_W, split_W = (store.read(f"windows/{name}") for name in ("sequence", "row", "split"))
+    sequence_W, row_W, split_W = store.columns("windows", "sequence", "row", "split")
     index = (store.read(f"pictures/{name}")[items].tolist() for name in ("window", "frame", "view"))
     for window, frame, view in zip(*index, strict=True):
         sequence = int(sequence_W[window])

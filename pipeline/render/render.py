@@ -86,7 +86,7 @@ def preview(store: Store, options: RenderOptions) -> str:
 
 def require_windows(store: Store) -> None:
     """StoreError for a store that is not prepared."""
-    if not store.attributes("prepare").get("indexed"):
+    if not store.is_indexed:
         raise StoreError(f"{store.url}: no windows in this store; run `mclip prepare SOURCE {store.url}` first")
 
 
@@ -126,7 +126,7 @@ def render(
 
 def check_frames(store: Store, options: RenderOptions) -> None:
     """ValueError when a window has fewer frames than pictures were asked for, or a store would have too many."""
-    window = store.attributes("prepare")["options"]["window"]
+    window = store.window
     if options.frames > window:
         raise ValueError(f"--frames is {options.frames:,}, a window has {window} frames: expected at most as many")
     picture_index(store, options)
@@ -201,14 +201,11 @@ def shots_of(
     body_of: Callable[[int], Body],
 ) -> list[Shot]:
     """What each picture of a block shows."""
-    row, valid = (store.read(f"windows/{name}") for name in ("row", "frames"))
+    row, valid = store.columns("windows", "row", "frames")
     sequence = store.read("windows/sequence").tolist()
     # The windows of a block lie close together: one piece of motion holds them all.
     first, last = int(row[window_N].min()), int((row + valid)[window_N].max())
-    rot6d, trans = (
-        torch.from_numpy(np.asarray(store.array(f"motion/{name}")[first:last])).to(device())
-        for name in ("rot6d", "trans")
-    )
+    rot6d, trans = (torch.from_numpy(each).to(device()) for each in store.motion(slice(first, last)))
     settings: dict[int, Setting | None] = dict.fromkeys(np.unique(window_N).tolist())
     if options.camera == "fixed" or options.ground:
         for window in settings:

@@ -39,11 +39,8 @@ def write_video(store: Store, item: int, path: Path, *, options: RenderOptions, 
     check_bodies(store, options, bodies)
     body = casting(store, options, fingerprint_of(bodies))(item)
     row, frames = (int(store.read(f"sequences/{column}")[item]) for column in ("row", "frames"))
-    rot6d, trans = (
-        torch.from_numpy(np.asarray(store.array(f"motion/{column}")[row : row + frames])).to(device())
-        for column in ("rot6d", "trans")
-    )
-    fps = store.attributes("prepare")["options"]["fps"]
+    rot6d, trans = (torch.from_numpy(each).to(device()) for each in store.motion(slice(row, row + frames)))
+    fps = store.fps
     batches = clip_pictures(
         body, rot6d_to_matrix(rot6d), trans, fps=fps, options=options, backend=choose_backend(backend, device())
     )

@@ -16,7 +16,7 @@ CHAIN = (("prepare", "sequences/done", "sequences"), ("render", "pictures/done",
 def marks(store: Store) -> list[tuple[str, str, str]]:
     """(stage, mark array, unit) of every stage that has begun."""
     chain = [entry for entry in CHAIN if entry[1] in store]
-    for name in store.attributes("embed").get("encoders", {}):
+    for name in store.encoders:
         chain += [
             (f"embed {name}", f"embeddings/{name}/{kind}_done", f"{kind}s")
             for kind in ("image", "text")

@@ -96,6 +96,39 @@ class Store:
         assert isinstance(found, dict)
         return dict(found)
 
+    @property
+    def fps(self) -> float:
+        """Frames per second of its motion."""
+        return float(self.attributes("prepare")["options"]["fps"])
+
+    @property
+    def crop(self) -> int:
+        """Frames of a training crop."""
+        return int(self.attributes("prepare")["options"]["crop"])
+
+    @property
+    def window(self) -> int:
+        """Frames of a window."""
+        return int(self.attributes("prepare")["options"]["window"])
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """The description of every encoder whose vectors it has, by name."""
+        return dict(self.attributes("embed").get("encoders", {}))
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether its sequences are cut into windows."""
+        return bool(self.attributes("prepare").get("indexed"))
+
+    def motion(self, at: slice) -> tuple[np.ndarray, np.ndarray]:
+        """6D rotations (N, 24, 6) and root places (N, 3), metres, of some rows of its motion, in float32."""
+        return self.read("motion/rot6d", at), self.read("motion/trans", at)
+
+    def columns(self, table: str, *names: str) -> tuple[np.ndarray, ...]:
+        """Some columns of a table such as `windows`."""
+        return tuple(self.read(f"{table}/{name}") for name in names)
+
     def set_attributes(self, name: str, **values: Any) -> None:
         """Add to a stage's attributes; one write of the store's metadata."""
         self.root.attrs[name] = self.attributes(name) | values

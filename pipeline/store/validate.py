@@ -28,7 +28,7 @@ def validate(store: Store) -> list[str]:
 
 def array_paths(store: Store) -> list[str]:
     """Paths of the schema's arrays that the store has."""
-    names = {"embeddings": store.attributes("embed").get("encoders", {}), "latents": store.attributes("latents")}
+    names = {"embeddings": store.encoders, "latents": store.attributes("latents")}
     paths = (path.replace("*", name) for path in SCHEMA for name in names.get(path.split("/")[0], [""]))
     return [path for path in paths if path in store]
 
@@ -88,7 +88,7 @@ def bad_sequences(store: Store) -> Iterator[str]:
     """Sequences whose rows are outside, overlap, or are no motion."""
     if "sequences/row" not in store:
         return
-    row, frames, done = (store.read(f"sequences/{name}") for name in ("row", "frames", "done"))
+    row, frames, done = store.columns("sequences", "row", "frames", "done")
     total = store.array("motion/rot6d").shape[0]
     if ((row < 0) | (frames < 0) | (row + frames > total)).any():
         yield f"sequences/row and frames lead out of motion/*, which has {total} rows"
@@ -125,9 +125,9 @@ def not_finite(values: np.ndarray) -> np.ndarray:
 
 def bad_windows(store: Store) -> Iterator[str]:
     """Windows outside their sequence, in another split, or with label sets that are none."""
-    if not store.attributes("prepare").get("indexed"):
+    if not store.is_indexed:
         return
-    sequence, row, frames, split = (store.read(f"windows/{name}") for name in ("sequence", "row", "frames", "split"))
+    sequence, row, frames, split = store.columns("windows", "sequence", "row", "frames", "split")
     begin, length = store.read("sequences/row"), store.read("sequences/frames")
     done = store.read("sequences/done")
     if ((sequence < 0) | (sequence >= len(begin))).any():
@@ -148,7 +148,7 @@ def bad_windows(store: Store) -> Iterator[str]:
 
 def bad_texts(store: Store) -> Iterator[str]:
     """Numbers of texts that are none, and offsets that do not divide their list."""
-    if not store.attributes("prepare").get("indexed"):
+    if not store.is_indexed:
         return
     texts = store.array("texts/offset").shape[0] - 1
     sets = store.array("labelsets/text").shape[0]
@@ -183,7 +183,7 @@ def bad_pictures(store: Store) -> Iterator[str]:
 
 def bad_vectors(store: Store) -> Iterator[str]:
     """Vectors marked done that are zero or not finite."""
-    encoders = store.attributes("embed").get("encoders", {})
+    encoders = store.encoders
     for name, kind in itertools.product(encoders, ("image", "text")):
         path = f"embeddings/{name}/{kind}"
         if path not in store or f"{path}_done" not in store:

@@ -26,6 +26,7 @@ from mclip.pipeline.geometry.skeleton import MIRRORED
 from mclip.pipeline.prepare.labels import joined
 from mclip.pipeline.prepare.labels import mirrored as mirrored_text
 from mclip.training.data.crops import Batch, Crops, vectors_of
+from mclip.training.data.rows import ROOT, joints_of
 
 ROWS = [*MIRRORED, 24]  # the root's displacement stays the last row
 
@@ -103,7 +104,7 @@ def turned(motion_BTRD: Float[Tensor, "B T 25 6"], angle_B: Float[Tensor, " B"])
     turn_B22 = torch.stack((cosine, -sine, sine, cosine), dim=-1).view(-1, 1, 2, 2)
     out = motion_BTRD.clone()
     out[:, :, 0] = (turn_B22 @ motion_BTRD[:, :, 0].unflatten(-1, (2, 3))).flatten(-2)
-    out[:, :, 24, :2] = (turn_B22 @ motion_BTRD[:, :, 24, :2, None])[..., 0]
+    out[:, :, ROOT, :2] = (turn_B22 @ motion_BTRD[:, :, ROOT, :2, None])[..., 0]
     return out
 
 
@@ -121,11 +122,11 @@ def at_rate(
     after_BT = (before_BT + 1).clamp(max=frames_B1 - 1)
     weight_BT1 = (time_BT - before_BT).clamp(0, 1)[..., None]
     identity = motion_BTRD.new_tensor([1.0, 0, 0, 0, 1, 0])  # where padding has zeros
-    rotations = torch.where(mask_BT[..., None, None], motion_BTRD[:, :, :24], identity)
+    rotations = torch.where(mask_BT[..., None, None], joints_of(motion_BTRD), identity)
     quaternion = matrix_to_quaternion(rot6d_to_matrix(rotations))
     item_B1 = torch.arange(len(rate_B), device=rate_B.device)[:, None]
     mixed = slerp(quaternion[item_B1, before_BT], quaternion[item_B1, after_BT], weight_BT1[..., None])
-    root = motion_BTRD[:, :, 24:]
+    root = motion_BTRD[:, :, ROOT:]
     path = torch.lerp(root[item_B1, before_BT], root[item_B1, after_BT], weight_BT1[..., None])
     motion = torch.cat((matrix_to_rot6d(quaternion_to_matrix(mixed)), path), dim=2)
     return motion * mask_now_BT[..., None, None], mask_now_BT

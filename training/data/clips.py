@@ -4,7 +4,6 @@
 
 import difflib
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +21,7 @@ def clip_rows(store: Store, wanted: str, crop: int) -> Float[Tensor, "T 25 6"]:
     row, frames = (int(store.read(f"windows/{name}")[window]) for name in ("row", "frames"))
     start = row + max(frames - crop, 0) // 2
     at = slice(start, min(start + crop, row + frames))
-    rot6d, trans = (torch.from_numpy(np.asarray(store.array(f"motion/{name}")[at])) for name in ("rot6d", "trans"))
+    rot6d, trans = map(torch.from_numpy, store.motion(at))
     return rows_of_motion(rot6d, trans)
 
 

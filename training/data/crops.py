@@ -245,7 +245,7 @@ def load_crops(
                 f"{store.url}: a {name} vector of {encoder} is not finite: run `mclip embed --replace` again"
             )
     arrays["own_frames"] = arrays["frames"]
-    crop = store.attributes("prepare")["options"]["crop"]
+    crop = store.crop
     keep_F = frames_of(arrays["row"], arrays["frames"], store.array("motion/trans").shape[0])
     more = int((arrays["frames"] < crop).sum()) * crop if short == "continue" else 0
     bytes_of_motion = (int(keep_F.sum()) + more) * (24 * 6 * np.dtype(storage).itemsize + 3 * 4)
@@ -360,7 +360,7 @@ def default_split(store: Store) -> str:
 def crops_of(run: Run, store: Store, split: str) -> Crops:
     """The crops of a split as the run was trained on them; StoreError when another encoder made the store's vectors."""
     described = run.config["encoder"]
-    embedded = store.attributes("embed").get("encoders", {}).get(described["name"], {})
+    embedded = store.encoders.get(described["name"], {})
     was, now = described["weights_sha256"], embedded.get("weights_sha256")
     if now and was not in (None, now):  # None: an imported run, nobody recorded it
         raise StoreError(

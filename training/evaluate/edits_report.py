@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import forward_kinematics
+from mclip.training.data.rows import joints_of
 from mclip.training.latent.edits import between
 from mclip.training.latent.space import latent
 from mclip.training.measure.reconstruction import BATCH, jerk
@@ -66,7 +67,7 @@ def there_and_back(run: Run, vectors_NC: Float[Tensor, "N C"]) -> Float[Tensor, 
 def decoded_joints(run: Run, vectors_NC: Float[Tensor, "N C"]) -> Float[Tensor, "N T 24 3"]:
     """Joints (N, T, 24, 3) of decoded motions, metres, roots together."""
     rows = run.model.decode(vectors_NC.to(run.device), run.crop).cpu()
-    return forward_kinematics(rot6d_to_matrix(rows[:, :, :24]), load_body("low").joints_J3)[1]
+    return forward_kinematics(rot6d_to_matrix(joints_of(rows)), load_body("low").joints_J3)[1]
 
 
 def edit_consistency(

@@ -106,8 +106,8 @@ def babel_chunks(
 def chunks_of_spans(store: Store, split: str) -> Iterator[tuple[slice, set[str]]]:
     """Rows of motion/* and categories of every chunk of every span of the split's sequences."""
     sets = label_sets(store, "categories", store.strings("texts"))
-    fps = store.attributes("prepare")["options"]["fps"]
-    row, frames, splits = (store.read(f"sequences/{name}") for name in ("row", "frames", "split"))
+    fps = store.fps
+    row, frames, splits = store.columns("sequences", "row", "frames", "split")
     columns = (store.read(f"spans/{name}").tolist() for name in ("sequence", "start", "end", "labelset"))
     for sequence, start_s, end_s, labelset in zip(*columns, strict=True):
         if splits[sequence] != SPLITS.index(split):
@@ -121,7 +121,7 @@ def chunks_of_spans(store: Store, split: str) -> Iterator[tuple[slice, set[str]]
 
 def chunk_vector(run: Run, store: Store, at: slice) -> np.ndarray:
     """Mean (C,) of the unit vectors of the crops of a piece of a store's motion."""
-    rot6d, trans = (torch.from_numpy(np.asarray(store.array(f"motion/{name}")[at])) for name in ("rot6d", "trans"))
+    rot6d, trans = map(torch.from_numpy, store.motion(at))
     rows = rows_of_motion(rot6d, trans)
     vectors = [encode(run, rows[first:last]).numpy() for first, last in chunks(len(rows), run.crop)]
     mean: np.ndarray = unit(np.stack(vectors)).mean(0)

@@ -21,7 +21,7 @@ from mclip.pipeline.store.lock import one_writer
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import middle_texts
-from mclip.training.data.rows import rows_of_motion
+from mclip.training.data.rows import from_origin, rows_of_motion
 from mclip.training.latent.space import continued_rows, vectors_of
 from mclip.training.model.run import Run
 
@@ -89,7 +89,7 @@ def latents_of(run: Run, store: Store) -> np.ndarray:
 @torch.inference_mode()
 def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
     """Vectors of the middle crops of all windows, a batch at a time: memory does not grow with the store."""
-    fps = store.attributes("prepare")["options"]["fps"]
+    fps = store.fps
     if fps != run.fps:
         raise StoreError(f"{store.url}: {fps:g} fps, but {run.folder} was trained at {run.fps:g}: prepare it so")
     row, frames = store.read("windows/row"), store.read("windows/frames")
@@ -102,8 +102,7 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
         motions = [continued_rows(run, each) for each in rows]
         mask_BT = torch.arange(run.crop) < torch.tensor([len(each) for each in motions])[:, None]
         motion_BTRD = torch.stack([F.pad(each, (0, 0, 0, 0, 0, run.crop - len(each))) for each in motions])
-        motion_BTRD[:, :, 24] -= motion_BTRD[:, :1, 24].clone()
-        yield run.model.encode(motion_BTRD * mask_BT[..., None, None], mask_BT).numpy()
+        yield run.model.encode(from_origin(motion_BTRD) * mask_BT[..., None, None], mask_BT).numpy()
 
 
 def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
@@ -121,7 +120,7 @@ def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | N
 def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
     """What the store knows of windows."""
     names, texts = store.strings("sequences/name"), middle_texts(store)
-    fps = store.attributes("prepare")["options"]["fps"]
+    fps = store.fps
     sequence, row, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "row", "frames"))
     start = (row - store.read("sequences/row")[sequence]) / fps
     return [

@@ -15,8 +15,8 @@ from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP, clip_rows
-from mclip.training.data.rows import rows_of_motion
-from mclip.training.model.run import ROOT, Run
+from mclip.training.data.rows import from_origin, joints_of, root_of, rows_of_motion
+from mclip.training.model.run import ROOT_PATH, Run
 
 BATCH = 64
 
@@ -93,8 +93,7 @@ def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
 def encode(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
     """Latent vector (C,) of a motion of at most a training crop's frames; its path begins where it does."""
     rows = continued_rows(run, rows_TRD)
-    displacement = rows[:, 24:] - rows[:1, 24:]
-    z_1C = run.model.encode(torch.cat((rows[:, :24], displacement), dim=1)[None])
+    z_1C = run.model.encode(from_origin(rows)[None])
     return (latent(run, z_1C) if run.model.config.unit_latent else z_1C)[0]
 
 
@@ -102,7 +101,7 @@ def continued_rows(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor,
     """A motion that is shorter than a training crop, continued to one if the run was trained so; any other as it is."""
     if run.config["train"].get("short") != "continue" or len(rows_TRD) >= run.crop:
         return rows_TRD
-    rot6d, trans = continued(rows_TRD[:, :24], rows_TRD[:, 24, :3], run.crop)
+    rot6d, trans = continued(joints_of(rows_TRD), root_of(rows_TRD), run.crop)
     return rows_of_motion(rot6d, trans)
 
 
@@ -114,7 +113,7 @@ def decode(run: Run, vectors_NC: Float[Tensor, "N C"], frames: int) -> Float[Ten
 
 def in_place(run: Run, rows: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:
     """Decoded rows whose last one is the root's path: zero where the model's is not, as the release's ankle."""
-    return rows if run.row25 == ROOT else torch.cat((rows[..., :24, :], torch.zeros_like(rows[..., 24:, :])), dim=-2)
+    return rows if run.row25 == ROOT_PATH else rows_of_motion(joints_of(rows), torch.zeros_like(root_of(rows)))
 
 
 def facing_viewer(rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, "T 25 6"]:
@@ -122,4 +121,4 @@ def facing_viewer(rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, "T 25 6"]:
 
     The release overwrites the root's rotation in every frame instead, and with it every turn, roll and fall.
     """
-    return rows_of_motion(*facing_front(rows_TRD[:, :24], rows_TRD[:, 24, :3]))
+    return rows_of_motion(*facing_front(joints_of(rows_TRD), root_of(rows_TRD)))

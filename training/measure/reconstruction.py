@@ -18,6 +18,7 @@ from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
 from mclip.pipeline.machine.terminal import tracked
 from mclip.training.data.crops import Batch, Crops
+from mclip.training.data.rows import joints_of, root_of
 from mclip.training.measure.metrics import geodesic_deg, movement_mm, mpjpe_mm, pa_mpjpe_mm
 from mclip.training.measure.statistics import Measured, figures_of
 from mclip.training.model.network import MotionClip
@@ -141,7 +142,7 @@ def z_length(model: MotionClip, crops: Crops, most: int = 512) -> float:
 
 def rotmats(motion: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Joint rotations (B, T, 24, 3, 3) of a motion; padding repeats the first frame: it neither moves nor is NaN."""
-    joints = torch.where(batch.mask_BT[..., None, None], motion, motion[:, :1])[:, :, :24]
+    joints = joints_of(torch.where(batch.mask_BT[..., None, None], motion, motion[:, :1]))
     return rot6d_to_matrix(joints.float())
 
 
@@ -174,7 +175,7 @@ def quality(
         batch = crops.middle(item_B)
         _, decoded = through(model, batch, crops.crop, bfloat16=bfloat16)
         mask = time < crops.own_frames[item_B, None]  # only what the source has itself
-        pair = [(rotmats(each, batch), each[:, :, 24, :3].float()) for each in (decoded, batch.motion_BTRD)]
+        pair = [(rotmats(each, batch), root_of(each).float()) for each in (decoded, batch.motion_BTRD)]
         found, wanted = (forward_kinematics(rotmat, body.joints_J3, root_B3=root)[1] for rotmat, root in pair)
         # Roots together, as in MPJPE: where the body goes is another question.
         skin, true_skin = (body.pose(rotmat.flatten(0, 1)).unflatten(0, mask.shape) for rotmat, _ in pair)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap
 
 
 def frechet_distance(a_NC: np.ndarray, b_MC: np.ndarray) -> float:
@@ -87,7 +88,7 @@ def known(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def interval(
-    values: np.ndarray, *, statistic: Callable[[np.ndarray], Any] = np.mean, repeats: int = 1000, seed: int = 0
+    values: np.ndarray, *, statistic: Callable[..., Any] = np.mean, repeats: int = 1000, seed: int = 0
 ) -> list[float]:
     """95 % confidence interval [low, high] of a statistic of what is not NaN, by the percentile bootstrap (Efron 1979).
 
@@ -96,10 +97,11 @@ def interval(
     known = values[~np.isnan(values)].astype(np.float64)
     if not len(known):
         return [float("nan"), float("nan")]
-    generator = np.random.default_rng(seed)
-    drawn = [statistic(known[generator.integers(len(known), size=len(known))]) for _ in range(repeats)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return [float(low), float(high)]
+    if len(known) == 1:  # of which scipy draws nothing
+        return [float(known[0])] * 2
+    rng = np.random.default_rng(seed)
+    found = bootstrap((known,), statistic, n_resamples=repeats, batch=100, method="percentile", rng=rng)
+    return [float(each) for each in found.confidence_interval]
 
 
 def principal_axes(vectors_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

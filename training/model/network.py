@@ -150,17 +150,6 @@ class MotionClip(nn.Module):
         """Share of numbers that dropout takes now."""
         return self.config.dropout if self.training else 0.0
 
-    def flops(self, batch: int, frames: int) -> int:
-        """FLOP of the matrix products of a training step, forward and backward, for so many crops."""
-        wide, inner, layers, seen = self.config.latent, self.config.feed_forward, self.config.layers, frames + 2
-        ends = 2 * frames * ROWS * NUMBERS * wide  # `embed`, and `final` too
-        keys, mixing, after = 6 * wide**2, 4 * wide, 2 * wide**2 + 4 * wide * inner  # a frame; mixing: and a frame seen
-        encoder = (layers - 1) * seen * (keys + mixing * seen + after)
-        encoder += 2 * seen * 2 * wide**2 + 2 * wide**2 + mixing * seen + after  # the last layer has one output
-        decoder = layers * (frames * (keys + mixing * frames + after) + 4 * wide**2)
-        # Backward costs twice as much, but nobody asks for the gradients of the motion and of the decoder's queries.
-        return batch * (3 * (2 * ends + encoder + decoder) - ends - frames * keys)
-
     def encode(
         self, motion_BTRD: Float[Tensor, "B T 25 6"], mask_BT: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B C"]:

@@ -29,7 +29,7 @@ from mclip.pipeline.store.store import version
 from mclip.training.model.config import METRICS, ModelConfig
 from mclip.training.model.network import MotionClip
 
-ROOT = "displacement of the root"
+ROOT_PATH = "displacement of the root"
 EVALUATION, REPORT = "evaluation.json", "report.html"  # what `mclip evaluate` writes into a run
 KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best, and every --keep-every
 WEIGHTS, AVERAGE = "model.safetensors", "ema.safetensors"
@@ -80,7 +80,7 @@ class Run:
     @property
     def row25(self) -> str:
         """What the 25th row of its motions holds: the root's displacement, or in the release's models the ankle's."""
-        return str(self.config["data"].get("row25", ROOT))
+        return str(self.config["data"].get("row25", ROOT_PATH))
 
     @property
     def device(self) -> torch.device:

@@ -15,6 +15,7 @@ from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.prepare.sources import read_recording
 from mclip.pipeline.render.scene import render_clip
+from mclip.training.data.rows import joints_of, root_of
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def slerped(recording: Recording, fps: float) -> Recording:
 
 def motion_of_rows(motion_TRD: Float[Tensor, "T 25 6"], fps: float) -> Motion:
     """The motion in the model's rows: 24 joints in 6D and the root's displacement, lifted to stand on the floor."""
-    rotmat = rot6d_to_matrix(motion_TRD[:, :24].float())
-    return on_floor(Motion(rotmat, motion_TRD[:, 24, :3].float(), fps), load_body("low"))
+    rotmat = rot6d_to_matrix(joints_of(motion_TRD).float())
+    return on_floor(Motion(rotmat, root_of(motion_TRD).float(), fps), load_body("low"))
 
 
 def on_floor(motion: Motion, body: Body) -> Motion:

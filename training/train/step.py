@@ -15,6 +15,7 @@ from torch import Tensor
 from mclip.pipeline.geometry.body import Body
 from mclip.training.data.augmentation import Augmentation
 from mclip.training.data.crops import Batch, Crops
+from mclip.training.data.rows import joints_of
 from mclip.training.model import losses
 from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
@@ -86,7 +87,7 @@ def loss_terms(
     clip_loss = losses.CLIP_LOSSES[config.clip_loss]
     return {
         "rot6d": losses.rot6d_loss(motion, target, mask),
-        "vertices": vertex_loss(motion[:, :, :24], target[:, :, :24], mask),
+        "vertices": vertex_loss(joints_of(motion), joints_of(target), mask),
         "velocity": losses.velocity_loss(motion, target, mask),
         "text": clip_loss(z_BC, batch.text_BC, batch.has_text_B),
         "image": clip_loss(z_BC, batch.image_BC, batch.has_image_B),

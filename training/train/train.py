@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.machine.devices import free_bytes, multiplies_bfloat16, require_bfloat16
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
-from mclip.training.data.crops import Crops, default_split, load_crops
+from mclip.training.data.crops import Batch, Crops, default_split, load_crops
+from mclip.training.data.rows import joints_of
 from mclip.training.measure.reconstruction import z_length
 from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
-    ROOT,
+    ROOT_PATH,
     WEIGHTS,
     RunError,
     checkpoints,
@@ -67,12 +69,12 @@ def train(
     steps = math.ceil(config.epochs * len(crops) / config.batch)
     vertex_loss = vertex_loss_of(config, body, feed.generator)
     learner = Learner(config, sizes, vertex_loss=vertex_loss, steps=steps, device=device, workers=workers)
-    validate = Validation(store, validated, texts, fps=store.attributes("prepare")["options"]["fps"])
+    validate = Validation(store, validated, texts, fps=store.fps)
 
     first = resume(folder, learner)
     if first >= steps:
         return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
-    speed = measure_speed(learner, crops.crop, device)
+    speed = measure_speed(learner, first, feed(first))
     figures: dict[str, float] = {}
     with ExitStack() as opened:
         if workers.first:
@@ -112,7 +114,7 @@ def settle(
     store: Store, config: TrainConfig, sizes: ModelConfig, *, device: torch.device, workers: Workers
 ) -> tuple[TrainConfig, ModelConfig]:
     """The options with what depends on store and machine filled in; StoreError or RunError when they do not fit."""
-    encoders = store.attributes("embed").get("encoders", {})
+    encoders = store.encoders
     name = config.encoder or (next(iter(encoders)) if len(encoders) == 1 else "")
     if name not in encoders:
         told = f"no vectors of encoder {name}" if name else "no --encoder named"
@@ -148,12 +150,11 @@ def check_parts(config: TrainConfig, workers: Workers) -> None:
 
 def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[str, Any]:
     """What config.json holds: everything needed to continue and to use the run, without the store."""
-    prepared = store.attributes("prepare")["options"]
     return {
         "model": asdict(sizes),
         "train": asdict(config),
-        "encoder": {"name": config.encoder} | store.attributes("embed")["encoders"][config.encoder],
-        "data": {"fps": prepared["fps"], "crop": prepared["crop"], "store": store.fingerprint(), "row25": ROOT},
+        "encoder": {"name": config.encoder} | store.encoders[config.encoder],
+        "data": {"fps": store.fps, "crop": store.crop, "store": store.fingerprint(), "row25": ROOT_PATH},
     }
 
 
@@ -187,12 +188,18 @@ def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -
     save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average)
 
 
-def measure_speed(learner: Learner, frames: int, device: torch.device) -> Speed:
-    """The machine's rate of matrix products in the run's precision, and what this worker's share of a step is."""
-    config, model = learner.config, learner.model
+def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:
+    """The machine's rate of matrix products in the run's precision, and how many this worker's share of a step takes.
+
+    Torch counts one step on a batch; the weights stay as they are.
+    """
+    config, motion = learner.config, batch.motion_BTRD
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-    rate = matmul_rate(dtype, device, rows=config.batch * frames, width=model.config.latent)
-    return Speed(rate, model.flops(config.batch, frames) // learner.workers.count, dtype)
+    rate = matmul_rate(dtype, motion.device, rows=config.batch * motion.shape[1], width=learner.model.config.latent)
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(learner.losses(step, batch)["total"])
+    learner.optimizer.zero_grad()
+    return Speed(rate, counter.get_total_flops(), dtype)
 
 
 def notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
@@ -213,7 +220,7 @@ def notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
 def between_poses(crops: Crops, body: Body) -> tuple[float, float]:
     """Root mean square distance (metres, per coordinate) of vertices between training poses: closed form, and full."""
     batch = crops.some(16).middle(torch.arange(min(16, len(crops)), device=crops.row.device))
-    motion_BTJD, mask_BT = batch.motion_BTRD[:, :, :24], batch.mask_BT & batch.mask_BT.flip(1)
+    motion_BTJD, mask_BT = joints_of(batch.motion_BTRD), batch.mask_BT & batch.mask_BT.flip(1)
     closed, full = (
         float(loss(motion_BTJD, motion_BTJD.flip(1), mask_BT)) ** 0.5
         for loss in (losses.ClosedFormLoss(body), losses.SkinnedLoss(body))
