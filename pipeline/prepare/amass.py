@@ -120,7 +120,7 @@ def plain(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return f"not a whole file of arrays ({type(error).__name__}: {error}): copy or download it again"
+    return f"not a whole .npz file or pickle ({type(error).__name__}: {error}): copy or download it again"
 
 
 def refused(error: Exception) -> MotionError:

@@ -18,7 +18,15 @@ import torch
 from mclip.pipeline.files.npz import Npz
 from mclip.pipeline.geometry import rotations
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.geometry.recording import FASTEST, LAYOUTS, SLOWEST, MotionError, NoMotion, Recording
+from mclip.pipeline.geometry.recording import (
+    FASTEST,
+    LAYOUTS,
+    SLOWEST,
+    MotionError,
+    NoMotion,
+    Recording,
+    require_length,
+)
 from mclip.pipeline.geometry.skeleton import GENDERS
 
 
@@ -136,6 +144,7 @@ def motion_of(arrays: Arrays, sha256: bytes, fps_in: float | None = None) -> Rec
     form = form_of(arrays)
     names, joints, numbers = parts_of(arrays, form)
     frames, fps = frames_and_fps(arrays, fps_in)
+    require_length(frames, fps)
     account: dict[str, Any] = {}
     poses_TK3 = axis_angle_of([numbers_of(arrays, name) for name in names], joints, numbers, account)
     trans_T3 = translation_of(arrays, form, frames)
@@ -185,7 +194,7 @@ def from_matrices(values_TK9: np.ndarray, account: dict[str, Any]) -> np.ndarray
 
 
 def from_quaternions(values_TK4: np.ndarray, account: dict[str, Any]) -> np.ndarray:
-    """Axis-angle of quaternions, whose real part is the greatest in a body that mostly bends by less than 90 degrees."""
+    """Axis-angle of quaternions, whose real part is the greatest in a body that mostly bends little."""
     share_4 = np.abs(values_TK4[:, 1:]).mean((0, 1))
     if not np.abs(np.linalg.norm(values_TK4, axis=-1) - 1).max() < 0.05 or share_4.argmax() not in (0, 3):
         raise MotionError("rotations of four numbers are no unit quaternions with the real part first or last")
@@ -234,8 +243,8 @@ def translation_of(arrays: Arrays, form: Form, frames: int) -> np.ndarray:
 def up_of(root_T3: np.ndarray, trans_T3: np.ndarray, *, told: bool) -> str:
     """Which axis of a file points up: `z`, `y`, or `-y` as a camera has it, by how the body stands on the whole.
 
-    Where the file's names are AMASS's, z is `told` to be up, and a body may lie or crawl along y. Then it stands along y
-    only with its pelvis as high above y = 0 as a standing one's and away from a floor at z = 0, and along -y only as
+    Where the file's names are AMASS's, z is `told` to be up, and a body may lie or crawl along y. Then it stands along
+    y only with its pelvis as high above y = 0 as a standing one's and away from a floor at z = 0, and along -y only as
     far off as one stands from a camera.
     """
     seen = np.linspace(0, len(root_T3) - 1, min(32, len(root_T3))).astype(int)
@@ -330,8 +339,8 @@ def held_by(value: Mapping[Any, Any]) -> Held:
     return Held({str(name): np.asarray(each) for name, each in value.items() if isinstance(each, plain)})
 
 
-def one_motion(value: Any) -> tuple[str, Held]:
-    """(where, arrays) of the one motion in nested dicts, in the world rather than the camera; MotionError for several."""
+def one_motion(value: Any) -> Held:
+    """The arrays of the one motion in nested dicts, in the world rather than the camera; MotionError for several."""
     motions = list(found_in(value))
     if not motions:
         form_of(held_by(value if isinstance(value, Mapping) else {}))  # says what is missing
@@ -343,4 +352,4 @@ def one_motion(value: Any) -> tuple[str, Held]:
             f"{len(motions)} people in it ({', '.join(path for path, _ in motions[:10])}), expected one: "
             "save each one's arrays to a file of its own"
         )
-    return motions[0]
+    return motions[0][1]

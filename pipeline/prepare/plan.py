@@ -179,7 +179,7 @@ ACCOUNT = 1024  # bytes of a sequence's account in the store
 
 
 def packed_account(account: Mapping[str, Any]) -> np.ndarray:
-    """How a file was understood as the store keeps it: JSON, and zeros up to its width; what is too long is left out."""
+    """How a file was understood as the store keeps it: JSON, then zeros; what is too long for that is left out."""
     kept = dict(account)
     while len(text := json.dumps(kept).encode()) > ACCOUNT:
         kept.popitem()
