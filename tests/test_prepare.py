@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -312,7 +313,7 @@ def test_dry_run_counts_and_writes_nothing(tmp_path, amass_folder, prepared):
 def test_a_folder_without_motions_is_refused_with_what_was_expected(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ValueError, match=r"empty: no .npz, .npy, .bvh file or archive below .*SET/SUBJECT/CLIP_poses.npz"
+        ValueError, match=r"empty: no .npz, .npy, .bvh, .* file or archive below .*SET/SUBJECT/CLIP_poses.npz"
     ):
         run(tmp_path / "empty", tmp_path / "s.zarr")
 
@@ -327,7 +328,7 @@ def test_a_source_without_motions_leaves_nothing_behind_and_empties_no_store(tmp
     ):
         result = CliRunner().invoke(cli, ["prepare", *words])
         assert result.exit_code == 1
-        assert "no .npz, .npy, .bvh file or archive below this folder" in result.output
+        assert "file or archive below this folder" in result.output
     assert set(tmp_path.iterdir()) == files
     assert files_of(Path(prepared.url)) == before
 
@@ -492,6 +493,50 @@ def test_bad_files_fail_by_name_and_the_rest_is_done(tmp_path, amass_folder, wri
     item = store.strings("sequences/name").index("BAD/nan_poses.npz")
     row, frames = store.read("sequences/row")[item], store.read("sequences/frames")[item]
     assert not store.read("motion/rot6d")[row : row + frames].any()
+
+
+def test_what_is_no_motion_is_passed_over_told_and_no_failure(tmp_path, amass_folder):
+    np.savez(amass_folder / "CMU/01/female_stagei.npz", betas=np.zeros(16), gender="female")
+    np.savez(amass_folder / "CMU/01/camera.npz", K=np.eye(3))
+    store, summary = run(amass_folder, tmp_path / "s.zarr")
+    assert (summary.done, summary.failed) == (5, 0)
+    assert "3 files passed over that are no motions, first CMU/01/camera.npz (no poses" in str(summary)
+    lines = [json.loads(line) for line in (Path(store.url) / "manifest.jsonl").read_text().splitlines()]
+    assert [line["file"].rpartition("/")[2] for line in lines if line["outcome"] == "passed over"] == [
+        "camera.npz", "female_stagei.npz", "shape.npz",
+    ]  # fmt: skip
+    assert validate(store) == []
+
+
+def test_a_source_without_motions_is_refused_by_a_store_that_has_some(tmp_path, prepared):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no .npz.* that holds a motion"):
+        run(tmp_path / "empty", prepared.url)
+
+
+def test_another_folder_with_the_same_names_is_told_with_both(tmp_path, prepared, amass_folder, write_amass):
+    write_amass(tmp_path / "OTHER/KIT/3/kick_poses.npz", 90, seed=5)
+    expected = rf"1 file of {tmp_path}/OTHER have names of other motions, which .* has from {amass_folder}, first KIT/3"
+    with pytest.raises(ValueError, match=expected):
+        run(tmp_path / "OTHER", prepared.url)
+
+
+def test_headers_that_claim_more_than_the_file_holds_are_one_failed_file_each(tmp_path, write_amass):
+    write_amass(tmp_path / "A/good.npz", 60)
+    with zipfile.ZipFile(tmp_path / "A/bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, shape in (("poses", (1_700_000, 156)), ("trans", (1_700_000, 3)), ("mocap_framerate", ())):
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": shape})
+                member.write(np.float64(1.0).tobytes())
+    channels = "CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation\n"
+    for name, frames, seconds in (("many", 10**9, "0.03"), ("time", 2, "1e-e"), ("nan", 2, "nan"), ("none", 0, "0.03")):
+        text = (
+            f"HIERARCHY\nROOT Hips\n{{\nOFFSET 0 0 0\n{channels}}}\nMOTION\nFrames: {frames}\nFrame Time: {seconds}\n"
+        )
+        (tmp_path / f"A/{name}.bvh").write_text(text + "0 0 0 0 0 0\n" * 2)
+    store, summary = run(tmp_path / "A", tmp_path / "s.zarr")
+    assert (summary.done, summary.failed) == (1, 5)
+    assert store.array("motion/rot6d").shape[0] <= 60 + 2 * 30
 
 
 def test_labels_without_files_and_files_without_labels_are_counted(tmp_path, amass_folder):

@@ -142,7 +142,7 @@ def write_motion(
 def write_recording(path: Path, motion: Recording) -> None:
     """Write a recording as AMASS's .npz of its own body model, with its shape, gender and fingers."""
     frames, joints = motion.poses_TK3.shape[:2]
-    smplx = {"mocap_frame_rate": motion.fps, "surface_model_type": "smplx"} if joints == 55 else {}
+    smplx: dict[str, Any] = {"mocap_frame_rate": motion.fps, "surface_model_type": "smplx"} if joints == 55 else {}
     np.savez(
         path,
         poses=motion.poses_TK3.reshape(frames, 3 * joints),
