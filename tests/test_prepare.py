@@ -82,8 +82,9 @@ def test_stored_motion_stands_where_the_source_stands_within_a_tenth_of_a_millim
 
 def test_provenance_of_every_file_is_in_the_store_and_in_the_manifest(prepared, amass_folder):
     names, sha256 = prepared.strings("sequences/name"), prepared.read("sequences/sha256")
-    lines = [json.loads(line) for line in (Path(prepared.url) / "manifest.jsonl").read_text().splitlines()]
+    *lines, shape = [json.loads(line) for line in (Path(prepared.url) / "manifest.jsonl").read_text().splitlines()]
     assert [line["file"] for line in lines] == names
+    assert (shape["file"], shape["outcome"]) == ("CMU/01/shape.npz", "passed over")
     for name, digest, line in zip(names, sha256, lines, strict=True):
         expected = hashlib.sha256((amass_folder / name).read_bytes())
         assert digest.tobytes() == expected.digest()
