@@ -32,6 +32,9 @@ def finish(store: Any, *summaries: Any) -> None:
 
 store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
 run_argument = click.argument("run", type=click.Path(path_type=Path))
+trust_option = click.option(
+    "--trust-encoder", is_flag=True, help="Load an encoder that RUN names outside its folder or on the hub."
+)
 out_option = click.option("--out", type=click.Path(path_type=Path), default="out", help="Folder to write to.")
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after about this many items.")
 frames_option = click.option(
@@ -65,7 +68,7 @@ def fps_in_option(name: str) -> Callable[[Any], Any]:
 
 
 GROUPS = {
-    "Make a store": ("prepare", "body", "render", "embed"),
+    "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
     "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
     "Look at a store": ("status", "validate", "inspect", "video"),
@@ -138,11 +141,39 @@ def prepare(
             delete_store(store)
         opened = open_store(store, create=True)
         summary = stage.prepare(
-            source, opened, labels=found, options=shape, only=only, limit=limit, workers=workers, scheduler=scheduler,
+            source, opened, labels=found, label_files=", ".join(map(str, labels)), options=shape, only=only,
+            limit=limit, workers=workers, scheduler=scheduler,
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {peak_memory()}")
     finish(opened, summary)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` to read it with.')
+@click.option("--write-map", type=click.Path(path_type=Path), help="Write a .toml for --map, to be edited.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the file's skeleton and ours to this .png.")
+def skeleton(file: Path, joint_map: str, write_map: Path | None, picture: Path | None) -> None:
+    """Show which joint of a BVH file is taken for which of SMPL's, and how well they agree.
+
+    \b
+    Example: mclip skeleton walk.bvh --picture walk.png
+             mclip skeleton strange.bvh --write-map map.toml
+             mclip prepare FOLDER store.zarr --map map.toml
+    """
+    from mclip.pipeline.skeletons.look import look
+
+    seen = look(file, joint_map)
+    click.echo(seen.text)
+    if write_map:
+        write_map.write_text(seen.map, encoding="utf-8")
+        click.echo(f"map: {write_map}")
+    if picture and seen.solved:
+        seen.draw(picture)
+        click.echo(f"picture: {picture}")
+    if seen.reason:
+        raise Refusal(seen.reason)
 
 
 @cli.group(cls=Group)
@@ -217,7 +248,7 @@ def render(
             opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
         )
         sheet = sheet or beside(store, ".png")
-        if (summary.done or not sheet.exists()) and contact_sheet(opened, sheet):
+        if contact_sheet(opened, sheet):  # always: nobody knows whether a file that is there shows all of today's
             click.echo(f"contact sheet: {sheet}")
         if export:
             click.echo(pictures.export_pictures(opened, export))
@@ -357,8 +388,16 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 @click.option("--classes", help="Recognise among these too, as recognise takes them.")
 @json_option
 @click.option("--replace", is_flag=True, help="Measure again.")
+@trust_option
 def evaluate(
-    run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, as_json: bool, replace: bool
+    run: Path,
+    store: str,
+    split: str | None,
+    queries: Path | None,
+    classes: str | None,
+    as_json: bool,
+    replace: bool,
+    trust_encoder: bool,
 ) -> None:
     """Measure how good a run is on a store.
 
@@ -373,7 +412,12 @@ def evaluate(
     from mclip.training.model.run import load_run
 
     figures, line = evaluation.evaluate_once(
-        load_run(run), open_store(store), split=split, queries=queries, classes=classes, replace=replace
+        load_run(run, trust_encoder=trust_encoder),
+        open_store(store),
+        split=split,
+        queries=queries,
+        classes=classes,
+        replace=replace,
     )
     click.echo(json.dumps(figures, indent=2) if as_json else f"{told(figures)}{line}")
 
@@ -395,9 +439,10 @@ def evaluate(
 @out_option
 @frames_option
 @format_option
+@trust_option
 def generate(
     run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, root: str, out: Path,
-    frames: int | None, formats: tuple[str, ...],
+    frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Turn texts into motions.
 
@@ -422,7 +467,7 @@ def generate(
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     good, failed = list[str](), list[str]()
     for prompt in prompts:
         with going_on(failed, prompt):
@@ -448,9 +493,10 @@ def generate(
 @out_option
 @frames_option
 @format_option
+@trust_option
 def edit(
     run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Edit a motion: decode base + scale (to - from).
 
@@ -468,7 +514,7 @@ def edit(
         raise click.UsageError("name all of --base, --from and --to, or a --file of them")
     named = dict(zip(EDIT, map(str, words), strict=True))
     rows = table_in(file, EDIT) if file else [named]
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     made = edits(opened, rows, scales, store=open_store(store) if store else None)
     click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, root=root, formats=formats))
 
@@ -494,9 +540,10 @@ def edit(
 @out_option
 @frames_option
 @format_option
+@trust_option
 def interpolate(
     run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Make motions between two motions.
 
@@ -516,7 +563,7 @@ def interpolate(
     words = {"start": start or "", "end": end or ""}
     # The release's table has no column that says so, and its words are labels of its data.
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None)
     click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, root=root, formats=formats))
 
@@ -532,9 +579,10 @@ def interpolate(
 @out_option
 @frames_option
 @format_option
+@trust_option
 def style(
     run: Path, content: str, style_: str, neutral: str | None, scales: tuple[float, ...], store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...],
+    root: str, out: Path, frames: int | None, formats: tuple[str, ...], trust_encoder: bool,
 ) -> None:  # fmt: skip
     """Do one thing in the style of another.
 
@@ -549,7 +597,7 @@ def style(
     from mclip.training.model.run import load_run
     from mclip.training.show import folder as generation
 
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     made = styles(
         opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None
     )  # fmt: skip
@@ -564,7 +612,8 @@ def style(
 )
 @top_option
 @json_option
-def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
+@trust_option
+def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool, trust_encoder: bool) -> None:
     """Name what motions show.
 
     Each MOTION (.npz, .bvh) is cut into pieces as long as a training crop; the nearest classes of each are named.
@@ -578,7 +627,7 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     from mclip.training.model.run import load_run
 
     names = classes_of(classes)
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     vectors = opened.load_encoder().encode_texts(names)
     found, failed = {}, list[str]()
     for motion in motions:
@@ -595,7 +644,8 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
 @click.option("--store", required=True, help="Store to search.")
 @top_option
 @json_option
-def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
+@trust_option
+def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_encoder: bool) -> None:
     """Find the clips of a store that are nearest to a query.
 
     QUERY is a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -607,7 +657,7 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
     from mclip.training.latent import search as searching
     from mclip.training.model.run import load_run
 
-    found = searching.search(load_run(run), open_store(store), query, top=top)
+    found = searching.search(load_run(run, trust_encoder=trust_encoder), open_store(store), query, top=top)
     click.echo(searching.told_hits(query, found, as_json=as_json))
 
 
@@ -678,7 +728,10 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
 @click.option(
     "--token", envvar="MCLIP_TOKEN", help="Token that browsers must enter [default: made up where --host needs one]."
 )
-def studio(run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None) -> None:
+@trust_option
+def studio(
+    run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None, trust_encoder: bool
+) -> None:
     """Open a local web page where texts become motions.
 
     \b
@@ -693,7 +746,7 @@ def studio(run: Path, store: str | None, body: str, classes: str, host: str, por
 
     token = token_for(host, token)
     opened = open_store(store) if store else None
-    names, model = classes_of(classes), load_run(run)
+    names, model = classes_of(classes), load_run(run, trust_encoder=trust_encoder)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=click.echo)
 

@@ -30,6 +30,8 @@ from mclip.pipeline.prepare.labels import Labels, Span, sequence_key
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare, preview
 from mclip.pipeline.prepare.windows import windows_of
+from mclip.pipeline.store import stage as loop
+from mclip.pipeline.store.location import read_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, REPLACED, SCHEMA, SPLITS, StoreError
 from mclip.pipeline.store.stage import Summary
 from mclip.pipeline.store.store import Store, open_store
@@ -82,7 +84,8 @@ def test_stored_motion_stands_where_the_source_stands_within_a_tenth_of_a_millim
 
 def test_provenance_of_every_file_is_in_the_store_and_in_the_manifest(prepared, amass_folder):
     names, sha256 = prepared.strings("sequences/name"), prepared.read("sequences/sha256")
-    *lines, shape = [json.loads(line) for line in (Path(prepared.url) / "manifest.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(f"{prepared.url}.manifest.jsonl").read_text().splitlines()]
+    *lines, shape = lines
     assert [line["file"] for line in lines] == names
     assert (shape["file"], shape["outcome"]) == ("CMU/01/shape.npz", "passed over")
     for name, digest, line in zip(names, sha256, lines, strict=True):
@@ -339,7 +342,7 @@ def test_a_source_without_motions_leaves_nothing_behind_and_empties_no_store(tmp
     [
         ({"crop": 200}, "--crop is 200"),
         ({"fps": 0.0}, "--fps is 0"),
-        ({"short": "x"}, "--short is 'x': expected pad or drop"),
+        ({"short": "x"}, "--short is 'x': expected pad, drop"),
     ],
 )
 def test_impossible_options_are_refused_by_flag(options, expected):
@@ -455,15 +458,16 @@ def test_cluster_that_loses_a_worker_gives_the_same_store_byte_for_byte(tmp_path
 
 def kill_once(monkey: pytest.MonkeyPatch, marked: list[int], victim) -> None:
     """Kill a worker's process when the first block is marked."""
-    record = stage.record
+    map_blocks = loop.map_blocks
 
-    def record_and_kill(store: Store, lines) -> None:
-        record(store, lines)
-        if not marked:
-            os.kill(victim.process.pid, signal.SIGKILL)
-        marked.append(1)
+    def map_and_kill(*words, **options):
+        for pair in map_blocks(*words, **options):
+            yield pair  # and is marked before the next is asked for
+            if not marked:
+                os.kill(victim.process.pid, signal.SIGKILL)
+            marked.append(1)
 
-    monkey.setattr(stage, "record", record_and_kill)
+    monkey.setattr(loop, "map_blocks", map_and_kill)
 
 
 # --- bad input: each is named, and the rest of the work is done
@@ -489,7 +493,7 @@ def test_bad_files_fail_by_name_and_the_rest_is_done(tmp_path, amass_folder, wri
     ):
         assert expected in failures
     assert validate(store) == []
-    lines = [json.loads(line) for line in (Path(store.url) / "manifest.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(f"{store.url}.manifest.jsonl").read_text().splitlines()]
     assert [line["outcome"] for line in lines].count("failed") == 4
     item = store.strings("sequences/name").index("BAD/nan_poses.npz")
     row, frames = store.read("sequences/row")[item], store.read("sequences/frames")[item]
@@ -502,7 +506,7 @@ def test_what_is_no_motion_is_passed_over_told_and_no_failure(tmp_path, amass_fo
     store, summary = run(amass_folder, tmp_path / "s.zarr")
     assert (summary.done, summary.failed) == (5, 0)
     assert "3 files passed over that are no motions, first CMU/01/camera.npz (no poses" in str(summary)
-    lines = [json.loads(line) for line in (Path(store.url) / "manifest.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(f"{store.url}.manifest.jsonl").read_text().splitlines()]
     assert [line["file"].rpartition("/")[2] for line in lines if line["outcome"] == "passed over"] == [
         "camera.npz", "female_stagei.npz", "shape.npz",
     ]  # fmt: skip
@@ -680,5 +684,5 @@ def test_a_store_in_memory_is_the_store_on_disk(tmp_path, prepared, amass_folder
     monkeypatch.chdir(tmp_path)
     store, _ = run(amass_folder, "memory://prepare/test.zarr")
     assert arrays_of(store) == arrays_of(prepared)
-    assert len(Path("test.manifest.jsonl").read_text().splitlines()) == 5
+    assert len(read_neighbour(store.url, ".manifest.jsonl").splitlines()) == 6
     assert validate(store) == []

@@ -2,12 +2,12 @@
 
 import gc
 import re
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from mclip.cli import cli
+from mclip.pipeline.store.location import read_neighbour
 from mclip.pipeline.store.store import open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # boto's and flask's own
@@ -53,7 +53,7 @@ def test_prepare_status_and_validate_work_on_s3_and_give_the_local_arrays(
     remote = open_store(url)
     for path in ("motion/rot6d", "motion/trans", "sequences/sha256", "windows/labelset"):
         assert remote.read(path).tobytes() == prepared.read(path).tobytes()
-    assert len(Path("store.manifest.jsonl").read_text().splitlines()) == 5
+    assert len(read_neighbour(url, ".manifest.jsonl").splitlines()) == 5
 
 
 def test_a_dead_holder_of_a_store_on_s3_is_taken_over_by_the_flag(tmp_path, bucket, amass_folder, monkeypatch):

@@ -115,12 +115,6 @@ def test_no_more_blocks_are_under_way_than_workers(store):
     assert most == 2
 
 
-def test_marks_are_told_after_they_are_written(store):
-    told = []
-    run(store, marked=lambda block, result: told.append((block.start, store.read("sequences/done")[block.start])))
-    assert told == [(block.start, DONE) for block in BLOCKS]
-
-
 def test_unknown_scheduler_is_refused_by_name(store):
     with pytest.raises(ValueError, match="--scheduler is 'thread': expected sync, threads, processes or tcp"):
         run(store, scheduler="thread")

@@ -41,9 +41,14 @@ def test_a_store_that_no_command_made_has_no_rate(prepared):
     assert "last run" not in status(prepared)
 
 
-def test_a_line_that_was_cut_short_is_passed_over(prepared):
+def test_a_broken_line_is_told_and_passed_over_and_one_cut_short_is_passed_over(prepared, capsys):
     run = Summary("prepare", "sequences", done=30, skipped=0, failed=0, left=0, seconds=2.0)
-    record_runs(prepared, [run])
-    with (Path(prepared.url) / "runs.jsonl").open("a") as file:
-        file.write('{"stage": "pre')
+    record_runs(prepared, [run, run])
+    journal = Path(f"{prepared.url}.runs.jsonl")
+    first, second = journal.read_text().splitlines()
+    flipped = first.replace('"done": 30', '"done": 31')
+    journal.write_text(f'{flipped}\n[]\n\xff\n{second}\n{{"stage": "pre')
     assert last_rates(open_store(prepared.url)) == {("prepare", "sequences"): 15.0}
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(" is broken")[0] for line in told] == [f"{journal}: line {number}" for number in (1, 2, 3)]
+    assert "it does not fit its crc32" in told[0]

@@ -10,10 +10,13 @@ from typing import Any
 import click
 import numpy as np
 
-from mclip.pipeline.files.documents import read_text
+from mclip.pipeline.files.documents import checked, read_object, read_sealed, read_text
 from mclip.pipeline.machine.commands import Refusal
 from mclip.pipeline.store.store import open_store
 from mclip.training.model.run import EVALUATION
+from mclip.training.train.journal import METRICS, read_journal
+
+Value = str | int | float | bool
 
 
 def run(cli: click.Group, recipe: Path, folder: Path) -> None:
@@ -49,11 +52,11 @@ def read_recipe(recipe: Path) -> dict[str, dict[str, Any]]:
         tables = tomllib.loads(read_text(recipe))
     except FileNotFoundError:
         raise ValueError(f"{recipe}: no such recipe") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{recipe}: not TOML: {error}") from error
     if loose := [name for name, table in tables.items() if not isinstance(table, dict)]:
         raise ValueError(f"{recipe}: {', '.join(loose)} outside of a table: expected tables of commands, as [prepare]")
-    return tables
+    return checked(tables, dict[str, dict[str, Value | list[Value]]], file=recipe, remedy="mend this line")
 
 
 def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) -> list[str]:
@@ -93,9 +96,9 @@ def measure(recipe: Path, folder: Path) -> dict[str, Any]:
     store = open_store(folder / tables["prepare"]["store"])
     encoder = next(iter(store.encoders))
     run = folder / tables["train"]["run"]
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_journal(run / METRICS)
     losses = [line["loss/total"] for line in lines if "loss/total" in line]
-    figures = json.loads((run / EVALUATION).read_text())
+    figures = read_sealed(run / EVALUATION, remedy="run `mclip evaluate` again with --replace")
     rgb = store.read("pictures/rgb").astype(float)
     return {
         "fingerprint": store.fingerprint(),
@@ -151,7 +154,7 @@ def check(recipe: Path, folder: Path) -> str:
     file = expected_file(recipe)
     if not file.exists():
         raise ValueError(f"{file}: no expected values; --regenerate writes them from results that you trust")
-    expected, found = json.loads(file.read_text()), measure(recipe, folder)
+    expected, found = read_object(file, remedy="restore it, or pass --regenerate"), measure(recipe, folder)
     off = [] if found["fingerprint"] == expected["fingerprint"] else [
         f"fingerprint: {found['fingerprint']}, expected {expected['fingerprint']}"
     ]  # fmt: skip

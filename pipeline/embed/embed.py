@@ -30,10 +30,10 @@ def embed(store: Store, encoder: Encoder, *, dtype: str = "float32", limit: int 
     preprocessing, and when there are no pictures.
     """
     group = f"embeddings/{encoder.name}"
-    check_provenance(store, encoder, dtype)
     drawn = store.read("pictures/done")
     if not (drawn == DONE).any():
         raise StoreError(f"{store.url}: no picture in this store; run `mclip render {store.url}` first")
+    check_provenance(store, encoder, dtype)  # not before: a refused embed leaves nothing
     texts = store.strings("texts")
     for kind, count in (("image", len(drawn)), ("text", len(texts))):
         store.grow(f"{group}/{kind}", count, dtype=dtype, width=encoder.width)
@@ -63,9 +63,7 @@ def forget(store: Store, name: str) -> None:
     """Delete an encoder's vectors and what is recorded of them."""
     described = store.attributes("embed")
     kept = {key: {k: v for k, v in described.get(key, {}).items() if k != name} for key in ("encoders", "texts")}
-    if f"embeddings/{name}" in store:
-        del store.root[f"embeddings/{name}"]
-    store.set_attributes("embed", **kept)
+    store.delete([f"embeddings/{name}"], {**store.root.attrs, "embed": described | kept})
 
 
 def check_provenance(store: Store, encoder: Encoder, dtype: str) -> None:

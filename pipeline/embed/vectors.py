@@ -19,7 +19,7 @@ def window_vectors(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Image vector of every window (W, C), the mean over its pictures, and whether it has one (W,)."""
     group = f"embeddings/{name}"
     if group not in store:
-        have = sorted(store.encoders)
+        have = sorted(each for each in store.encoders if f"embeddings/{each}" in store)
         raise StoreError(
             f"{store.url}: no vectors of encoder {name}, only of {have}; run `mclip embed {store.url} --clip ...`"
         )

@@ -1,26 +1,56 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what a killed process leaves of those that did not."""
 
 import contextlib
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+# A name of `aside`, or of a file that zarr is writing.
+LEFTOVER = re.compile(r"\..+\.partial(\..+)?|.*\.[0-9a-f]{32}\.partial")
+
+
+def aside(path: Path) -> Path:
+    """Where a file or folder is made that takes its place by rename."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
 @contextlib.contextmanager
 def by_rename(path: Path) -> Iterator[Path]:
     """A path to write to; what was written takes its place at the end. Nothing is left of a failure: OSError, named."""
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    made = aside(path)
     try:
-        yield aside
-        aside.replace(path)
+        yield made
+        made.replace(path)
     except OSError as error:
         failure = OSError(f"{path}: not written: {error.strerror or error}")
         failure.errno = error.errno
         raise failure from error
     finally:
-        aside.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
 
 
 def write_aside(path: Path, text: str) -> None:
     """Write a text file so that it is there whole or not at all."""
-    with by_rename(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with by_rename(path) as made:
+        made.write_text(text, encoding="utf-8")
+
+
+def delete_whole(folder: Path) -> None:
+    """Delete a folder so that it is there whole or not at all; what a kill leaves of it goes the next time."""
+    gone = aside(folder)
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        folder.replace(gone)
+        shutil.rmtree(gone)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a name is that of something that was being written when its process was killed."""
+    return LEFTOVER.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left below a folder; for whoever knows that nobody is writing there."""
+    for path in [each for each in folder.rglob("*.partial*") if is_leftover(each)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -3,9 +3,10 @@
 import contextlib
 import errno
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -24,6 +25,25 @@ SERVICES = ("botocore", "aiohttp", "gcsfs")  # stores elsewhere, whose errors ha
 
 class Refusal(click.ClickException):
     """A user's mistake or a damaged input: its text, and exit code 1."""
+
+
+class Stopped(click.ClickException):
+    """Ctrl+C: what is kept, and exit code 130, as a shell has it."""
+
+    exit_code = 130
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Say it in one line; it is no error."""
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+def stopped(said: str) -> Stopped:
+    """What to say of a command that was interrupted: what it said itself, or what holds for all."""
+    # Zarr's event loop ends with the process, and would complain of every file that was under way.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    context = click.get_current_context(silent=True)
+    name = context.info_name if context else "mclip"
+    return Stopped(f"{said or f'{name} stopped, what is done is kept'}: the same command goes on from there")
 
 
 def told(error: Exception) -> str:
@@ -72,6 +92,8 @@ def plainly(command: Command) -> Command:
     def wrapped(*args: Any, **options: Any) -> Any:
         try:
             return command(*args, **options)
+        except (KeyboardInterrupt, click.Abort) as error:
+            raise stopped(str(error)) from error
         except Exception as error:
             if not is_told(error):
                 raise

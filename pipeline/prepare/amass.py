@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mclip.pipeline.files.npz import Npz, NpzError, Read, array_of
+from mclip.pipeline.files.pickles import check_pickle
 from mclip.pipeline.files.unpickle import ArrayUnpickler, Inert
 from mclip.pipeline.files.unpickle import array_of as unpickled
 from mclip.pipeline.geometry import rotations
@@ -69,9 +70,9 @@ def arrays_of(read: Read, size: int) -> Arrays:
         npz = Npz(read, size)
         return npz if not any(name.endswith(TORCH) for name in npz) else of_torch(read(0, require_small(size)))
     if magic[:1] == b"\x80":
-        return one_motion(
-            plainly_held(ArrayUnpickler(io.BytesIO(read(0, require_small(size))), encoding="latin1").load())
-        )
+        pickled = bytes(read(0, require_small(size)))
+        check_pickle(pickled)
+        return one_motion(plainly_held(ArrayUnpickler(io.BytesIO(pickled)).load()))
     raise MotionError(f"begins with {magic!r}: expected an .npz archive; copy or download it again")
 
 

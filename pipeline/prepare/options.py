@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mclip.pipeline.machine.options import check_settings, setting
+from mclip.pipeline.skeletons.joints import read_map
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ class PrepareOptions:
     array_fps: float | None = setting(
         None, "Frames per second of plain .npy arrays, which do not say it themselves.", above=0
     )
+    map: str = setting("", 'A .toml of `left_hip = "THEIR NAME"` for BVH whose joints are not understood.')
 
     def __post_init__(self) -> None:
         check_settings(self)
+        read_map(self.map)  # refused before any work
         if self.crop > self.window:
             raise ValueError(f"--crop is {self.crop}: expected 1 to --window, which is {self.window}")
 

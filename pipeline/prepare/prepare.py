@@ -3,12 +3,10 @@
 # N frames of a sequence, J joints (24), D rotation numbers (6)
 
 import functools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +23,6 @@ from mclip.pipeline.prepare.plan import (
     MIRROR,
     Changes,
     Plan,
-    account_in,
     accounts,
     extend_plan,
     packed_account,
@@ -34,9 +31,10 @@ from mclip.pipeline.prepare.plan import (
 )
 from mclip.pipeline.prepare.sources import SourceFile
 from mclip.pipeline.prepare.windows import index
-from mclip.pipeline.store.location import journal
-from mclip.pipeline.store.schema import DONE, FAILED, OUTCOME, PENDING, SPLITS
+from mclip.pipeline.store.location import neighbour
+from mclip.pipeline.store.schema import DONE, OUTCOME, PENDING, SPLITS
 from mclip.pipeline.store.stage import Result, Summary, run_stage, shown
+from mclip.pipeline.store.status import MANIFEST, Line, write_manifest
 from mclip.pipeline.store.store import Store, is_store, open_store
 
 
@@ -87,6 +85,7 @@ def prepare(
     *,
     labels: Labels,
     options: PrepareOptions,
+    label_files: str = "",
     only: Sequence[str] = (),
     limit: int | None = None,
     scheduler: str = "threads",
@@ -95,11 +94,13 @@ def prepare(
 ) -> Summary:
     """Fill the store from a folder, archive or file; what is in it already is skipped.
 
+    `label_files` is where the labels are from, for whoever comes with others.
     ValueError when a file has changed whose motion is in the store, unless `replace_changed`: then it is prepared
     again, and pictures and vectors go, because the windows have other numbers.
     """
     sources.require_source(source)
-    store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint})
+    known = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
+    store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint}, names=known)
     plan = read_plan(store)
     changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
     if not changes.seen:
@@ -109,24 +110,20 @@ def prepare(
     remember_source(store, source, plan, changes)
     if plan.touched or "sequences/account" not in store or store.array("sequences/done").shape[0] != len(plan.name):
         write_plan(store, plan)
-        record(
-            store, (manifest_line(plan, options.fps, item, bytes(32), why, {}) for item, why in plan.unusable.items())
-        )
     summary = run_stage(
         store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
         workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
-        marked=functools.partial(record_block, store, plan, options.fps),
     )  # fmt: skip
     if not store.is_indexed:
         index(
             store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
             how=options.resample,
         )  # fmt: skip
-    journal(store.url, "manifest").write_text("".join(manifest(store)), encoding="utf-8")
+    write_manifest(store, manifest(store))
     refused = len(plan.unusable)
     return replace(
         summary, failed=summary.failed + refused, skipped=summary.skipped - refused,
-        failures=(*plan.unusable.values(), *summary.failures), where=str(journal(store.url, "manifest")),
+        failures=(*plan.unusable.values(), *summary.failures), where=neighbour(store.url, MANIFEST),
         passed_over=told_passed_over(changes.passed_over) if changes.passed_over else "",
     )  # fmt: skip
 
@@ -193,7 +190,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(name, content, options.array_fps)
+            motion = motion_in(name, content, options.array_fps, options.map)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -218,11 +215,13 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(name: str, content: bytes | memoryview | MotionError, array_fps: float | None) -> Recording:
+def motion_in(
+    name: str, content: bytes | memoryview | MotionError, array_fps: float | None, joint_map: str
+) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, array_fps)
+    return sources.parse(name, content, array_fps, joint_map)
 
 
 def write_rows(
@@ -257,44 +256,26 @@ def account(store: Store) -> str:
     )
 
 
-def record(store: Store, lines: Iterable[str]) -> None:
-    """Append lines to the manifest as items are marked; at the end of a run it is written anew, in order."""
-    with journal(store.url, "manifest").open("a", encoding="utf-8") as file:
-        file.writelines(lines)
-
-
-def record_block(store: Store, plan: Plan, fps: float, block: range, result: Result) -> None:
-    """Append a block to the manifest, once it is marked."""
-    lines = []
-    columns = (result.columns[f"sequences/{name}"] for name in ("sha256", "account"))
-    for item, sha256, account in zip(block, *columns, strict=True):
-        if plan.done[item] == PENDING:
-            plan.done[item] = FAILED if item in result.failures else DONE
-            why = result.failures.get(item)
-            lines.append(manifest_line(plan, fps, item, sha256.tobytes(), why, account_in(account)))
-    record(store, lines)
-
-
-def manifest(store: Store) -> Iterator[str]:
-    """JSON lines, one a source file, in the order of the store; then what of the source is no motion."""
+def manifest(store: Store) -> Iterator[Line]:
+    """What became of every source file, in the order of the store; then what of the source is no motion."""
     plan, told, sha256 = read_plan(store), store.attributes("prepare"), store.read("sequences/sha256")
     failures, fps = told.get("failures", {}), told["options"]["fps"]
     for item, account in enumerate(accounts(store)):
-        why = failures.get(f"sequences/done[{item}]")
-        yield manifest_line(plan, fps, item, sha256[item].tobytes(), why, account)
+        reason = failures.get(f"sequences/done[{item}]")
+        yield Line(
+            file=printable(plan.name[item]),
+            sha256=sha256[item].tobytes().hex(),
+            frames=plan.frames[item],
+            fps_in=plan.fps[item],
+            fps_out=fps,
+            outcome=OUTCOME[plan.done[item]],
+            reason=reason and printable(reason),
+            read_as=account,
+        )
     for name, why in told.get("passed_over", {}).items():
-        yield json.dumps({"file": name, "outcome": "passed over", "reason": why}) + "\n"
+        yield Line(printable(name), "", 0, 0.0, fps, "passed over", why)
 
 
-def manifest_line(
-    plan: Plan, fps: float, item: int, sha256: bytes, reason: str | None, account: Mapping[str, Any]
-) -> str:
-    """A source file's name, sha256, frames, frames per second, outcome and reason, as a line of JSON.
-
-    `read_as` is how it was understood: its body model, which way was up in it, what its rotations were written as.
-    """
-    line = {
-        "file": plan.name[item], "sha256": sha256.hex(), "frames": plan.frames[item], "fps_in": plan.fps[item],
-        "fps_out": fps, "outcome": OUTCOME[plan.done[item]], "reason": reason, "read_as": dict(account),
-    }  # fmt: skip
-    return json.dumps(line) + "\n"
+def printable(name: str) -> str:
+    r"""A name for readers of JSON: a byte that is no UTF-8, which file names may hold, as \xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

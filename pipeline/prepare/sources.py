@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from mclip.pipeline.files.npz import LARGEST
 from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording, require_finite, require_length
 from mclip.pipeline.prepare import amass, bvh
+from mclip.pipeline.skeletons.joints import read_map
 
 MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt")
 NO_MOTIONS = re.compile(r"(.*_)?(shape|stagei|settings)\.npz")  # of AMASS: a subject's shape, and what it is from
@@ -169,12 +170,12 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, fps_in: float | None) -> Recording:
+def parse(name: str, content: bytes | memoryview, fps_in: float | None, joint_map: str = "") -> Recording:
     """The motion in a recording's bytes; MotionError naming what was found and expected."""
     if not is_bvh(name):
         return amass.parse_motion(content, fps_in=fps_in)
     try:
-        return require_finite(bvh.parse_motion(content))
+        return require_finite(bvh.parse_motion(content, read_map(joint_map)))
     except MotionError:
         raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything

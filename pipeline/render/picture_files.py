@@ -1,6 +1,7 @@
 """Pictures of a store as files for use elsewhere: a folder of PNGs, or a tar in WebDataset's layout."""
 
 import contextlib
+import hashlib
 import io
 import json
 import shutil
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mclip.pipeline.files.atomic import by_rename
+from mclip.pipeline.files.atomic import aside, by_rename
 from mclip.pipeline.machine.terminal import tracked
 from mclip.pipeline.prepare.labels import joined
 from mclip.pipeline.store.schema import DONE, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
 
+MADE_OF = ".made-of"
 SPAN = ("sequence", "start", "end", "text")
 
 
@@ -26,37 +28,42 @@ def export_pictures(store: Store, out: Path) -> str:
     """Write the pictures that are drawn to a new folder, or to a .tar; returns what was written, in words.
 
     Each is NUMBER.png with NUMBER.json (where and when it is from) and NUMBER.txt (the labels of its moment), in a tar
-    one after the other, as WebDataset reads them. ValueError when `out` is there already.
+    one after the other, as WebDataset reads them. What is there of these pictures already is not made again;
+    ValueError when anything else is.
     """
-    if out.exists():
-        raise ValueError(f"{out}: is there already; name another, or delete it first")
     drawn = np.flatnonzero(store.read("pictures/done") == DONE)
     if not len(drawn):
         raise StoreError(f"{store.url}: no picture in this store; run `mclip render {store.url}` first")
+    made_of = hashlib.sha256(store.fingerprint().encode() + drawn.tobytes()).hexdigest()
+    if out.exists():
+        if made_of_export(out) != made_of:
+            raise ValueError(f"{out}: is there already; name another, or delete it first")
+        return f"{out}: nothing to do, {len(drawn):,} pictures are there"
     out.parent.mkdir(parents=True, exist_ok=True)
-    with (tar_writer if out.suffix == ".tar" else folder_writer)(out) as write:
+    with (tar_writer if out.suffix == ".tar" else folder_writer)(out, made_of) as write:
         for name, content in members(store, drawn):
             write(name, content)
     return f"{out}: {len(drawn):,} pictures"
 
 
 @contextlib.contextmanager
-def folder_writer(out: Path) -> Iterator[Callable[[str, bytes], object]]:
+def folder_writer(out: Path, made_of: str) -> Iterator[Callable[[str, bytes], object]]:
     """What writes files to a folder that takes its name at the end."""
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
-    aside.mkdir()
+    made = aside(out)
+    shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
+    made.mkdir()
     try:
-        yield lambda name, content: (aside / name).write_bytes(content)
-        aside.replace(out)
+        yield lambda name, content: (made / name).write_bytes(content)
+        (made / MADE_OF).write_text(made_of)
+        made.replace(out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def tar_writer(out: Path) -> Iterator[Callable[[str, bytes], object]]:
+def tar_writer(out: Path, made_of: str) -> Iterator[Callable[[str, bytes], object]]:
     """What writes files to a tar that takes its name at the end; equal content gives equal bytes."""
-    with by_rename(out) as aside, tarfile.open(aside, "w") as tar:
+    with by_rename(out) as made, tarfile.open(made, "w", pax_headers={"comment": made_of}) as tar:
 
         def write(name: str, content: bytes) -> None:
             info = tarfile.TarInfo(name)
@@ -64,6 +71,15 @@ def tar_writer(out: Path) -> Iterator[Callable[[str, bytes], object]]:
             tar.addfile(info, io.BytesIO(content))
 
         yield write
+
+
+def made_of_export(out: Path) -> str | None:
+    """What an export says that it was made of; None where it says nothing."""
+    if out.is_dir():
+        return (out / MADE_OF).read_text() if (out / MADE_OF).is_file() else None
+    with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(out) as tar:
+        return tar.pax_headers.get("comment")
+    return None
 
 
 def members(store: Store, items: np.ndarray) -> Iterator[tuple[str, bytes]]:

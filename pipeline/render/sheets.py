@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.store.schema import DONE
 from mclip.pipeline.store.store import Store
 
@@ -26,7 +27,8 @@ def contact_sheet(store: Store, path: Path, *, most: int = 64) -> int:
         return 0
     shown = drawn[np.linspace(0, len(drawn) - 1, min(most, len(drawn))).astype(int)]
     rgb = store.array("pictures/rgb")
-    tile(np.stack([np.asarray(rgb[int(item)]) for item in shown])).save(path)
+    with by_rename(path) as aside:
+        tile(np.stack([np.asarray(rgb[int(item)]) for item in shown])).save(aside)
     return len(shown)
 
 

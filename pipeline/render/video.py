@@ -60,6 +60,7 @@ def write_mp4(path: Path, pictures: Iterable[UInt8[np.ndarray, "height width 3"]
         stream.height, stream.width = (side // 2 * 2 for side in first.shape[:2])
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "23", "preset": "veryfast"}
+        stream.thread_count = 1  # more of them give other bytes every time
         for picture in itertools.chain((first,), pictures):
             even = np.ascontiguousarray(picture[: stream.height, : stream.width])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 from filelock import FileLock, Timeout
 
-from mclip.pipeline.store.location import is_local
+from mclip.pipeline.files.atomic import remove_leftovers
+from mclip.pipeline.store.location import filesystem_of, is_local, neighbour
 from mclip.pipeline.store.schema import StoreError
 
 
@@ -29,7 +29,7 @@ def one_writer(url: str, *, take_over: bool = False) -> Iterator[None]:
 @contextlib.contextmanager
 def local_lock(url: str) -> Iterator[None]:
     """`one_writer` by the operating system's file lock, with the holder's name in a file beside it."""
-    holder = Path(f"{url.rstrip('/')}.lock")
+    holder = Path(neighbour(url, ".lock"))
     holder.parent.mkdir(parents=True, exist_ok=True)
     refuse_read_only(Path(url))
     lock = FileLock(f"{holder}.flock", timeout=0)
@@ -40,6 +40,8 @@ def local_lock(url: str) -> Iterator[None]:
         raise StoreError(f"{url}: {told_by(holder.read_bytes())}: wait for it, or name another") from None
     try:
         holder.write_bytes(claim())
+        if any((Path(url) / name).exists() for name in ("zarr.json", "config.json")):  # a store, a run: nobody else's
+            remove_leftovers(Path(url))
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -58,7 +60,7 @@ def refuse_read_only(store: Path) -> None:
 @contextlib.contextmanager
 def remote_lock(url: str, *, take_over: bool) -> Iterator[None]:
     """`one_writer` by an object `<store>.lock` beside the store."""
-    filesystem, path = fsspec.core.url_to_fs(f"{url.rstrip('/')}.lock")
+    filesystem, path = filesystem_of(neighbour(url, ".lock"))
     if filesystem.exists(path) and not take_over:
         told = told_by(filesystem.cat_file(path))
         raise StoreError(f"{url}: {told}: wait for it; if it is dead, pass --take-over")

@@ -7,6 +7,7 @@ one too: this process.
 import contextlib
 import itertools
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -97,14 +98,12 @@ def run_stage(
     scheduler: str = "sync",
     workers: int = 1,
     limit: int | None = None,
-    marked: Callable[[range, Result], None] = lambda block, result: None,
 ) -> Summary:
     """Run `compute` over every block with pending items and mark them; the same call again continues.
 
     `marks` is the path of the stage's mark array; `blocks` are ranges of its items. `scheduler` is `sync`,
     `threads` or `processes`, or the address of a dask scheduler that runs (`tcp://host:port`). `limit` stops after
     about that many items. Failures are kept with their reason under the stage's attributes and do not stop the stage.
-    `marked` is called with a block and its result after its marks are written.
     """
     check_scheduler(scheduler)
     started = time.perf_counter()
@@ -132,7 +131,6 @@ def run_stage(
                 reasons |= {f"{marks}[{item}]": why for item, why in failures.items()}
                 store.set_attributes(stage, failures=dict(sorted(reasons.items())))
             array[at] = state[at]
-            marked(block, result)
             failed += failures.values()
             bar.update(task, advance=len(tried))
             finished = bar.tasks[task].completed
@@ -197,7 +195,10 @@ def local_executor(scheduler: str, workers: int) -> Executor:
     if scheduler == "threads":
         return ThreadPoolExecutor(workers)
     # Not fork: zarr and torch have threads of their own by now, whose locks a fork would leave closed for ever.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    # Ctrl+C reaches every process of a terminal; only this one has something to say to it.
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
 
 
 @contextlib.contextmanager

@@ -1,10 +1,13 @@
 """What a store holds: the chain with counts, how fast it went, and why what failed did."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
-from mclip.pipeline.store.location import disk_size, journal
+from mclip.pipeline.files.documents import read_lines
+from mclip.pipeline.files.seal import sealed_line
+from mclip.pipeline.store.location import disk_size, neighbour, read_neighbour, write_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING
 from mclip.pipeline.store.stage import Summary
 from mclip.pipeline.store.store import Store
@@ -57,19 +60,38 @@ def failures(store: Store, stage: str) -> dict[str, str]:
     return dict(found)
 
 
+RUNS = ".runs.jsonl"  # beside the store: a resumed store stays the same
+MANIFEST = ".manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a line of a store's manifest says of a source file."""
+
+    file: str
+    sha256: str
+    frames: int
+    fps_in: float
+    fps_out: float
+    outcome: str
+    reason: str | None
+    read_as: dict[str, Any] = field(default_factory=dict)  # how its file was understood
+
+
 def record_runs(store: Store, summaries: Iterable[Summary]) -> None:
-    """Append what stages did to the store's journal of runs: no attribute, so that a resumed store stays the same."""
-    with journal(store.url, "runs").open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(summary.figures) + "\n" for summary in summaries if summary.done)
+    """Add what stages did to the journal of runs."""
+    lines = "".join(sealed_line(summary.figures) for summary in summaries if summary.done)
+    if lines:
+        before = read_neighbour(store.url, RUNS).decode("utf-8", "surrogateescape")
+        write_neighbour(store.url, RUNS, before + lines)
 
 
 def last_rates(store: Store) -> dict[tuple[str, str], float]:
     """Items a second of the last run of every (stage, unit) that did anything."""
-    file, rates = journal(store.url, "runs"), {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            run = json.loads(line)
-        except ValueError:  # a run that was killed while it wrote
-            continue
-        rates[run["stage"], run["unit"]] = run["done"] / run["seconds"]
-    return rates
+    runs = read_lines(read_neighbour(store.url, RUNS), Summary, file=neighbour(store.url, RUNS))
+    return {(run.stage, run.unit): run.done / run.seconds for run in runs if run.seconds > 0}
+
+
+def write_manifest(store: Store, lines: Iterable[Line]) -> None:
+    """Write what became of every source file, one a line, in the order of the store."""
+    write_neighbour(store.url, MANIFEST, "".join(sealed_line(vars(line)) for line in lines))

@@ -5,15 +5,19 @@ import importlib.metadata
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from mclip.pipeline.store.location import refuse_foreign_folder
+from mclip.pipeline.store.location import filesystem_of, is_local, refuse_foreign_folder
 from mclip.pipeline.store.schema import CONVENTIONS, FORMAT, STRINGS, StoreError, spec_of
+from mclip.pipeline.store.sealed import CONSOLIDATED, METADATA, zarr_store
+
+DELETING = "deleting"  # attribute: groups of arrays that are none any more, though their files may still be there
 
 
 class Store:
@@ -24,11 +28,22 @@ class Store:
         self.root = root
 
     def __contains__(self, path: str) -> bool:
-        return path in self.root
+        return path in self.root and not self.is_deleted(path)
+
+    def is_deleted(self, path: str) -> bool:
+        """Whether a path lies in a group whose deletion was begun, and not ended where somebody was killed."""
+        return any(f"{path}/".startswith(f"{group}/") for group in self.deleted())
+
+    def deleted(self) -> list[str]:
+        """Groups whose deletion was begun."""
+        found = self.root.attrs.get(DELETING, [])
+        return [str(group) for group in found] if isinstance(found, list) else []
 
     def array(self, path: str) -> zarr.Array[Any]:
         """The array at `path`; StoreError naming the command that makes it when it is missing."""
         try:
+            if self.is_deleted(path):
+                raise KeyError(path)
             found = self.root[path]
         except KeyError:
             stage = {"pictures": "render", "embeddings": "embed"}.get(path.split("/")[0], "prepare")
@@ -52,11 +67,18 @@ class Store:
     def grow(self, path: str, rows: int, *, dtype: str | None = None, **sizes: int) -> zarr.Array[Any]:
         """The array at `path` with `rows` rows, made from the schema or resized; old rows are kept."""
         spec = spec_of(path)
+        self.end_deletion()
         if path in self.root:
             array = self.array(path)
             if array.shape[0] != rows:
+                self.drop_consolidated()
                 array.resize((rows, *array.shape[1:]))
             return array
+        self.drop_consolidated()
+        for group in reversed(
+            PurePosixPath(path).parents[:-1]
+        ):  # one by one: zarr makes them all at once, in any order
+            self.root.require_group(str(group))
         row = tuple(sizes[size] if isinstance(size, str) else size for size in spec.row)
         chunk, shard = spec.fitting(row)
         return self.root.create_array(
@@ -133,19 +155,29 @@ class Store:
         """Add to a stage's attributes; one write of the store's metadata."""
         self.root.attrs[name] = self.attributes(name) | values
 
-    def fix_options(self, stage: str, options: Mapping[str, Any]) -> None:
-        """Record a stage's options, or refuse others than those its results were made with."""
-        self.refuse_other_options(stage, options)
-        if "options" not in self.attributes(stage):
-            self.set_attributes(stage, options=json.loads(json.dumps(options)), version=version())
+    def fix_options(self, stage: str, options: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:
+        """Record a stage's options, or refuse others than those its results were made with.
 
-    def refuse_other_options(self, stage: str, options: Mapping[str, Any]) -> None:
+        `names` is how to call options whose values are hashes, when they are refused.
+        """
+        self.refuse_other_options(stage, options, names=names)
+        if "options" not in self.attributes(stage):
+            told = {"names": dict(names)} if names else {}
+            self.set_attributes(stage, options=json.loads(json.dumps(options)), version=version(), **told)
+
+    def refuse_other_options(
+        self, stage: str, options: Mapping[str, Any], *, names: Mapping[str, str] | None = None
+    ) -> None:
         """StoreError when a stage has results that were made with other options."""
         made_with = self.attributes(stage).get("options")
         options = json.loads(json.dumps(options))
         if made_with is not None and made_with != options:
             differ = [key for key in options | made_with if options.get(key) != made_with.get(key)]
-            was, now = ({key: each.get(key) for key in differ} for each in (made_with, options))
+            told = self.attributes(stage).get("names", {}), names or {}
+            was, now = (
+                {key: name.get(key, each.get(key)) for key in differ}
+                for each, name in zip((made_with, options), told, strict=True)
+            )
             raise StoreError(
                 f"{self.url}: its {stage} stage was made with {was}, this command asks for {now}: "
                 "use the same options, pass --replace, or use another store"
@@ -153,10 +185,33 @@ class Store:
 
     def forget(self, group: str, stage: str) -> None:
         """Delete a group of arrays and the attributes of the stage that made them."""
-        if group in self.root:
-            del self.root[group]
-        if stage in self.root.attrs:
-            del self.root.attrs[stage]
+        self.delete([group], {name: value for name, value in self.root.attrs.items() if name != stage})
+
+    def delete(self, groups: Iterable[str], attributes: Mapping[str, Any]) -> None:
+        """Delete groups of arrays and put the store's attributes, both in one write: from then on they are gone.
+
+        Their files go after it. Where a kill leaves some, nobody reads them, and the next writer ends the deletion.
+        """
+        going = {*self.deleted(), *groups}
+        self.root.attrs.put({**attributes, DELETING: sorted(going)})
+        self.end_deletion()
+
+    def end_deletion(self) -> None:
+        """Delete the files of groups that are deleted."""
+        if DELETING not in self.root.attrs:
+            return
+        filesystem, root = filesystem_of(self.url)
+        filesystem.invalidate_cache()  # zarr writes by a file system of its own
+        for group in self.deleted():
+            if filesystem.exists(f"{root}/{group}"):
+                filesystem.rm(f"{root}/{group}", recursive=True)
+        del self.root.attrs[DELETING]
+
+    def drop_consolidated(self) -> None:
+        """Write the root's metadata without the copy of all others that another program put there: it gets outdated."""
+        filesystem, root = filesystem_of(self.url)
+        if f'"{CONSOLIDATED}": {{'.encode() in filesystem.cat_file(f"{root}/{METADATA}"):
+            self.root.update_attributes({})
 
     def fingerprint(self) -> str:
         """Short hash of what the store was made from: format, options of every stage, inputs' sha256, texts."""
@@ -184,9 +239,11 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
         refuse_foreign_folder(location)
         return Store(location, new_root(location))
     try:
-        root = zarr.open_group(location, mode="r+")
+        root = open_root(location, mode="r+")
     except FileNotFoundError as error:
-        raise StoreError(f"{location}: no store here; `mclip prepare SOURCE {location}` makes one") from error
+        raise no_store(location) from error
+    except StoreError:
+        raise
     except ValueError as error:
         raise StoreError(
             f"{location}: its zarr.json cannot be read ({error}): restore it, or use another store"
@@ -202,25 +259,47 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
     return Store(location, root)
 
 
+def no_store(location: str) -> StoreError:
+    """What to say of a place without a store."""
+    if is_local(location) and (Path(location) / "config.json").is_file():
+        return StoreError(f"{location}: is a run, expected a store: the other way round, or name its store")
+    return StoreError(f"{location}: no store here; `mclip prepare SOURCE {location}` makes one")
+
+
+def open_root(location: str, *, mode: Literal["r", "r+"]) -> zarr.Group:
+    """A store's group; FileNotFoundError where there is none. What another program consolidated is not believed."""
+    if is_local(location) and not Path(location).is_dir():
+        raise FileNotFoundError(location)  # zarr would make the folder
+    return zarr.open_group(zarr_store(location), mode=mode, use_consolidated=False)
+
+
+def made_here() -> dict[str, Any]:
+    """Attributes of an empty store."""
+    return {"mclip": {"format": FORMAT, "version": version()}, "conventions": CONVENTIONS}
+
+
 def new_root(location: str) -> zarr.Group:
-    """An empty store's group, whatever lay there; its attributes come with it in one write."""
-    made_by: dict[str, Any] = {"format": FORMAT, "version": version()}
-    return zarr.open_group(location, mode="w", attributes={"mclip": made_by, "conventions": CONVENTIONS})
+    """An empty store's group; its attributes come with it in one write."""
+    return zarr.open_group(zarr_store(location), mode="w", attributes=made_here())
 
 
 def delete_store(location: str) -> None:
     """Empty a store, if there is one; StoreError for what is none of ours."""
     if is_store(location):
-        open_store(location)
-        new_root(location)
+        store = open_store(location)
+        filesystem, root = filesystem_of(location)
+        names = {PurePosixPath(path).name for path in filesystem.ls(root, detail=False, refresh=True)}
+        store.delete(names - {METADATA}, made_here())
 
 
 def is_store(location: str) -> bool:
     """Whether a Zarr group lies there."""
     try:
-        zarr.open_group(location, mode="r")
+        open_root(location, mode="r")
     except FileNotFoundError:
         return False
+    except StoreError:
+        raise
     except ValueError:  # damaged metadata: something lies there
         return True
     return True

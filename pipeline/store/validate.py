@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import zarr
 
+from mclip.pipeline.files.documents import broken_lines
 from mclip.pipeline.machine.terminal import progress_bar
+from mclip.pipeline.store.location import filesystem_of, neighbour, read_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING, REPLACED, SCHEMA, STRINGS, spec_of
-from mclip.pipeline.store.status import marks
+from mclip.pipeline.store.sealed import METADATA, metadata_fault
+from mclip.pipeline.store.stage import Summary
+from mclip.pipeline.store.status import MANIFEST, RUNS, Line, marks
 from mclip.pipeline.store.store import Store
 
 NORM = 1e-4  # how far a row of a float32 rotation may be from length one, and two rows from square
@@ -18,12 +22,37 @@ NORM = 1e-4  # how far a row of a float32 rotation may be from length one, and t
 
 def validate(store: Store) -> list[str]:
     """Everything that is wrong with the store, one line each; an empty list when nothing is."""
-    paths = array_paths(store)
-    damaged = [problem for path in paths for problem in undecodable(store, path)]
+    damaged = [*bad_metadata(store)]
+    if not damaged:
+        damaged = [problem for path in array_paths(store) for problem in undecodable(store, path)]
+    damaged += bad_journals(store)
     if damaged:  # what cannot be read cannot be compared
         return damaged
+    paths = array_paths(store)
     return [*misshapen(store, paths), *bad_marks(store), *bad_sequences(store), *bad_windows(store), *bad_texts(store),
             *bad_pictures(store), *bad_vectors(store)]  # fmt: skip
+
+
+def bad_metadata(store: Store) -> Iterator[str]:
+    """Groups and arrays whose zarr.json is not as mclip wrote it."""
+    filesystem, root = filesystem_of(store.url)
+    filesystem.invalidate_cache()
+    for file in sorted(path for path in filesystem.find(root) if PurePosixPath(path).name == METADATA):
+        within = str(PurePosixPath(file).relative_to(root.lstrip("/") if not file.startswith(root) else root))
+        if (fault := metadata_fault(filesystem.cat_file(file))) and not store.is_deleted(within):
+            yield f"{within} {fault}"
+
+
+def bad_journals(store: Store) -> Iterator[str]:
+    """Lines of the journals beside the store that are damaged, and a manifest of other sequences than the store's."""
+    for ending, schema in ((RUNS, Summary), (MANIFEST, Line)):
+        content, name = read_neighbour(store.url, ending), neighbour(store.url, ending)
+        broken = [*broken_lines(content, schema)]
+        yield from (f"{name}: {fault}" for fault in broken)
+        if ending == MANIFEST and not broken and content and store.attributes("prepare").get("indexed"):
+            count, lines = store.array("sequences/done").shape[0], content.count(b"\n")
+            if lines != count:
+                yield f"{name}: {lines} lines, the store has {count} sequences: `mclip prepare` writes it anew"
 
 
 def array_paths(store: Store) -> list[str]:
@@ -120,7 +149,7 @@ def not_rotations(rot6d_NJD: np.ndarray) -> np.ndarray:
 
 def not_finite(values: np.ndarray) -> np.ndarray:
     """NaN or infinity"""
-    return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    return np.asarray(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
 
 
 def bad_windows(store: Store) -> Iterator[str]:

@@ -21,7 +21,9 @@ from mclip.pipeline.geometry.continuation import continued
 from mclip.pipeline.machine.compiled import compiled, run_parts
 from mclip.pipeline.store.schema import FRAME_CHUNK, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
+from mclip.training.data.rows import ankle_places
 from mclip.training.model.run import Run
+from mclip.training.model.run_documents import ANKLE_PATH
 
 
 @dataclass(frozen=True)
@@ -368,7 +370,11 @@ def crops_of(run: Run, store: Store, split: str) -> Crops:
             f"with {was[:12]}: embed the store again with those (`mclip embed --replace`), or use another store"
         )
     options = run.config["train"]
-    return load_crops(
-        store, split=split, encoder=described["name"], target=options["target"], short=options["short"],
-        device=run.device,
+    crops = load_crops(
+        store, split=split, encoder=described["name"], target=options.get("target", "joined"),
+        short=options.get("short", "mask"), device=run.device,
     )  # fmt: skip
+    if run.row25 == ANKLE_PATH:
+        parts = [ankle_places(part) for part in crops.rot6d.split(FRAME_CHUNK)]
+        crops = replace(crops, trans=torch.cat(parts))
+    return crops

@@ -14,7 +14,8 @@ from mclip.pipeline.embed.classes import classes_of
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.vectors import unit, vectors_by_text
 from mclip.pipeline.files.atomic import write_aside
-from mclip.pipeline.files.documents import read_object, read_text
+from mclip.pipeline.files.documents import read_sealed, read_text
+from mclip.pipeline.files.seal import sealed
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops, crops_of, default_split
 from mclip.training.evaluate.edits_report import arithmetic, there_and_back
@@ -69,7 +70,10 @@ def with_texts(run: Run, result: Reconstruction, crops: Crops) -> tuple[dict[str
     ranks = protocols(z_NC, text_NC)
     figures = {
         "protocols": {
-            name: {way: (batch_recalls if name == "small_batches" else recalls)(found) for way, found in both.items()}
+            name: {
+                way: (batch_recalls if name.startswith("small_batches") else recalls)(found)
+                for way, found in both.items()
+            }
             for name, both in ranks.items()
         },
         "alignment": {"cka_text": linear_cka(z_NC, text_NC)},
@@ -136,7 +140,7 @@ def phrases(run: Run, gallery: Gallery, queries: Path, encoder: Encoder) -> dict
     """How often phrases find the sequences they should, through the motion encoder and decoded and encoded back."""
     try:
         asked = [(entry["text"], entry.get("clips") or [entry["clip"]]) for entry in json.loads(read_text(queries))]
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
         expected_form = 'a JSON list of {"text": ..., "clip": ...}'
         raise ValueError(f"--queries {queries}: expected {expected_form}, found otherwise ({error!r})") from error
     if not asked:
@@ -160,13 +164,13 @@ def evaluate_once(
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, asked, names])
     made_of = hashlib.sha256(identity.encode()).hexdigest()[:16]
     if file.exists() and page.exists() and not replace:
-        figures = read_object(file, remedy="pass --replace to measure again")
+        figures = read_sealed(file, remedy="pass --replace to measure again")
         if figures.get("made_of") == made_of:
             return figures, f"evaluate: nothing to do, {file} is there"
     encoder = run.load_encoder() if queries or classes else None
     figures, plots = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)
     figures |= {"made_of": made_of}
     write_report(run, store, figures, plots)
-    write_aside(file, json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    write_aside(file, json.dumps(sealed(figures), indent=2, allow_nan=False) + "\n")
     windows, split = figures["windows"], figures["split"]
     return figures, f"evaluate: {windows:,} windows of split {split} done, in {file} and {page}"

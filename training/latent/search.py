@@ -21,7 +21,7 @@ from mclip.pipeline.store.lock import one_writer
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import middle_texts
-from mclip.training.data.rows import from_origin, rows_of_motion
+from mclip.training.data.rows import from_origin, rows_as_trained, rows_of_motion
 from mclip.training.latent.space import continued_rows, vectors_of
 from mclip.training.model.run import Run
 
@@ -99,7 +99,7 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
         at = np.concatenate([np.arange(first, first + count) for first, count in zip(start, valid, strict=True)])
         rot6d, trans = (torch.from_numpy(rows_of(store, f"motion/{name}", at)) for name in ("rot6d", "trans"))
         rows = rows_of_motion(rot6d, trans).split(valid.tolist())
-        motions = [continued_rows(run, each) for each in rows]
+        motions = [rows_as_trained(run, continued_rows(run, each)) for each in rows]
         mask_BT = torch.arange(run.crop) < torch.tensor([len(each) for each in motions])[:, None]
         motion_BTRD = torch.stack([F.pad(each, (0, 0, 0, 0, 0, run.crop - len(each))) for each in motions])
         yield run.model.encode(from_origin(motion_BTRD) * mask_BT[..., None, None], mask_BT).numpy()

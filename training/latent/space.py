@@ -15,8 +15,9 @@ from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP, clip_rows
-from mclip.training.data.rows import from_origin, joints_of, root_of, rows_of_motion
-from mclip.training.model.run import ROOT_PATH, Run
+from mclip.training.data.rows import from_origin, joints_of, root_of, rows_as_trained, rows_of_motion
+from mclip.training.model.run import Run
+from mclip.training.model.run_documents import ROOT_PATH
 
 BATCH = 64
 
@@ -92,7 +93,7 @@ def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
 @torch.inference_mode()
 def encode(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
     """Latent vector (C,) of a motion of at most a training crop's frames; its path begins where it does."""
-    rows = continued_rows(run, rows_TRD)
+    rows = rows_as_trained(run, continued_rows(run, rows_TRD))
     z_1C = run.model.encode(from_origin(rows)[None])
     return (latent(run, z_1C) if run.model.config.unit_latent else z_1C)[0]
 

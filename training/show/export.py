@@ -15,11 +15,12 @@ FORMATS = (*DATA, *DRAWN, PAGE)
 MOST_DRAWN = 3000  # frames of a video or page: a minute and a half at 30 fps, half a gigabyte of pictures
 
 
-def write(path: Path, motion: Motion, *, frames_TSS3: UInt8[Tensor, "T height width 3"] | None = None) -> None:
+def write(path: Path | str, motion: Motion, *, frames_TSS3: UInt8[Tensor, "T height width 3"] | None = None) -> None:
     """Write a motion as its file ending says, one of FORMATS. The file appears whole or not at all.
 
     `frames_TSS3` saves drawing it again. ValueError for another ending.
     """
+    path = Path(path)
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(f"{path}: cannot write .{kind}; expected one of {', '.join(FORMATS)}")

@@ -57,6 +57,22 @@ class Request:
         return file.exists() and read_object(file, remedy=remedy).get("request") == asdict(self)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A motion of a folder: what it shows, and the names of its files."""
+
+    title: str
+    files: list[str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """motions.json: what a folder was made for and what lies in it."""
+
+    request: Request
+    motions: list[Entry]
+
+
 def request_of(
     run: Run, kind: str, prompts: Sequence[Prompt], *, frames: int, root: str = "keep", formats: Sequence[str]
 ) -> Request:
@@ -76,6 +92,7 @@ def write_motions(
     """
     request = request_of(run, kind, prompts, frames=frames or run.crop, root=root, formats=formats)
     if is_written(out, request):
+        (out / REQUEST).unlink(missing_ok=True)  # of a run that was killed when all was done
         return f"{kind}: 0 of {len(prompts)} motions to do in {out}"
     begin(out, request)
     decoded = decode(run, torch.from_numpy(np.stack([prompt.vector_C for prompt in prompts])), request.frames)
@@ -85,8 +102,8 @@ def write_motions(
         strips += write_motion_files(out, request, number, motion_of_rows(rows, run.fps))
     with by_rename(out / "sheet.png") as aside:
         tile(np.concatenate(strips), columns=8).save(aside)
-    entries = [{"title": title, "files": request.files(number)} for number, title in enumerate(request.titles)]
-    write_aside(out / MANIFEST, json.dumps({"request": asdict(request), "motions": entries}, indent=2) + "\n")
+    made = Manifest(request, [Entry(title, request.files(number)) for number, title in enumerate(request.titles)])
+    write_aside(out / MANIFEST, json.dumps(asdict(made), indent=2) + "\n")
     (out / REQUEST).unlink()
     return f"{kind}: {len(prompts)} motions of {request.frames} frames done in {out}, sheet {out / 'sheet.png'}"
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from mclip.pipeline.embed.vectors import vectors_by_text
 from mclip.pipeline.files.atomic import write_aside
-from mclip.pipeline.files.documents import read_object
+from mclip.pipeline.files.documents import read_document, read_sealed, read_text
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.prepare.sources import MOTION_FILES
 from mclip.pipeline.render.sheets import window_pictures
@@ -33,7 +33,7 @@ from mclip.training.measure.reconstruction import reconstructed
 from mclip.training.measure.retrieval import label_sets
 from mclip.training.model.config import TERMS
 from mclip.training.model.run import EVALUATION, Run
-from mclip.training.show.folder import MANIFEST
+from mclip.training.show.folder import MANIFEST, Manifest
 from mclip.training.show.motion import Motion, motion_of_rows, read
 from mclip.training.show.page import SCRIPT, TEMPLATE, Card, Page, Section, side_by_side
 from mclip.training.train.journal import points, read_journal
@@ -120,16 +120,13 @@ def manifest_of(folder: Path) -> Path:
 def generated_section(run: Run, folder: Path, around: Neighbours) -> Section:
     """What generate, edit or interpolate wrote into a folder with --format npz or bvh."""
     file = manifest_of(folder)
-    made = read_object(file, remedy=f"delete it and make {folder} again")
-    if not {"request", "motions"} <= set(made):
-        raise ValueError(f"{file}: found {sorted(made)}, expected request and motions: make {folder} again")
-    kind, cards = made["request"]["kind"], []
-    for entry in made["motions"]:
-        data = next((folder / name for name in entry["files"] if name.endswith(MOTION_FILES)), None)
+    made, cards = read_document(file, Manifest, remedy=f"delete it and make {folder} again"), []
+    for entry in made.motions:
+        data = next((folder / name for name in entry.files if name.endswith(MOTION_FILES)), None)
         if data is None:
-            raise ValueError(f"{folder}: {entry['title']!r} has no .npz; generate it with --format npz")
-        cards.append(Card(entry["title"], {data.stem: read(data)}, facts=around.facts(motion_vector(run, data))))
-    return Section(HEADINGS[kind], cards)
+            raise ValueError(f"{folder}: {entry.title!r} has no .npz; generate it with --format npz")
+        cards.append(Card(entry.title, {data.stem: read(data)}, facts=around.facts(motion_vector(run, data))))
+    return Section(HEADINGS.get(made.request.kind, made.request.kind), cards)
 
 
 def curves(run: Run) -> str:
@@ -168,13 +165,13 @@ def flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path], split: str | None, most: int) -> str:
     """Write the page; returns the summary line. A page of the same run, store and folders is not made again."""
     split = split or default_split(store)
-    manifests = "".join(manifest_of(folder).read_text(encoding="utf-8") for folder in folders)
+    manifests = "".join(read_text(manifest_of(folder)) for folder in folders)
     evaluation = run.folder / EVALUATION
-    figures = read_object(evaluation, remedy="delete it and run `mclip evaluate` again") if evaluation.exists() else {}
+    figures = read_sealed(evaluation, remedy="delete it and run `mclip evaluate` again") if evaluation.exists() else {}
     looks = TEMPLATE.read_text(encoding="utf-8") + SCRIPT.read_text(encoding="utf-8")
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, most, manifests, figures, looks])
     made_of = hashlib.sha256(identity.encode()).hexdigest()
-    if page.exists() and made_of in page.read_text(encoding="utf-8")[:2000]:
+    if page.exists() and made_of.encode() in page.read_bytes()[:2000]:
         return f"gallery: nothing to do, {page} is there"
     around = Neighbours.of(run, store)
     sections = [generated_section(run, folder, around) for folder in folders]

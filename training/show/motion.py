@@ -28,12 +28,12 @@ class Motion:
     recording: Recording | None = None  # that it was read from, with fingers, shape and gender, at the same frames
 
 
-def read(path: Path, *, fps: float | None = None, fps_in: float | None = None) -> Motion:
+def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None) -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError.
 
     `fps_in` is the frame rate of a file that does not say it.
     """
-    recording = read_recording(path, fps_in=fps_in)
+    recording = read_recording(Path(path), fps_in=fps_in)
     if fps is not None:
         recording = slerped(recording, fps)
     rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mclip.pipeline.files.atomic import write_aside
-from mclip.pipeline.files.documents import read_text
+from mclip.pipeline.files.atomic import by_rename, write_aside
+from mclip.pipeline.files.documents import read_lines
 from mclip.training.model.run import RunError, read_config
+
+METRICS, CURVES = "metrics.jsonl", "curves.png"
 
 
 class Journal:
@@ -20,7 +22,7 @@ class Journal:
     def __init__(self, folder: Path, step: int, *, wandb: str = ""):
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.file = folder / "metrics.jsonl"
+        self.file = folder / METRICS
         lines = [json.dumps(line) for line in read_journal(self.file) if line["step"] <= step]
         write_aside(self.file, "".join(f"{line}\n" for line in lines))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
@@ -42,7 +44,7 @@ class Journal:
         if self.wandb:
             self.wandb.finish(exit_code=int(not whole))
         if whole:
-            draw_curves(self.file, self.file.with_name("curves.png"))
+            draw_curves(self.file.parent)
 
 
 def require_wandb() -> Any:
@@ -66,19 +68,17 @@ def wandb_run(project: str, folder: Path) -> Any:
 
 
 def read_journal(file: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none where there is no file; a last line that a kill cut short is left out."""
-    if not file.exists():
-        return []
-    *whole, _ = read_text(file).split("\n")
-    try:
-        return [json.loads(line) for line in whole]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: damaged ({error}): delete the lines that are no JSON") from error
+    """The lines of a metrics.jsonl, named numbers with their step; none where there is no file.
+
+    A broken line is told and passed over, and so is, in silence, a last one that a kill cut short.
+    """
+    lines = read_lines(file.read_bytes(), dict[str, float], file=file) if file.exists() else []
+    return [{**line, "step": int(line["step"])} for line in lines if "step" in line]
 
 
-def draw_curves(file: Path, picture: Path) -> None:
-    """A PNG with one panel a measured name, over steps; loss terms share the first, as do their logarithms' axes."""
-    lines = read_journal(file)
+def draw_curves(folder: Path) -> None:
+    """curves.png of a run: a panel a measured name, over steps; loss terms share the first, with a logarithmic axis."""
+    lines, picture = read_journal(folder / METRICS), folder / CURVES
     names = sorted({name for line in lines for name in line if name != "step" and not name.startswith("loss/")})
     columns = 3
     figure = Figure(figsize=(4 * columns, 2.6 * math.ceil((len(names) + 1) / columns)), layout="constrained")
@@ -93,7 +93,8 @@ def draw_curves(file: Path, picture: Path) -> None:
         panel.set(title=name, xlabel="step")
     for panel in panels[len(names) + 1 :]:
         panel.set_axis_off()
-    figure.savefig(picture, dpi=100)
+    with by_rename(picture) as aside:
+        figure.savefig(aside, dpi=100)
 
 
 def points(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -22,11 +22,11 @@ from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
-    ROOT_PATH,
     WEIGHTS,
     RunError,
     checkpoints,
     delete_run,
+    drop_old,
     is_best,
     load_model,
     load_optimizer,
@@ -34,7 +34,9 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
-from mclip.training.train.journal import require_wandb
+from mclip.training.model.run_documents import ROOT_PATH
+from mclip.training.train.interrupt import Interrupt
+from mclip.training.train.journal import CURVES, draw_curves, require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.speed import Speed, matmul_rate
 from mclip.training.train.step import Feed, Learner, vertex_loss_of
@@ -72,11 +74,16 @@ def train(
     validate = Validation(store, validated, texts, fps=store.fps)
 
     first = resume(folder, learner)
+    if workers.first:
+        drop_old(folder)  # what a kill between saving and dropping left
     if first >= steps:
+        if workers.first and not (folder / CURVES).exists():
+            draw_curves(folder)
         return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
     speed = measure_speed(learner, first, feed(first))
     figures: dict[str, float] = {}
     with ExitStack() as opened:
+        interrupt = opened.enter_context(Interrupt(alone=workers.count == 1))
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
             report.say(crops.told(config.storage), str(speed), *notes(config, crops, body))
@@ -88,6 +95,7 @@ def train(
             norm = learner.learn(step, found)
             done = step + 1
             log, measure, save = due(config, done, steps)
+            save |= interrupt.pressed
             if log or measure or save or device.type == "cpu":  # asking a GPU would make every step wait
                 learner.guard.check(crops, feed.order)
             summed = workers.sum_of(found) if log else {}
@@ -101,6 +109,8 @@ def train(
             if save or (measure and is_best(folder, figures)):
                 write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
             report.advance(done)
+            if interrupt.pressed and done < steps:
+                raise KeyboardInterrupt(f"train stopped at step {done:,} of {steps:,}, which is saved")
     if not workers.first:
         return ""
     seconds = time.perf_counter() - started
