@@ -126,7 +126,7 @@ JUDGED = {
 
 def cells(found: Mapping[str, float | None]) -> list[str]:
     """JUDGED's figures, nothing for those that are not known."""
-    return ["" if found.get(key) is None else number(found[key]) for key in JUDGED]
+    return ["" if (value := found.get(key)) is None else number(value) for key in JUDGED]
 
 
 def judged_tables(figures: dict[str, Any]) -> Iterator[Table]:

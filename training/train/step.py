@@ -107,12 +107,13 @@ def body_terms(
     motion_BTRD: Tensor, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig
 ) -> dict[str, Tensor]:
     """The losses that pose a body: of its vertices, and of its joints in the world where they have a weight."""
-    pair = motion_BTRD, batch.motion_BTRD
+    target_BTRD, mask_BT = batch.motion_BTRD, batch.mask_BT
+    rotations = joints_of(motion_BTRD), joints_of(target_BTRD)
     if not any(config.weights[term] for term in WORLD_TERMS):
-        return {"vertices": vertex_loss(*map(joints_of, pair), batch.mask_BT)}
-    vertices, *joints = vertex_loss.with_joints(*map(joints_of, pair), batch.mask_BT)
-    placed = [each + root_of(rows)[:, :, None] for each, rows in zip(joints, pair, strict=True)]
-    return {"vertices": vertices} | losses.world_losses(*placed, batch.mask_BT)
+        return {"vertices": vertex_loss(rotations[0], rotations[1], mask_BT)}
+    vertices, found, wanted = vertex_loss.with_joints(rotations[0], rotations[1], mask_BT)
+    found, wanted = found + root_of(motion_BTRD)[:, :, None], wanted + root_of(target_BTRD)[:, :, None]
+    return {"vertices": vertices} | losses.world_losses(found, wanted, mask_BT)
 
 
 def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:
