@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from mclip.pipeline.labels.spans import LabelRules
 from mclip.pipeline.machine.commands import Group, Refusal
 from mclip.pipeline.machine.options import Finite, options_of
 from mclip.pipeline.prepare.options import PrepareOptions
-from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.model.config import ModelConfig, TrainConfig
 
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
@@ -37,19 +38,7 @@ def tell_plain(run: Any, *, plain: bool = False) -> None:
 
 store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
 run_argument = click.argument("run", type=click.Path(path_type=Path))
-out_option = click.option("--out", type=click.Path(path_type=Path), default="out", help="Folder to write to.")
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after about this many items.")
-frames_option = click.option(
-    "--frames", type=click.IntRange(2, 5000), help="Frames per motion [default: as many as a training crop]."
-)
-format_option = click.option(
-    "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
-    help="Files to write for each motion.",
-)  # fmt: skip
-root_option = click.option(
-    "--root", type=click.Choice(("keep", "front")), default="keep",
-    help="Where the motion faces: as decoded, or turned so that its first frame faces the viewer (-y).",
-)  # fmt: skip
 scale_option = click.option(
     "--scale",
     "scales",
@@ -59,11 +48,50 @@ scale_option = click.option(
     help="Strength of the change; may be repeated.",
 )
 clips_option = click.option("--store", help="Store whose clips store:LABEL names.")
+trust_option = click.option(
+    "--trust-encoder", is_flag=True, help="Load an encoder that RUN names outside its folder or on the hub."
+)
 plain_option = click.option(
     "--plain", is_flag=True, help="Decode texts as the paper does, not carried to where the training motions lie."
 )
 top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many results to show.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def motion_options(command: Any) -> Any:
+    """The options of every command that decodes motions into a folder."""
+    shared = (
+        click.option(
+            "--root", type=click.Choice(("keep", "front")), default="keep",
+            help="Where the motion faces: as decoded, or turned so that its first frame faces the viewer (-y).",
+        ),
+        click.option(
+            "--out", type=click.Path(path_type=Path),
+            help="Folder to write to [default: one that is named after what is made].",
+        ),
+        click.option("--replace", is_flag=True, help="Delete the motions of another request that the folder holds."),
+        click.option(
+            "--frames", type=click.IntRange(2, 5000), help="Frames per motion [default: as many as a training crop]."
+        ),
+        click.option(
+            "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
+            help="Files to write for each motion.",
+        ),
+        options_of(VideoOptions),
+        plain_option,
+        trust_option,
+    )  # fmt: skip
+    for decorate in reversed(shared):
+        command = decorate(command)
+    return command
+
+
+def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
+    """Decode prompts into a folder as `motion_options` say, and print the summary line."""
+    from mclip.training.show import folder
+
+    looks = RenderOptions(**{name: how.pop(name) for name in VideoOptions.__dataclass_fields__})
+    click.echo(folder.write_motions(run, kind, prompts, looks=looks, **how))
 
 
 GROUPS = {
@@ -91,9 +119,11 @@ def cli() -> None:
     help="Labels: a folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
 )
 @click.option(
-    "--split", type=click.Path(path_type=Path), help="A .csv or .jsonl of path,split, which overrides all other splits."
+    "--split",
+    type=click.Path(path_type=Path),
+    help="A .csv or .jsonl of path,split, which overrides all other splits; or `amass` for AMASS's own split.",
 )
-@options_of(PrepareOptions)
+@options_of(PrepareOptions, LabelRules)
 @click.option(
     "--only",
     multiple=True,
@@ -118,20 +148,21 @@ def prepare(
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
     from mclip.pipeline.files.assets import MOTIONS
+    from mclip.pipeline.labels.label_files import read_labels
     from mclip.pipeline.machine.terminal import peak_memory
     from mclip.pipeline.prepare import prepare as stage
-    from mclip.pipeline.prepare.label_files import read_labels
     from mclip.pipeline.store.lock import one_writer
     from mclip.pipeline.store.store import delete_store, is_store, open_store
 
     if str(source) == "embedded":
         source, labels = MOTIONS, labels or (Path("embedded"),)
     labels = tuple(MOTIONS / "babel" if str(each) == "embedded" else each for each in labels)
+    rules = LabelRules(**{name: options.pop(name) for name in LabelRules.__dataclass_fields__})
     shape = PrepareOptions(**options)
     if dry_run:
         click.echo(stage.preview(source, store, shape, only=only, limit=limit))
         return
-    found = read_labels(labels, split)
+    found = read_labels(labels, split, rules)
     if replace or not is_store(store):
         stage.require_motions(source, only)  # before a store is emptied, or made for nothing
     with one_writer(store, take_over=take_over):
@@ -144,6 +175,8 @@ def prepare(
             replace_changed=replace_changed,
         )  # fmt: skip
         click.echo(f"{stage.account(opened)}; {peak_memory()}")
+        for line in stage.told_of_labels(opened):
+            click.echo(f"  {line}")
     finish(opened, summary)
 
 
@@ -295,11 +328,14 @@ def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> Non
     default="float32",
     help="Precision of the matrix products.",
 )
+@click.option(
+    "--without", multiple=True, type=click.Choice(("texts", "pictures")), help="Go on although the store has none."
+)
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(
     store: str, clip: str, pretrained: str | None, templates: tuple[str, ...], dtype: str, precision: str,
-    limit: int | None, replace: bool,
+    without: tuple[str, ...], limit: int | None, replace: bool,
 ) -> None:  # fmt: skip
     """Compute the CLIP vector of every picture and text of a store.
 
@@ -322,7 +358,7 @@ def embed(
         encoder = load_encoder(clip, pretrained, templates=templates, precision=precision)
         if replace:
             stage.forget(opened, encoder.name)
-        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit)
+        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit, without=without)
         click.echo(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")
         for name, figure in zero_shot(opened, encoder.name).items():
             click.echo(f"text -> picture {name}: {figure:.2f}")
@@ -386,8 +422,16 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 @click.option("--classes", help="Recognise among these too, as recognise takes them.")
 @json_option
 @click.option("--replace", is_flag=True, help="Measure again.")
+@trust_option
 def evaluate(
-    run: Path, store: str, split: str | None, queries: Path | None, classes: str | None, as_json: bool, replace: bool
+    run: Path,
+    store: str,
+    split: str | None,
+    queries: Path | None,
+    classes: str | None,
+    as_json: bool,
+    replace: bool,
+    trust_encoder: bool,
 ) -> None:
     """Measure how good a run is on a store.
 
@@ -402,7 +446,12 @@ def evaluate(
     from mclip.training.model.run import load_run
 
     figures, line = evaluation.evaluate_once(
-        load_run(run), open_store(store), split=split, queries=queries, classes=classes, replace=replace
+        load_run(run, trust_encoder=trust_encoder),
+        open_store(store),
+        split=split,
+        queries=queries,
+        classes=classes,
+        replace=replace,
     )
     click.echo(json.dumps(figures, indent=2) if as_json else f"{told(figures)}{line}")
 
@@ -420,14 +469,10 @@ def evaluate(
     "--vary", type=Finite(0, min_open=True),
     help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
 )  # fmt: skip
-@plain_option
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def generate(
-    run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, root: str, out: Path,
-    frames: int | None, formats: tuple[str, ...], plain: bool,
+    run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, plain: bool,
+    trust_encoder: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Turn texts into motions.
 
@@ -435,13 +480,13 @@ def generate(
     others.
 
     \b
-    Example: mclip generate runs/cmu "a person walks" "jump over the couch" --out out
-             mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3 --out out
+    Example: mclip generate runs/cmu "a person walks" "jump over the couch"
+             mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
     """
     from mclip.pipeline.files.documents import no_text
-    from mclip.training.latent.prompts import VARY, generated, prompts_in
+    from mclip.pipeline.machine.words import warn
+    from mclip.training.latent.prompts import VARY, generated, prompts_in, unplaced
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
     try:
         prompts = [*texts, *prompts_in(file or ())]
@@ -451,10 +496,13 @@ def generate(
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     tell_plain(opened, plain=plain)
-    made = generated(opened, prompts, seeds, share=vary or VARY, plain=plain)
-    click.echo(generation.write_motions(opened, "generate", made, out, frames=frames, root=root, formats=formats))
+    encoder = opened.load_encoder()
+    for prompt in unplaced(encoder, prompts):
+        warn(f"{prompt!r} is as far from all known motions as words without sense: expect any motion")
+    made = generated(opened, prompts, seeds, share=vary or VARY, plain=plain, encoder=encoder)
+    write_motions(opened, "generate", made, **how)
 
 
 @cli.command()
@@ -467,35 +515,31 @@ def generate(
     "--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end instead, as in the paper's release."
 )
 @clips_option
-@plain_option
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def edit(
     run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: str | None, root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool,
+    store: str | None, plain: bool, trust_encoder: bool,
+    **how: Any,
 ) -> None:  # fmt: skip
     """Edit a motion: decode base + scale (to - from).
 
     \b
-    Example: mclip edit runs/cmu --base walk.npz --from "walk" --to "run" --out out
-             mclip edit runs/cmu --file paper_edits.csv --store store.zarr --out out
+    Example: mclip edit runs/cmu --base walk.npz --from "walk" --to "run"
+             mclip edit runs/cmu --file paper_edits.csv --store store.zarr
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import EDIT, edits, table_in
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
     words = (base, from_, to)
     if (file is None) == (None in words) or (file and any(words)):
         raise click.UsageError("name all of --base, --from and --to, or a --file of them")
     named = dict(zip(EDIT, map(str, words), strict=True))
     rows = table_in(file, EDIT) if file else [named]
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     tell_plain(opened, plain=plain)
     made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain)
-    click.echo(generation.write_motions(opened, "edit", made, out, frames=frames, root=root, formats=formats))
+    write_motions(opened, "edit", made, **how)
 
 
 @cli.command()
@@ -515,37 +559,33 @@ def edit(
     help="A csv of start,end instead, as in the paper's release; it names clips of --store.",
 )
 @clips_option
-@plain_option
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def interpolate(
     run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool,
+    plain: bool, trust_encoder: bool,
+    **how: Any,
 ) -> None:  # fmt: skip
     """Make motions between two motions.
 
     START and END are each a text, a motion file (.npz, .bvh), or store:LABEL.
 
     \b
-    Example: mclip interpolate runs/cmu "walk" "crawl" --steps 5 --out out
-             mclip interpolate runs/cmu --file paper_interps.csv --store store.zarr --out out
+    Example: mclip interpolate runs/cmu "walk" "crawl" --steps 5
+             mclip interpolate runs/cmu --file paper_interps.csv --store store.zarr
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import INTERPOLATION, interpolations, table_in
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
     if (file is None) == (end is None) or (file and start):
         raise click.UsageError("name START and END, or a --file of them")
     words = {"start": start or "", "end": end or ""}
     # The release's table has no column that says so, and its words are labels of its data.
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     tell_plain(opened, plain=plain)
     made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None, plain=plain)
-    click.echo(generation.write_motions(opened, "interpolate", made, out, frames=frames, root=root, formats=formats))
+    write_motions(opened, "interpolate", made, **how)
 
 
 @cli.command()
@@ -555,34 +595,30 @@ def interpolate(
 @click.option("--neutral", help="The action of --style without the style, which is taken away; given as --content.")
 @scale_option
 @clips_option
-@plain_option
-@root_option
-@out_option
-@frames_option
-@format_option
+@motion_options
 def style(
     run: Path, content: str, style_: str, neutral: str | None, scales: tuple[float, ...], store: str | None,
-    root: str, out: Path, frames: int | None, formats: tuple[str, ...], plain: bool,
+    plain: bool, trust_encoder: bool,
+    **how: Any,
 ) -> None:  # fmt: skip
     """Do one thing in the style of another.
 
     Decodes content + scale * style, as the paper adds a style; with --neutral, content + scale (style - neutral).
 
     \b
-    Example: mclip style runs/cmu --content run.npz --style "proud" --out out
-             mclip style runs/cmu --content run.npz --style proud_walk.npz --neutral walk.npz --out out
+    Example: mclip style runs/cmu --content run.npz --style "proud"
+             mclip style runs/cmu --content run.npz --style proud_walk.npz --neutral walk.npz
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import styles
     from mclip.training.model.run import load_run
-    from mclip.training.show import folder as generation
 
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     tell_plain(opened, plain=plain)
     made = styles(
         opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None, plain=plain
     )  # fmt: skip
-    click.echo(generation.write_motions(opened, "style", made, out, frames=frames, root=root, formats=formats))
+    write_motions(opened, "style", made, **how)
 
 
 @cli.command()
@@ -593,7 +629,8 @@ def style(
 )
 @top_option
 @json_option
-def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
+@trust_option
+def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool, trust_encoder: bool) -> None:
     """Name what motions show.
 
     Each MOTION (.npz, .bvh) is cut into pieces as long as a training crop; the nearest classes of each are named.
@@ -607,7 +644,7 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     from mclip.training.model.run import load_run
 
     names = classes_of(classes)
-    opened = load_run(run)
+    opened = load_run(run, trust_encoder=trust_encoder)
     vectors = opened.load_encoder().encode_texts(names)
     found = {str(motion): recognise_motion(opened, motion, vectors, names, top=top) for motion in motions}
     click.echo(told_seen(found, as_json=as_json))
@@ -619,7 +656,8 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
 @click.option("--store", required=True, help="Store to search.")
 @top_option
 @json_option
-def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
+@trust_option
+def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_encoder: bool) -> None:
     """Find the clips of a store that are nearest to a query.
 
     QUERY is a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -631,7 +669,7 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
     from mclip.training.latent import search as searching
     from mclip.training.model.run import load_run
 
-    found = searching.search(load_run(run), open_store(store), query, top=top)
+    found = searching.search(load_run(run, trust_encoder=trust_encoder), open_store(store), query, top=top)
     click.echo(searching.told_hits(query, found, as_json=as_json))
 
 
@@ -646,8 +684,9 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool) -> None:
     help="Format to write; may be repeated.",
 )
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
-@out_option
-def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path) -> None:
+@click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
+@options_of(VideoOptions)
+def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path, **looks: Any) -> None:
     """Convert motion files to other formats.
 
     Each MOTION is an AMASS-layout .npz or a .bvh.
@@ -658,7 +697,7 @@ def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | Non
     from mclip.training.show.export import export as write
 
     for motion in motions:
-        for path in write(motion, formats, out, fps=fps):
+        for path in write(motion, formats, out, fps=fps, looks=RenderOptions(**looks)):
             click.echo(path)
 
 
@@ -696,7 +735,10 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
 @click.option(
     "--token", envvar="MCLIP_TOKEN", help="Token that browsers must enter [default: made up where --host needs one]."
 )
-def studio(run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None) -> None:
+@trust_option
+def studio(
+    run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None, trust_encoder: bool
+) -> None:
     """Open a local web page where texts become motions.
 
     \b
@@ -711,7 +753,7 @@ def studio(run: Path, store: str | None, body: str, classes: str, host: str, por
 
     token = token_for(host, token)
     opened = open_store(store) if store else None
-    names, model = classes_of(classes), load_run(run)
+    names, model = classes_of(classes), load_run(run, trust_encoder=trust_encoder)
     tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=click.echo)

@@ -1,6 +1,7 @@
 """What several test files need: files of AMASS's layout, stores, the offline encoder, and a small trained run."""
 
 import contextlib
+import json
 import os
 import resource
 import shutil
@@ -25,8 +26,8 @@ with warnings.catch_warnings():
 from mclip.pipeline.embed import embed
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.loading import load_encoder
-from mclip.pipeline.prepare.label_files import read_labels
-from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.labels.label_files import read_labels
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render import render
@@ -130,6 +131,45 @@ def run(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Run:
     sizes = ModelConfig(layers=1, feed_forward=64, unit_latent=True)
     train(store, folder, config, sizes, device=torch.device("cpu"))
     return load_run(folder)
+
+
+# Sequences of `long_store`: frames at 30 fps, and labels by their seconds.
+LONG = {
+    # Windows 0 to 100, 100 to 200, 200 to 260. Middle crops 20 to 80, 120 to 180, 200 to 260.
+    "SET/01/changing": (260, [("stand still", 0, 0.5), ("walk", 0.5, 5), ("Kick [left]", 5.2, 8.7)]),
+    # One window of 80 frames, whose middle crop, 10 to 70, ends before the last label begins.
+    "SET/02/the end": (80, [("walk", 0, 2.3), ("bow", 2.34, 2.6)]),
+    "SET/03/hop": (15, [("hop", 0, 0.5)]),  # under 20 frames: a crop 20 frames into the window is beyond its end
+    "SET/04/nobody_said": (130, []),
+}
+
+
+def babel_entry(name: str, frames: int, labels: list[tuple[str, float, float]]) -> dict[str, Any]:
+    """An entry of BABEL's train.json whose labels are frame labels."""
+    spans = [
+        {"raw_label": text, "proc_label": text, "act_cat": [text.lower()], "start_t": start, "end_t": end}
+        for text, start, end in labels
+    ]
+    annotation = {"labels": spans} if spans else None
+    return {"feat_p": f"SET/{name}_poses.npz", "dur": frames / 30, "seq_ann": None, "frame_ann": annotation}
+
+
+@pytest.fixture(scope="session")
+def long_store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Store:
+    """The sequences LONG, prepared, drawn and embedded: several windows each, labels that change. Read only."""
+    folder = tmp_path_factory.mktemp("long")
+    for seed, (name, (frames, _)) in enumerate(LONG.items()):
+        file = folder / f"AMASS/{name}_poses.npz"
+        file.parent.mkdir(parents=True)
+        np.savez(file, **smooth_motion(frames, 30.0, width=156, seed=seed))
+    entries = {str(number): babel_entry(name, *told) for number, (name, told) in enumerate(LONG.items())}
+    (folder / "babel").mkdir()
+    (folder / "babel/train.json").write_text(json.dumps(entries))
+    made = open_store(folder / "store.zarr", create=True)
+    prepare(folder / "AMASS", made, labels=read_labels((folder / "babel",), None), options=PrepareOptions())
+    render.render(made, RenderOptions(body="low", size=64))
+    embed.embed(made, encoder)
+    return made
 
 
 CHROMIUM = (

@@ -108,16 +108,18 @@ def test_texts_know_their_mirror_image_where_the_store_has_it():
     assert text_twins(texts) == [0, 2, 1, -1, 5, 4]
 
 
-def test_a_mirrored_crop_has_the_mirrored_text_or_none_and_no_picture():
+def test_a_mirrored_crop_has_the_mirrored_text_and_no_picture_and_one_without_such_a_text_stays():
     motion, mask = motion_of(3)
     batch = batch_of(motion.float(), mask, [0, 1, 3])
     augmentation = Augmentation(1.0, 0.0, 0.0, torch.eye(8)[:4], torch.tensor([0, 2, 1, -1]))
     found = augmentation(batch, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found.motion_BTRD, mirrored(batch.motion_BTRD))
-    assert found.has_text_B.tolist() == [True, True, False]
-    assert found.text_B[:2].tolist() == [0, 2]
+    torch.testing.assert_close(found.motion_BTRD[:2], mirrored(batch.motion_BTRD)[:2])
+    assert torch.equal(found.motion_BTRD[2], batch.motion_BTRD[2])  # of text 3, which has no mirror image
+    assert found.text_B.tolist() == [0, 2, 3]
     assert torch.equal(found.text_BC[:2], torch.eye(8)[[0, 2]])
-    assert not found.has_image_B.any()
+    assert torch.equal(found.text_BC[2], batch.text_BC[2])
+    assert torch.equal(found.has_text_B, batch.has_text_B)
+    assert found.has_image_B.tolist() == [False, False, bool(batch.has_image_B[2])]
     none = augmentation.with_mirrored(batch, torch.zeros(3, dtype=torch.bool))
     assert torch.equal(none.has_image_B, batch.has_image_B)
     assert torch.equal(none.text_BC, batch.text_BC)

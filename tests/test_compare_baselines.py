@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mclip.pipeline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
-from mclip.pipeline.prepare.label_files import read_labels
-from mclip.pipeline.prepare.labels import split_of
+from mclip.pipeline.labels.label_files import read_labels
+from mclip.pipeline.labels.matching import split_of
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops, crops_of
 from mclip.training.measure.retrieval import label_sets

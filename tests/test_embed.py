@@ -250,8 +250,12 @@ def test_weights_may_lie_elsewhere_the_next_time(copy: Store, encoder: Encoder) 
 
 def test_a_store_without_pictures_names_the_command_that_draws_them(copy: Store, encoder: Encoder) -> None:
     copy.array("pictures/done")[...] = PENDING
+    embed.forget(copy, "offline")
     with pytest.raises(StoreError, match="no picture in this store; run `mclip render"):
         embed.embed(copy, encoder)
+    assert copy.encoders == {}
+    with pytest.raises(StoreError, match=r"no vectors of encoder offline, only of \[\]"):
+        window_vectors(copy, "offline")
 
 
 def larger(store: Store) -> Store:

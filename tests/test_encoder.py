@@ -375,7 +375,7 @@ def test_a_folder_of_a_hubs_layout_is_a_model(
 
 def test_a_folder_without_weights_or_without_a_config_is_refused(folder: Path) -> None:
     (folder / "open_clip_model.safetensors").unlink()
-    with pytest.raises(EncoderError, match="do not load into local-dir:.*Required pretrained weights"):
+    with pytest.raises(EncoderError, match=r"no weights in this folder; expected one of open_clip_model.safetensors"):
         load_encoder(f"local-dir:{folder}")
     with pytest.raises(EncoderError, match=r"--clip local-dir:nowhere: expected a folder with open_clip_config.json"):
         load_encoder("local-dir:nowhere")
@@ -408,7 +408,7 @@ def test_what_was_downloaded_needs_no_hub_and_has_its_tags_activation_and_colour
 def test_a_damaged_download_is_named_with_the_remedy(downloaded: Path) -> None:
     downloaded.write_bytes(downloaded.read_bytes()[:5000])
     with pytest.raises(
-        EncoderError, match=r"open_clip_model\.safetensors: .* do not load .*delete it to fetch it again"
+        EncoderError, match=r"open_clip_model\.safetensors: .* is cut short: 5,000 bytes.*delete it to fetch it again"
     ):
         load_encoder("tiny", "openai")
 
@@ -428,7 +428,7 @@ def test_weights_of_another_architecture_are_named_with_the_first_difference(
 @pytest.mark.usefixtures("tiny")
 def test_a_damaged_weight_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(EncoderError, match=r"half\.pt: these weights do not load into tiny: .+"):
+    with pytest.raises(EncoderError, match=r"half\.pt: .*is cut short: the end of the zip"):
         load_encoder("tiny", str(tmp_path / "half.pt"))
     (tmp_path / "page.pt").write_bytes(b"<html>404: not found</html>")
     with pytest.raises(EncoderError, match=r"page\.pt: holds something other than weights, or is damaged"):

@@ -16,7 +16,7 @@ from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
-from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render.options import RenderOptions
@@ -131,7 +131,8 @@ def test_all_figures_are_there_each_within_its_interval(
     assert figures["recognition_release"]["items"] == 3
     assert figures["recognition_babel"]["items"] >= 3
     assert figures["recognition_release"]["classes"] == 4
-    assert set(figures["protocols"]) == {"all", "threshold"}
+    asked = ("all", "threshold", "all_by_text", "threshold_by_text")
+    assert set(figures["protocols"]) == set(asked)
     assert figures["protocols"]["all"]["text_to_motion"]["queries"] == 3
     assert figures["generation"]["fid"] > 0
     assert 0 < figures["alignment"]["cka_text"] <= 1
@@ -147,7 +148,7 @@ def test_all_figures_are_there_each_within_its_interval(
     )
     assert plots.z_WC.shape == (3, 384)
     assert set(plots.ranks) == {
-        f"{name}, {way}" for name in ("labels", "all", "threshold") for way in ("text_to_motion", "motion_to_text")
+        f"{name}, {way}" for name in ("labels", *asked) for way in ("text_to_motion", "motion_to_text")
     }
 
 

@@ -7,6 +7,7 @@ import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from mclip import cli
 from mclip.pipeline.files.assets import ASSETS, HOUSE
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
-from mclip.pipeline.machine.command_errors import FULL
+from mclip.pipeline.machine.commands import FULL
 from mclip.pipeline.prepare.amass import read_motion
+from mclip.pipeline.render.options import RenderOptions
 from mclip.training.show.export import FORMATS, write
 from mclip.training.show.motion import Motion, pictures, read
 
+SMALL = RenderOptions(size=64, antialias=2)
 VIEWER = HOUSE / "workflows/viewer"
 MOTIONS = ASSETS / "motions/EMBEDDED"
 CARTWHEEL = MOTIONS / "cartwheel/cartwheel_poses.npz"  # upside down halfway, and travels
@@ -243,9 +246,8 @@ def test_the_khronos_validator_finds_nothing_wrong(cartwheel: Motion, tmp_path: 
 def test_a_full_disk_is_told_and_nothing_is_left_behind(
     cartwheel: Motion, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]], kind: str
 ) -> None:
-    drawn = torch.randint(255, (4, 64, 64, 3), dtype=torch.uint8)
     with full_disk(2000), pytest.raises(OSError, match=rf"a\.{kind}.*(File too large|No space left)") as caught:
-        write(tmp_path / f"a.{kind}", cartwheel, frames_TSS3=drawn)
+        write(tmp_path / f"a.{kind}", cartwheel, SMALL)
     assert caught.value.errno in FULL  # which asks for room
     assert list(tmp_path.iterdir()) == []
 
@@ -278,30 +280,60 @@ def test_the_command_line_offers_what_can_be_written() -> None:
 
 def test_an_mp4_plays_every_frame_in_time_and_shows_the_same_pictures(tmp_path: Path) -> None:
     made = spread_arms(9)
-    drawn = pictures(made, size=64)
-    write(tmp_path / "a.mp4", made, frames_TSS3=drawn)
+    drawn = np.stack([*pictures(made, SMALL)])
+    write(tmp_path / "a.mp4", made, SMALL)
     with av.open(str(tmp_path / "a.mp4")) as video:
         assert video.streams.video[0].average_rate == 30
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
     assert frames.shape == (9, 64, 64, 3)
-    assert np.abs(frames.astype(int) - drawn.numpy()).mean() < 4
+    assert np.abs(frames.astype(int) - drawn).mean() < 4
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 4
 
 
-def test_a_gif_holds_every_frame_and_loops(tmp_path: Path) -> None:
-    write(tmp_path / "a.gif", spread_arms(5), frames_TSS3=pictures(spread_arms(5), size=48))
+@pytest.mark.parametrize("fps", [120.0, 100.0, 60.0, 59.94, 50.0, 30.0, 25.0, 12.5])
+def test_a_gif_is_as_fast_as_its_motion_in_every_browser(tmp_path: Path, fps: float) -> None:
+    """Browsers read a delay of 0 or 10 ms as 100 (Chromium, Firefox and Safari do)."""
+    made = replace(spread_arms(round(1.5 * fps)), fps=fps)
+    write(tmp_path / "a.gif", made, SMALL)
     with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.info["loop"]) == (5, 0)
+        assert gif.info["loop"] == 0
+        delays = [gif.seek(number) or gif.info["duration"] for number in range(gif.n_frames)]
+    assert min(delays) >= 20
+    assert sum(delays) / 1000 == pytest.approx(len(made.trans_T3) / fps, abs=0.0051)
+    assert len(delays) == (fps > 50 and len(range(0, len(made.trans_T3), 3 if fps > 100 else 2)) or len(made.trans_T3))
 
 
-def test_a_strip_shows_first_to_last(tmp_path: Path) -> None:
-    drawn = pictures(spread_arms(20), size=160)
-    write(tmp_path / "a.png", spread_arms(20), frames_TSS3=drawn)
+def test_a_strip_shows_first_to_last_cut_to_the_body(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", spread_arms(20), SMALL)
     with Image.open(tmp_path / "a.png") as strip:
-        pixels = np.asarray(strip)
-    assert pixels.shape == (160, 8 * 160, 3)
-    assert (pixels[:, :160] == drawn[0].numpy()).all()
-    assert (pixels[:, -160:] == drawn[-1].numpy()).all()
+        pixels = np.asarray(strip.convert("L")).astype(int)
+    cells = np.split(pixels, 8, axis=1)
+    assert np.abs(cells[0] - cells[-1]).mean() > 1  # the body turned
+    for cell in cells:
+        across = np.flatnonzero((cell[:-30] < 250).any(0))
+        assert np.ptp(across) > 0.4 * cell.shape[1]  # it is large: seen from its side at the end
+        assert (cell[-18:] < 200).any()  # its seconds stand below it
+
+
+def test_the_quaternions_of_a_glb_keep_their_sign(tmp_path: Path) -> None:
+    """Programs that blend number by number go the long way round where the sign flips; a body that spins twice."""
+    spin = spread_arms(60)
+    angle = torch.linspace(0, 4 * torch.pi, 60, dtype=torch.float64)
+    turn = axis_angle_to_matrix(torch.stack((0 * angle, 0 * angle, angle), -1))
+    rotmat = spin.rotmat_TJ33.double()
+    spin = replace(spin, rotmat_TJ33=torch.cat((turn[:, None] @ rotmat[:1, :1], rotmat[:, 1:]), dim=1))
+    write(tmp_path / "a.glb", spin)
+    _, tracks = Glb(tmp_path / "a.glb").tracks()
+    for (_, path), values in tracks.items():
+        if path == "rotation":
+            assert ((values[1:] * values[:-1]).sum(1) > 0).all()
+    root = tracks[0, "rotation"]
+    assert np.allclose(Rotation.from_quat(root).as_matrix(), y_up_turns(spin), atol=1e-6)
+
+
+def y_up_turns(motion: Motion) -> np.ndarray:
+    """The root's rotations in a world whose y is up."""
+    return np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]) @ motion.rotmat_TJ33[:, 0].double().numpy()
 
 
 def test_an_unknown_ending_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The page of a run: everything in it, what lies near each motion, text that is escaped, made once."""
 
+import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ import torch
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.vectors import vectors_by_text
 from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.prepare.sources import clip_name
 from mclip.pipeline.store.store import Store
+from mclip.training.evaluate.evaluate import evaluate_once
+from mclip.training.evaluate.report import number, tables
 from mclip.training.latent.prompts import prompts_of
 from mclip.training.latent.search import index_of
 from mclip.training.latent.space import vectors_of
@@ -50,11 +55,13 @@ def test_nothing_is_asked_of_any_network(page: str) -> None:
 
 
 def test_a_card_holds_source_and_reconstruction_and_the_picture_that_clip_saw(page: str) -> None:
+    name = dict(re.findall(r'data-of="([^"]+)" download="([^"]+)"', page)).__getitem__
     pairs = [names for names in re.findall(r'data-play="([^"]+)"', page) if " " in names]
     assert len(pairs) == 2
     for source, made in map(str.split, pairs):
-        assert source.endswith("-source.glb")
-        assert made.endswith("-reconstruction.glb")
+        assert f'data-of="{source}" download="{name(source)}"' in page
+        assert name(source).endswith("-source.glb")
+        assert name(made).endswith("-reconstruction.glb")
     assert page.count('class="seen"') == 2
     assert len(re.findall(r"\d+\.\d mm MPJPE, \d+\.\d degrees", page)) == 2
 
@@ -68,7 +75,26 @@ def test_the_curves_show_every_loss(page: str) -> None:
     curves = page.split('<div class="curves">')[1].split("</div>")[0]
     assert curves.count("<svg") == 1
     for term in ("rot6d", "vertices", "velocity", "text", "image"):
-        assert f"<!-- {term} -->" in curves
+        assert re.search(rf"<text[^>]*>{term}</text>", curves)
+
+
+def test_a_card_names_the_labels_of_the_frames_that_it_plays(run: Run, long_store: Store) -> None:
+    """The middles of LONG's windows: shift 0 of the first one would say `stand still`, too."""
+    around = gallery.Neighbours.of(run, long_store)
+    cards = gallery.reconstruction_cards(run, long_store, around, split="train", most=9)
+    notes = ["walk", "Kick [left]; walk", "Kick [left]", "walk", "hop", ""]
+    assert [card.note for card in cards] == notes
+    assert [len(next(iter(card.motions.values())).trans_T3) for card in cards] == [60, 60, 60, 60, 15, 60]
+
+
+def test_the_page_ends_in_the_reports_tables(run: Run, store: Store, tmp_path: Path) -> None:
+    copy = replace(run, folder=shutil.copytree(run.folder, tmp_path / "run"))
+    figures, _ = evaluate_once(copy, store, split=None, queries=None, replace=False)
+    gallery.write_gallery(copy, store, tmp_path / "page.html", folders=[], split=None, most=1)
+    end = (tmp_path / "page.html").read_text(encoding="utf-8").split("<h2>Figures</h2>")[1].split("<dialog")[0]
+    assert [html.unescape(title) for title in re.findall("<h3>(.*?)</h3>", end)] == [t.title for t in tables(figures)]
+    assert not re.search(r"\d\.\d{6}|made.of|ci95", end)
+    assert f">{number(figures['reconstruction']['mpjpe_mm'])}<" in end
 
 
 def test_the_neighbours_of_a_labels_own_vector_begin_with_that_label(run: Run, store: Store) -> None:
@@ -82,7 +108,7 @@ def test_the_neighbours_of_a_labels_own_vector_begin_with_that_label(run: Run, s
 
 def test_the_neighbours_of_a_clips_own_vector_begin_with_that_clip(run: Run, store: Store) -> None:
     index = index_of(run, store)
-    name = gallery.clip_name(store.strings("sequences/name")[1])
+    name = clip_name(store.strings("sequences/name")[1])
     facts = dict(gallery.Neighbours.of(run, store).facts(index.unit_WC[index.first[1]]))
     assert facts["nearest clips"].startswith(f"{name} 1.00, ")
     assert facts["nearest clips"].count(",") == 2  # three clips are in the store

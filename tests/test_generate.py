@@ -1,12 +1,11 @@
 """Latent arithmetic, and folders of motions that appear whole and are made once."""
 
 import json
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,8 @@ from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.prepare.amass import read_motion
+from mclip.pipeline.render import scene
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.store.store import Store
 from mclip.training.latent import prompts
 from mclip.training.latent.edits import between, edited, styled
@@ -111,14 +112,17 @@ def test_an_imported_runs_ankle_row_is_not_taken_for_the_roots_path(run: Run) ->
 
 def test_file_names_are_plain_whatever_the_prompt() -> None:
     assert generate.file_name(3, "../../etc/Passwd!") == "03-etc-passwd"
-    assert generate.file_name(0, "跳舞 💃") == "00"
+    assert generate.file_name(0, "跳舞 💃") == "00-跳舞"
+    assert generate.file_name(1, "Ein Mann läuft\u202e/..") == "01-ein-mann-läuft"
+    assert generate.file_name(2, "💃") == "02"
     assert len(generate.file_name(7, "x" * 500)) < 50
 
 
 def test_a_folder_is_written_once_whole_and_reads_back(run: Run, encoder: Encoder, tmp_path: Path) -> None:
     prompts = prompts_of(["a kick"], vectors_of(run, ["a kick"], encoder))
     formats = ("npz", "mp4", "gif", "png")
-    line = generate.write_motions(run, "generate", prompts, tmp_path, frames=10, formats=formats)
+    looks = RenderOptions(size=64, ground=True)
+    line = generate.write_motions(run, "generate", prompts, tmp_path, frames=10, formats=formats, looks=looks)
     assert "1 motions of 10 frames done" in line
     made = json.loads((tmp_path / "motions.json").read_text())
     assert made["motions"] == [{"title": "a kick", "files": [f"00-a-kick.{suffix}" for suffix in formats]}]
@@ -130,7 +134,9 @@ def test_a_folder_is_written_once_whole_and_reads_back(run: Run, encoder: Encode
     expected = motion_of_rows(rows, 30.0)
     assert torch.allclose(rot6d_to_matrix(rot6d), expected.rotmat_TJ33, atol=1e-5)
     assert torch.allclose(trans, expected.trans_T3, atol=1e-5)
-    again = generate.write_motions(run, "generate", prompts, tmp_path, frames=10, formats=formats)
+    with av.open(str(tmp_path / "00-a-kick.mp4")) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (64, 64)
+    again = generate.write_motions(run, "generate", prompts, tmp_path, frames=10, formats=formats, looks=looks)
     assert "0 of 1 motions to do" in again
 
 
@@ -280,8 +286,8 @@ def test_a_motion_that_is_turned_to_the_front_faces_the_viewer_and_moves_as_befo
         assert torch.allclose(*steps, atol=1e-5)
         assert torch.allclose(turned.trans_T3[:, 2], kept.trans_T3[:, 2], atol=1e-4)
     assert abs(float(kept.rotmat_TJ33[0, 0, 0, 2])) > 1e-3  # or there was nothing to turn
-    again = generate.write_motions(run, "generate", prompts, tmp_path / "front", frames=6, formats=("npz",))
-    assert "3 motions of 6 frames done" in again  # another request
+    with pytest.raises(ValueError, match="was made with root front, not keep"):
+        generate.write_motions(run, "generate", prompts, tmp_path / "front", frames=6, formats=("npz",))
 
 
 def test_a_sheet_shows_the_first_motions_only(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,90 +295,115 @@ def test_a_sheet_shows_the_first_motions_only(run: Run, tmp_path: Path, monkeypa
     prompts = prompts_of(["a", "b", "c"], torch.randn(3, 384))
     generate.write_motions(run, "generate", prompts, tmp_path, frames=4, formats=("npz",))
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (8 * 160, 2 * 160)
+        two = sheet.height
+    generate.write_motions(run, "generate", prompts[:1], tmp_path / "one", frames=4, formats=("npz",))
+    with Image.open(tmp_path / "one/sheet.png") as sheet:
+        assert two == 2 * sheet.height
     assert (tmp_path / "02-c.npz").exists()
 
 
-def test_a_request_that_was_half_overwritten_by_another_is_made_again(run: Run, tmp_path: Path) -> None:
+def folder_of(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_a_folder_of_another_request_is_refused_and_left_as_it_is(run: Run, tmp_path: Path) -> None:
+    mine, other = prompts_of(["a", "b"], torch.randn(2, 384)), prompts_of(["c"], torch.randn(1, 384))
+    how: dict[str, Any] = {"frames": 4, "formats": ("npz",)}
+    generate.write_motions(run, "generate", mine, tmp_path, **how)
+    before = folder_of(tmp_path)
+    for asked, differ, told in (
+        (other, {}, "holds 2 of generate: 'a', 'b'; this is 1 of generate: 'c'"),
+        (mine, {"frames": 5}, "was made with frames 4, not 5"),
+        (mine, {"formats": ("npz", "bvh")}, r"was made with formats \['npz'\], not \['npz', 'bvh'\]"),
+        (prompts_of(["a", "b"], torch.randn(2, 384)), {}, "was made with other vectors"),
+    ):
+        with pytest.raises(ValueError, match=rf"{told}; name another --out, or pass --replace"):
+            generate.write_motions(run, "generate", asked, tmp_path, **(how | differ))
+        assert folder_of(tmp_path) == before
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "1 motions" in generate.write_motions(run, "generate", other, tmp_path, replace=True, **how)
+    assert sorted(folder_of(tmp_path)) == ["00-c.npz", "motions.json", "notes.txt", "sheet.png"]
+
+
+def test_a_request_that_a_kill_cut_short_goes_on_and_another_is_refused(run: Run, tmp_path: Path) -> None:
     mine, other = (prompts_of(["a"], torch.randn(1, 384)) for _ in range(2))
-    generate.write_motions(run, "generate", mine, tmp_path, frames=4, formats=("npz",))
-    generate.begin(tmp_path, generate.request_of(run, "generate", other, frames=4, formats=("npz",)))  # then killed
+    generate.begin(tmp_path, generate.request_of(run, "generate", mine, frames=4, formats=("npz",)))  # then killed
+    with pytest.raises(ValueError, match="was made with other vectors; name another --out"):
+        generate.write_motions(run, "generate", other, tmp_path, frames=4, formats=("npz",))
     assert "1 motions" in generate.write_motions(run, "generate", mine, tmp_path, frames=4, formats=("npz",))
 
 
-# A write beyond the limit first fails as on a full disk, then kills the process in the middle of it.
-FULL_DISK = """
-import resource, signal, sys, warnings
-warnings.simplefilter("ignore")
-from mclip.cli import cli
-limit, command = int(sys.argv[1]), sys.argv[2:]
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-try:
-    cli.main(command, standalone_mode=False)
-except Exception as error:
-    print(error.format_message(), flush=True)
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-cli.main(command, standalone_mode=False)
-"""
+def test_a_file_that_nobody_knows_is_not_taken_for_a_motion(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "00-a.npz").write_text("mine")
+    with pytest.raises(ValueError, match=r"00-a\.npz: there already, and nothing says what made it"):
+        generate.write_motions(run, "generate", prompts_of(["a"], torch.randn(1, 384)), tmp_path, formats=("npz",))
+    assert folder_of(tmp_path) == {"00-a.npz": b"mine"}
 
 
-def test_a_full_disk_and_a_kill_leave_no_half_written_file_and_the_same_command_goes_on(
-    run: Run, tmp_path: Path
+def test_a_manifest_that_leads_out_of_its_folder_deletes_nothing(run: Run, tmp_path: Path) -> None:
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    mine = prompts_of(["a"], torch.randn(1, 384))
+    generate.write_motions(run, "generate", mine, out, frames=4, formats=("npz",))
+    victim.write_text("whole")
+    manifest = json.loads((out / "motions.json").read_text())
+    manifest["request"] |= {"formats": ["x/../../victim"], "frames": 3}
+    (out / "motions.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"motions\.json: damaged .*formats"):
+        generate.write_motions(run, "generate", mine, out, frames=4, formats=("npz",), replace=True)
+    assert victim.read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    ("kind", "titles", "name"),
+    [
+        ("generate", ["a person walks"], "generated-a-person-walks"),
+        ("generate", ["karate", "disco", "run"], "generated-karate-and-2-more"),
+        ("interpolate", [f"walk to crawl: {step}/4" for step in range(5)], "interpolated-walk-to-crawl"),
+        ("edit", ["a jump + 0 (run - walk)", "a jump + 0.5 (run - walk)"], "edited-a-jump"),
+        ("style", ["💃"], "styled-motion"),
+        ("generate", ["../../etc"], "generated-etc"),
+    ],
+)
+def test_a_folder_is_named_after_what_is_in_it(kind: str, titles: list[str], name: str) -> None:
+    assert generate.folder_for(kind, titles) == Path(name)
+
+
+def test_two_commands_in_a_row_write_to_two_folders(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("walk", "run"):
+        words = ["generate", str(run.folder.resolve()), text, "--frames", "3", "--format", "npz"]
+        told = CliRunner().invoke(cli, words)
+        assert told.exit_code == 0, told.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generated-run", "generated-walk"]
+
+
+def test_frames_beyond_what_the_run_has_seen_are_told(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    command = ["interpolate", str(run.folder), str(WALK), str(WALK), "--steps", "3", "--frames", "30", "--format",
-               "npz", "--format", "html", "--out", str(out)]  # fmt: skip
-    limit = 200_000  # bytes: enough for an .npz, not for a page with its viewer
-    child = subprocess.run([sys.executable, "-c", FULL_DISK, str(limit), *command], capture_output=True, text=True)
-    assert child.returncode == -signal.SIGXFSZ, child.stderr
-    assert "File too large" in child.stdout
-    whole = [path for path in out.iterdir() if not path.name.startswith(".")]
-    assert [path.name for path in whole] == ["00-walk-to-walk-0-2.npz"]
-    assert len(read(whole[0]).trans_T3) == 30
-    written = whole[0].stat().st_mtime_ns
-    told = CliRunner().invoke(cli, command)
-    assert "3 motions of 30 frames done" in told.output
-    assert whole[0].stat().st_mtime_ns == written
-    assert sorted(path.suffix for path in out.iterdir()) == [".html"] * 3 + [".json"] + [".npz"] * 3 + [".png"]
-    assert "0 of 3 motions to do" in CliRunner().invoke(cli, command).output
+    for frames, told in ((run.crop, False), (3 * run.crop, True)):
+        prompts = prompts_of(["a"], torch.randn(1, 384))
+        generate.write_motions(run, "generate", prompts, tmp_path / str(frames), frames=frames, formats=("npz",))
+        assert (f"--frames is {frames}: " in capsys.readouterr().err) == told
 
 
-@pytest.mark.parametrize("text", ["", "   ", "walk " * 10_000])
-def test_prompts_that_say_nothing_or_too_much_get_one_line(run: Run, tmp_path: Path, text: str) -> None:
-    told = CliRunner().invoke(cli, ["generate", str(run.folder), text, "--out", str(tmp_path / "o")])
-    assert told.exit_code == 1
-    assert len(told.output.splitlines()) == 1
-    assert "an empty text: write what the person does" in told.output or "expected at most 2,000" in told.output
-    assert not (tmp_path / "o").exists()
+def test_prompts_that_the_encoder_cannot_place_are_told_and_others_are_not(encoder: Encoder) -> None:
+    """What names a motion in other words than any label, beside what names none."""
+    known = ["karate", "bruce lee", "a toddler crawling", "pirouette", "soccer penalty", "a zombie limps", "moonwalk"]
+    strange = ["asdkjhaskdjh", "SELECT * FROM users", "kubernetes deployment", "1234567890", "photosynthesis"]
+    assert prompts.unplaced(encoder, [*known, *strange]) == strange
 
 
-def test_motions_of_one_frame_or_of_another_skeleton_are_named(run: Run, tmp_path: Path) -> None:
-    with np.load(WALK) as file:
-        arrays = dict(file)
-    one = {name: array[:1] if name in ("poses", "trans") else array for name, array in arrays.items()}
-    np.savez(tmp_path / "one.npz", **one)
-    np.savez(tmp_path / "other.npz", **{**arrays, "poses": arrays["poses"][:, :66]})
-    (tmp_path / "other.bvh").write_text(
-        "HIERARCHY\nROOT trunk\n{\nOFFSET 0 0 0\nCHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation "
-        "Yrotation\nEnd Site\n{\nOFFSET 0 1 0\n}\n}\nMOTION\nFrames: 2\nFrame Time: 0.033333\n"
-        "0 0 0 0 0 0\n0 0 0 0 0 0\n"
-    )
-    for name, told in {
-        "one.npz": "one.npz: 1 frames, expected at least 2",
-        "other.npz": "other.npz: poses has shape (39, 66), expected (T, 156|165|72)",
-        "other.bvh": "other.bvh: no joint for left_ankle",
-    }.items():
-        words = ["edit", str(run.folder), "--from", "walk", "--to", "run", "--base", str(tmp_path / name)]
-        found = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "o")])
-        assert found.exit_code == 1
-        assert told in found.output
-    assert not (tmp_path / "o").exists()
+def test_only_the_sheets_frames_are_drawn_where_no_video_is_asked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = scene.picture
 
+    def counted(vertices_BV3: torch.Tensor, *more: Any, **options: Any) -> torch.Tensor:
+        drawn.append(len(vertices_BV3))
+        return draw(vertices_BV3, *more, **options)
 
-def test_the_releases_interpolations_are_clips_where_a_store_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "paper_interps.csv"
-    file.write_text("start,end\nbowling,jogging\nwalk.npz,store:kick\n")
-    assert table_in(file, INTERPOLATION, source="data") == [
-        {"start": "store:bowling", "end": "store:jogging"}, {"start": "walk.npz", "end": "store:kick"},
-    ]  # fmt: skip
+    monkeypatch.setattr(scene, "picture", counted)
+    prompts = prompts_of(["a"], torch.randn(1, 384))
+    generate.write_motions(run, "generate", prompts, tmp_path, frames=40, formats=("npz",))
+    assert sum(drawn) == 8

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mclip.cli import cli
-from mclip.pipeline.prepare.labels import Labels, Span
+from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render.inspect import describe, draw, find_sequence

@@ -1,5 +1,7 @@
 """Label files, splits, and the text of a crop against a naive frame-by-frame twin."""
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -10,18 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mclip.pipeline.embed.classes import BABEL_60
-from mclip.pipeline.prepare import labels as label_files
-from mclip.pipeline.prepare.label_files import read_babel, read_labels, read_split
-from mclip.pipeline.prepare.labels import (
-    LabelError,
-    Labels,
-    Span,
-    crop_members,
-    joined,
-    mirrored,
-    sequence_key,
-    split_of,
-)
+from mclip.pipeline.labels.babel import read_babel
+from mclip.pipeline.labels.crop_texts import crop_members, joined
+from mclip.pipeline.labels.label_files import read_labels
+from mclip.pipeline.labels.matching import split_of
+from mclip.pipeline.labels.mirror import mirrored
+from mclip.pipeline.labels.names import DATASET_ALIASES, sequence_key
+from mclip.pipeline.labels.spans import LabelError, Labels, Span
+from mclip.pipeline.labels.tables import read_split
 
 
 def babel_entry(path: str, *, frame=None, sequence=None) -> dict:
@@ -161,10 +159,10 @@ def test_humanml3d_times_are_frames_at_20_fps_after_what_it_trims(tmp_path):
     (tmp_path / "texts/000002.txt").write_text("stands#stand/VERB#nan#nan\n")
     labels = read_labels([tmp_path])
     assert labels.spans["KIT/3/kick"] == (
-        Span("a person kicks", 1.0, 5.0, source="humanml3d"),
-        Span("he kicks high", 2.5, 3.0, source="humanml3d"),
+        Span("a person kicks", 1.0, 5.0, source="humanml3d", rate=20.0),
+        Span("he kicks high", 2.5, 3.0, source="humanml3d", rate=20.0),
     )
-    assert labels.spans["EyesJapanDataset/a/b"] == (Span("stands", 3.0, 5.0, source="humanml3d"),)
+    assert labels.spans["EyesJapanDataset/a/b"] == (Span("stands", 3.0, 5.0, source="humanml3d", rate=20.0),)
     assert dict(labels.passed_over) == {
         "HumanML3D clip without a text file": 1,
         "HumanML3D line not of the form text#tokens#from#to": 1,
@@ -222,6 +220,173 @@ def test_several_sources_are_kept_together_and_know_their_source(tmp_path):
     assert labels.split == {"A/b": "train", "A/c": "test"}  # the first source, and the split file before all
 
 
+# --- forms in which files really come
+
+
+def test_babels_test_file_has_no_text_and_keeps_its_split(tmp_path):
+    null = {"raw_label": None, "proc_label": None, "act_cat": None}
+    labels = read_babel(
+        write_babel(tmp_path, test=[babel_entry("A/b.npz", sequence=[null]), {"feat_p": "A/A/c.npz", "dur": 1.0}])
+    )
+    assert labels.spans == {}
+    assert labels.split == {"A/b": "test", "A/c": "test"}
+    assert labels.passed_over == {"test.json: label without a text": 1}
+
+
+def test_extra_files_have_lists_of_annotators(tmp_path):
+    def said(text, **times):
+        return {"anntr_id": "a", "labels": [{"raw_label": text, "act_cat": ["x"], **times}]}
+
+    frames = [said("raise hand", start_t=0.0, end_t=1.0), said("lift arm", start_t=0.5, end_t=2.0)]
+    entries = [
+        {"feat_p": "A/A/both.npz", "dur": 2.0, "seq_anns": [said("wave")], "frame_anns": frames},
+        {"feat_p": "A/A/whole.npz", "dur": 3.0, "seq_anns": [said("wave"), said("greet")], "frame_anns": None},
+    ]
+    labels = read_babel(write_babel(tmp_path, extra_train=entries))
+    assert labels.spans["A/both"] == (Span("raise hand", 0.0, 1.0, ("x",)), Span("lift arm", 0.5, 2.0, ("x",)))
+    assert [span.text for span in labels.spans["A/whole"]] == ["wave", "greet"]
+    assert labels.seconds == {"A/both": 2.0, "A/whole": 3.0}
+    assert labels.split == {"A/both": "train", "A/whole": "train"}
+
+
+@pytest.mark.parametrize(
+    ("act_cat", "expected", "passed"),
+    [([1, 2], (), 1), ([["walk"]], (), 1), ("walk", ("walk",), 0), (7, (), 1), (["walk", "turn"], ("walk", "turn"), 0)],
+)
+def test_a_label_keeps_its_text_where_its_categories_are_none(tmp_path, act_cat, expected, passed):
+    entry = babel_entry("A/b.npz", sequence=[{"raw_label": "walks", "act_cat": act_cat}])
+    labels = read_babel(write_babel(tmp_path, train=[entry]))
+    assert labels.spans["A/b"] == (Span("walks", categories=expected),)
+    assert labels.passed_over.get("train.json: act_cat is no list of texts", 0) == passed
+
+
+@pytest.mark.parametrize(
+    "label", [None, 3, [], {"raw_label": 5}, {"raw_label": "\ud800"}, {"raw_label": "x", "start_t": "?"}]
+)
+def test_what_is_no_label_is_passed_over_and_counted(tmp_path, label):
+    good = {"raw_label": "walks", "act_cat": None}
+    labels = read_babel(write_babel(tmp_path, train=[babel_entry("A/b.npz", frame=[label, good])]))
+    assert [span.text for span in labels.spans["A/b"]] == ["walks"]
+    assert sum(labels.passed_over.values()) == 1
+
+
+def test_documents_nested_too_deep_are_refused_by_name(tmp_path):
+    deep = "[" * 200_000
+    (tmp_path / "train.json").write_text('{"1": ' + deep)
+    (tmp_path / "own.jsonl").write_text(deep)
+    for path in (tmp_path, tmp_path / "own.jsonl"):
+        with pytest.raises(LabelError, match="train.json: cannot be read|own.jsonl: .*cannot be read"):
+            read_labels([path])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path, encoding, separator, newline):
+    lines = [
+        "Path,start,end,text,category,split",
+        'A/b_poses.npz,0.5,2,"gr\u00fc\u00dft; und, geht",walk|wave,Val',
+        ",,,,,",
+    ]
+    cells = [line.replace('"gr\u00fc\u00dft; und, geht"', "@").replace(",", separator) for line in lines]
+    text = newline.join(line.replace("@", '"gr\u00fc\u00dft; und, geht"') for line in cells)
+    (tmp_path / "own.csv").write_bytes(text.encode(encoding))
+    labels = read_labels([tmp_path / "own.csv"])
+    assert labels.spans == {"A/b": (Span("gr\u00fc\u00dft; und, geht", 0.5, 2.0, ("walk", "wave"), "own.csv"),)}
+    assert labels.split == {"A/b": "val"}
+
+
+def test_json_and_splits_are_read_with_a_mark_too(tmp_path):
+    entry = babel_entry("A/b.npz", sequence=[{"raw_label": "walks", "act_cat": None}])
+    (tmp_path / "val.json").write_bytes(json.dumps({"1": entry}).encode("utf-8-sig"))
+    (tmp_path / "own.jsonl").write_bytes('{"path": "A/c", "text": "sits"}\r\n'.encode("utf-16"))
+    (tmp_path / "split.csv").write_bytes("sep=;\r\npath;split\r\nA/b;test\r\n".encode("utf-16"))
+    labels = read_labels([tmp_path / "val.json", tmp_path / "own.jsonl"], tmp_path / "split.csv")
+    assert (set(labels.spans), labels.split) == ({"A/b", "A/c"}, {"A/b": "test"})
+
+
+def test_a_comma_in_numbers_is_read_where_it_parts_no_cells(tmp_path):
+    (tmp_path / "own.csv").write_text("path;start;end;text\nA/b;0,5;1,25;walks\n")
+    assert read_labels([tmp_path / "own.csv"]).spans["A/b"] == (Span("walks", 0.5, 1.25, source="own.csv"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"path,text\nA/b,gr\xfc\xdft\n", "is no text in UTF-8"),
+        ("path,text\nA/b,x\n".encode("utf-16-le"), "has NUL characters, as UTF-16 without its mark"),
+        (b"path,text\nA/b,walks, slowly\n", "line 2 has 3 cells, its header 2: put quotes"),
+        (b"path,text\n" + b"a/" * 60_000 + b",x\n", "is no path, expected SET/SUBJECT/CLIP"),
+    ],
+)
+def test_a_table_that_would_lose_something_is_refused_by_file_and_line(tmp_path, content, expected):
+    (tmp_path / "own.csv").write_bytes(content)
+    with pytest.raises(LabelError, match=f"own.csv: .*{expected}"):
+        read_labels([tmp_path / "own.csv"])
+
+
+TABLE = "path,start,end,text,category,split\n" + "".join(
+    f"A/{n}_poses.npz,{n}.5,{n + 2},walks {n},walk|step,train\n" for n in range(5)
+)
+BABEL = json.dumps({
+    str(n): babel_entry(f"A/{n}.npz", frame=[{"raw_label": f"w {n}", "act_cat": ["x"], "start_t": 0, "end_t": n + 1}])
+    for n in range(5)
+})  # fmt: skip
+LINES = "".join(json.dumps({"path": f"A/{n}", "text": f"walks {n}", "start": n, "end": n + 1}) + "\n" for n in range(5))
+FORMS = {"own.csv": TABLE, "train.json": BABEL, "own.jsonl": LINES}
+
+
+@pytest.mark.parametrize("seed", range(1000))
+def test_a_mutated_file_is_refused_by_name_or_every_label_is_counted(tmp_path, seed):
+    chance = np.random.default_rng(seed)
+    name = [*FORMS][seed % len(FORMS)]
+    data = bytearray(FORMS[name].encode())
+    for _ in range(chance.integers(1, 4)):
+        at, kind = int(chance.integers(len(data))), chance.integers(4)
+        if kind == 0:
+            data[at] ^= 1 << int(chance.integers(8))
+        elif kind == 1:
+            del data[at : at + int(chance.integers(1, 40))]
+        elif kind == 2:
+            data[at:at] = bytes(chance.choice([b"null", b"[", b'"', b"\xef\xbb\xbf", b"1e999", b";", b"\0", b"{}"]))
+        else:
+            data[at:at] = data[max(at - 60, 0) : at]
+    (tmp_path / name).write_bytes(data)
+    refused = ""
+    try:
+        labels = read_labels([tmp_path / name])
+    except LabelError as error:
+        refused = str(error)
+    if refused:
+        assert name in refused
+        return
+    kept, passed = sum(map(len, labels.spans.values())), sum(labels.passed_over.values())
+    assert kept + passed == labels_in(name, data)
+    assert labels.fingerprint
+    spans = [span for found in labels.spans.values() for span in found]
+    assert all(span.text and 0 <= span.start < span.end for span in spans)
+
+
+def labels_in(name: str, data: bytearray) -> int:
+    """Labels of a mutated file, and entries of BABEL's without a path: counted by Python's own readers alone."""
+    text = data.decode("utf-8-sig")
+    if name == "own.jsonl":
+        return sum(bool(line.strip()) for line in text.split("\n"))
+    if name == "own.csv":
+        lines = io.StringIO(text, newline=None)
+        separator = max(",;\t", key=lines.readline().count)
+        return sum(any(cell.strip() for cell in row) for row in csv.reader(lines, delimiter=separator))
+    count = 0
+    for entry in json.loads(text).values():
+        annotation = entry.get("frame_ann") if isinstance(entry, dict) else None
+        listed = annotation.get("labels") if isinstance(annotation, dict) else None
+        has_path = isinstance(entry, dict) and isinstance(entry.get("feat_p"), str) and entry["feat_p"].strip()
+        count += (len(listed) if isinstance(listed, list) else 0) if has_path else 1
+        if has_path and not (isinstance(listed, list) and listed) and isinstance(entry.get("seq_ann"), dict):
+            count += len(entry["seq_ann"].get("labels", []))
+    return count
+
+
 # --- names and splits
 
 
@@ -230,7 +395,7 @@ def test_old_and_new_names_of_the_data_sets_are_one():
         "BMLrub/rub001/0000_x_stageii.npz"
     )
     assert sequence_key("CMU.tar.bz2!/CMU/01/01_01_poses.npz") == "CMU/01/01_01"
-    assert set(label_files.DATASET_ALIASES) & set(label_files.DATASET_ALIASES.values()) == set()
+    assert set(DATASET_ALIASES) & set(DATASET_ALIASES.values()) == set()
 
 
 @pytest.mark.parametrize(

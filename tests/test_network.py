@@ -8,7 +8,7 @@ from torch import nn
 
 from mclip.training.model import network as models
 from mclip.training.model.config import ModelConfig
-from mclip.training.model.network import MotionClip, attention, position_code
+from mclip.training.model.network import Layer, MotionClip, attention, position_code
 
 SIZES = ModelConfig(latent=32, layers=3, heads=4, feed_forward=48, dropout=0.0)
 
@@ -130,6 +130,63 @@ def test_cross_attention_on_one_vector_is_two_products():
     (theirs,) = torch.autograd.grad(full.square().sum(), z, retain_graph=True)
     (ours,) = torch.autograd.grad(collapsed.square().sum(), z)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_weights_on_the_memory_are_those_that_multi_head_attention_drops(heads):
+    # torch's own attention with its single weight of each head and frame set by hand: its formula, head by head.
+    torch.manual_seed(1)
+    layer = Layer(ModelConfig(latent=32, layers=1, heads=heads, feed_forward=8), memory=True).double()
+    nn.init.normal_(layer.out.bias)
+    z, weight = torch.randn(3, 32).double(), torch.randint(0, 2, (3, 5, heads)).double() / 0.9
+    heads_BHD = layer.value(z).view(3, heads, -1)
+    joined_BTC = torch.stack([(weight[:, t, :, None] * heads_BHD).flatten(1) for t in range(5)], dim=1)
+    torch.testing.assert_close(layer.weighted(layer.value(z), weight), layer.out(joined_BTC), rtol=0, atol=1e-12)
+    assert torch.equal(layer.told(z, 5, 0.0), layer.out(layer.value(z))[:, None])
+
+
+def test_dropout_on_the_memory_has_the_spread_of_torchs():
+    torch.manual_seed(2)
+    stock = nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True)
+    layer = Layer(ModelConfig(latent=8, layers=1, heads=2, feed_forward=8), memory=True)
+    with torch.no_grad():
+        stock.in_proj_weight[16:], stock.out_proj.weight[:] = layer.value.weight, layer.out.weight
+        z = torch.randn(1, 8)
+        many = z.expand(20_000, 8)[:, None]
+        theirs, ours = stock(many, many, many)[0][:, 0], layer.told(z, 20_000, 0.3)[0]
+        torch.testing.assert_close(ours.mean(0), theirs.mean(0), rtol=0, atol=0.02)
+        torch.testing.assert_close(torch.cov(ours.T), torch.cov(theirs.T), rtol=0, atol=0.02)
+        assert len(ours.unique(dim=0)) == 4  # two heads, each there or not
+        assert ours.std(0).max() > 0.1
+
+
+def test_first_weights_have_the_bounds_of_torchs_own_layers():
+    # The release's layers are torch's: the bounds are read off those, not computed again.
+    torch.manual_seed(3)
+    ours = Layer(ModelConfig(latent=256, layers=1, heads=4, feed_forward=128), memory=True)
+    theirs = nn.TransformerDecoderLayer(256, 4, 128)
+    cross, attention = theirs.multihead_attn, theirs.self_attn
+    pairs = [
+        (ours.value.weight, cross.in_proj_weight[512:]), (ours.value.bias, cross.in_proj_bias[512:]),
+        (ours.out.weight, cross.out_proj.weight), (ours.out.bias, cross.out_proj.bias),
+        (ours.attention.qkv.weight, attention.in_proj_weight), (ours.attention.out.bias, attention.out_proj.bias),
+        (ours.attention.out.weight, attention.out_proj.weight), (ours.attention.qkv.bias, attention.in_proj_bias),
+        (ours.linear1.weight, theirs.linear1.weight), (ours.linear1.bias, theirs.linear1.bias),
+        (ours.linear2.weight, theirs.linear2.weight), (ours.linear2.bias, theirs.linear2.bias),
+        (ours.norm1.weight, theirs.norm1.weight), (ours.norm2.bias, theirs.norm2.bias),
+    ]  # fmt: skip
+    for found, expected in pairs:
+        # A bound of numbers drawn evenly, by its largest of 128 to 200,000: within 5 percent.
+        torch.testing.assert_close(found.abs().max(), expected.abs().max(), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_layers_begin_as_copies_of_one_only_where_asked(copied):
+    model = MotionClip(ModelConfig(**vars(SIZES) | {"copied_layers": copied}))
+    for first, second, _ in (model.encoder, model.decoder):
+        equal = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True) if a.ndim > 1]
+        assert set(equal) == {copied}
+        assert not {id(each) for each in first.parameters()} & {id(each) for each in second.parameters()}
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -258,6 +258,32 @@ def test_no_request_leaves_the_machine_and_the_console_is_clean(browser: Browser
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
+HOSTILE = (
+    "A1 - Stand", "a'b\"c", "<img src=x onerror=window.hacked=1>", "</script><script>window.hacked=1</script>",
+    "{{ 7*7 }}",
+    "x]\\'\"#.:", "javascript:window.hacked=1", "läuft 跳舞 💃", "n" * 200,
+)  # fmt: skip
+
+
+def test_any_name_is_only_a_name_and_its_motion_plays(
+    chromium: Callable[..., Browser], kick: Motion, tmp_path: Path
+) -> None:
+    cards = [pages.Card(name, {name: kick}, note=name, facts=[(name, name)]) for name in HOSTILE]
+    page = pages.Page(HOSTILE[2], HOSTILE[3], [pages.Section(HOSTILE[2], cards, lead=HOSTILE[3])])
+    (tmp_path / "page with spaces.html").write_text(page.html(), encoding="utf-8")
+    opened = chromium()
+    opened.get((tmp_path / "page with spaces.html").as_uri())
+    opened.execute_script("for (const card of viewer.page.cards) viewer.page.load(card)")
+    wait_for(lambda: opened.execute_script("return viewer.page.cards.every(({ view }) => view?.motion)"))
+    titles = opened.execute_script("return [...document.querySelectorAll('.title')].map((title) => title.textContent)")
+    assert titles == list(HOSTILE)
+    assert opened.execute_script("return [...document.querySelectorAll('a')].map((link) => link.download)")[::3] == [
+        f"{name}.npz" for name in HOSTILE
+    ]
+    assert opened.execute_script("return window.hacked ?? null") is None
+    assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def test_a_browser_without_webgl_shows_still_pictures(chromium: Callable[..., Browser], file: Path) -> None:
     plain = chromium("--disable-3d-apis")
     plain.get(file.as_uri())
@@ -279,7 +305,8 @@ def test_every_motion_lies_in_the_page_in_every_format(file: Path, kick: Motion,
     assert len(found) == 9 * len(DATA)
     assert sorted(re.findall(r'data-of="([^"]+)"', page)) == sorted(found)
     write(tmp_path / "kick.bvh", kick)
-    content = next(text for key, text in found.items() if key.endswith("/kick.bvh"))
+    key = re.findall(r'data-of="([^"]+)" download="kick.bvh"', page)[0]
+    content = found[key]
     assert gzip.decompress(base64.b64decode(content)) == (tmp_path / "kick.bvh").read_bytes()
 
 

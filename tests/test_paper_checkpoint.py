@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from mclip.training.latent.space import latent
-from mclip.training.model.paper_checkpoint import ANKLE, import_checkpoint
+from mclip.training.model.paper_checkpoint import import_checkpoint
 from mclip.training.model.run import RunError, load_run
+from mclip.training.model.run_documents import ANKLE_PATH
 
 WIDTH, LAYERS, HEADS, FEED_FORWARD = 64, 2, 4, 96
 
@@ -108,7 +109,7 @@ def test_imported_model_gives_the_releases_outputs(release, checkpoint, tmp_path
 def test_imported_run_knows_what_it_is(checkpoint, tmp_path):
     line = imported(checkpoint, tmp_path)
     run = load_run(tmp_path / "run")
-    assert run.row25 == ANKLE
+    assert run.row25 == ANKLE_PATH
     assert run.z_length is None
     assert run.config["encoder"]["name"] == "ViT-B-32_openai"
     assert (run.fps, run.crop, run.step) == (30.0, 60, 0)
@@ -214,4 +215,5 @@ def test_the_releases_defaults_without_opt_yaml(checkpoint, tmp_path):
     sizes = json.loads((tmp_path / "run/config.json").read_text())["model"]
     assert sizes == {
         "latent": 64, "layers": 2, "heads": 4, "feed_forward": 96, "dropout": 0.1, "unit_latent": False,
+        "copied_layers": False,
     }  # fmt: skip

@@ -21,11 +21,12 @@ from mclip.pipeline.geometry import rotations
 from mclip.pipeline.geometry.changes import facing_front, mirrored
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.skeleton import MIRRORED, forward_kinematics
+from mclip.pipeline.labels.label_files import read_labels
+from mclip.pipeline.labels.names import sequence_key
+from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare import prepare as stage
 from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.prepare.bvh import rest_joints
-from mclip.pipeline.prepare.label_files import read_labels
-from mclip.pipeline.prepare.labels import Labels, Span, sequence_key
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare, preview
 from mclip.pipeline.prepare.windows import windows_of
@@ -378,7 +379,7 @@ RUN = """
 import sys
 from pathlib import Path
 from mclip.pipeline.prepare import plan
-from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.lock import one_writer

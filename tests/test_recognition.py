@@ -1,12 +1,13 @@
 """Classes that name motions: hits, class means, confusion, and the samples of both protocols."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mclip.pipeline.prepare.labels import Labels, Span
+from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.store import Store, open_store
@@ -102,7 +103,6 @@ def test_spans_are_cut_into_chunks_of_five_seconds_and_a_rest(labelled: Store) -
     both = {"walk", "wave"}
     assert found == [
         (0, 150, both), (150, 300, both), (300, 360, both), (330, 390, {"run"}),
-        (0, 150, set()), (150, 180, set()),
     ]  # fmt: skip
     assert list(recognition.chunks_of_spans(labelled, "train")) == []
 
@@ -120,3 +120,48 @@ def test_a_chunk_is_a_sample_for_each_of_its_classes_by_the_mean_of_its_crops(ru
     assert np.allclose(z[0], mean.numpy(), atol=1e-5)
     z, true = recognition.babel_chunks(run, labelled, "val", ["swim", "fly"])
     assert (z.shape, true) == ((0, run.model.config.latent), [])
+
+
+def babels_samples(
+    labels: list[tuple[float, float, list[str]]], frames: int, seconds: float
+) -> list[tuple[int, int, str]]:
+    """Samples (frames, class) at 30 fps as BABEL's create_dataset.py counts them, by a loop over frames."""
+    said: dict[int, list[str]] = {frame: [] for frame in range(frames)}
+    for frame in range(int(30.0 * seconds)):
+        for start, end, names in labels:
+            if start <= frame / 30.0 < end:
+                said.setdefault(frame, []).extend(names)
+    samples = []
+    for start, end, names in labels:
+        first, last = int(30.0 * start), min(int(30.0 * end), frames)
+        for chunk in range(math.ceil(max(last - first, 0) / 150)):
+            a, b = first + 150 * chunk, min(first + 150 * (chunk + 1), last)
+            if names and names[0] in [name for frame in range(a, b) for name in said[frame]]:
+                samples += [(a, b, name) for name in names]
+    return samples
+
+
+@pytest.mark.parametrize("short", ["pad", "drop"])
+@pytest.mark.parametrize("seed", range(4))
+def test_samples_are_babels_own_whatever_the_windows_are(  # type: ignore[no-untyped-def]
+    tmp_path: Path, write_amass, seed: int, short: str
+) -> None:
+    chance = np.random.default_rng(seed)
+    spans, expected = {}, []
+    for number, frames in enumerate((20, 80, 390, 455)):
+        write_amass(tmp_path / f"AMASS/CMU/01/01_0{number}_poses.npz", frames * 4, 120.0)
+        drawn = [(float(a), float(a + b), str(name)) for a, b, name in zip(
+            chance.uniform(0, frames / 30, 6), chance.uniform(0.01, 7, 6), chance.choice(list("abc"), 6), strict=True
+        )]  # fmt: skip
+        labels = [(a, b, [name] if b > 1 else [name, "d"]) for a, b, name in drawn]
+        spans[f"CMU/01/01_0{number}"] = tuple(Span("x", a, b, tuple(names)) for a, b, names in labels)
+        expected += [(number, *sample) for sample in babels_samples(labels, frames, frames / 30)]
+    store = open_store(str(tmp_path / "s.zarr"), create=True)
+    made = Labels(spans, dict.fromkeys(spans, "val"))
+    prepare(tmp_path / "AMASS", store, labels=made, options=PrepareOptions(short=short))
+    row = store.read("sequences/row").tolist()
+    found = []
+    for at, names in recognition.chunks_of_spans(store, "val"):
+        number = max(item for item, first in enumerate(row) if first <= at.start)
+        found += [(number, at.start - row[number], at.stop - row[number], name) for name in names]
+    assert sorted(found) == sorted(expected)

@@ -14,9 +14,15 @@ AXES = np.eye(4)
 def protocols(motion: np.ndarray, text: np.ndarray, **options: int) -> dict[str, Any]:
     """The figures of the protocols."""
     found = retrieval.protocols(motion, text, **options)
-    batches = {way: retrieval.batch_recalls(ranks) for way, ranks in found.pop("small_batches", {}).items()}
-    told = {name: {way: retrieval.recalls(ranks) for way, ranks in both.items()} for name, both in found.items()}
-    return figures_of(told | ({"small_batches": batches} if batches else {}))
+    return figures_of(
+        {
+            name: {
+                way: (retrieval.batch_recalls if "batches" in name else retrieval.recalls)(ranks)
+                for way, ranks in both.items()
+            }
+            for name, both in found.items()
+        }
+    )
 
 
 def test_ranks_within_k_and_their_median_are_told() -> None:
@@ -48,8 +54,73 @@ def test_a_motion_of_an_alike_text_is_right_under_the_threshold_only() -> None:
 
 def test_a_model_that_gives_one_vector_to_all_finds_nothing() -> None:
     found = protocols(np.ones((64, 4)), np.random.default_rng(0).normal(size=(64, 4)))
+    assert found["all_by_text"]["text_to_motion"]["R@10"] == 0
+    assert found["small_batches_by_text"]["text_to_motion"]["MedR"] == retrieval.SMALL
+    # By TMR's rule it has the mean of all ranks.
     assert found["all"]["text_to_motion"]["R@10"] == 0
-    assert found["small_batches"]["text_to_motion"]["MedR"] == retrieval.SMALL
+    assert found["all"]["text_to_motion"]["MedR"] == 32.5
+
+
+def repeated(windows: int, texts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Motions and their texts, many of which are equal, as in a store of windows; in whole numbers, so that no
+    rounding makes or breaks a tie."""
+    generator = np.random.default_rng(6)
+    text = generator.integers(-3, 4, (texts, 8))[generator.integers(texts, size=windows)]
+    return (text + generator.integers(-4, 5, (windows, 8))).astype(float), text.astype(float)
+
+
+def ranks_by_tmr(score: np.ndarray, relevant: np.ndarray) -> list[float]:
+    """What TMR's retrieval.py does, written as a loop: sort, find the places equal to the best right one, average."""
+    ranks = []
+    for row, right in zip(score, relevant, strict=True):
+        places = [place for place, each in enumerate(sorted(row, reverse=True)) if each == max(row[right])]
+        ranks.append(1 + sum(places) / len(places))
+    return ranks
+
+
+def ranks_by_text(score: np.ndarray, relevant: np.ndarray) -> list[float]:
+    """Place of the best right item where every wrong one of equal score goes first."""
+    return [
+        1 + [right for _, right in sorted(zip(-row, own, strict=True))].index(True)
+        for row, own in zip(score, relevant, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("alike", [None, 0.8])
+def test_equal_texts_are_ranked_by_both_rules_as_loops_rank_them(alike: float | None) -> None:
+    motion, text = repeated(60, 9)
+    same = (text[:, None] == text).all(-1)
+    own = np.eye(60, dtype=bool)
+    if alike is not None:
+        same |= (close := (1 + text @ text.T / 100) / 2 > alike)
+        own |= close
+    unequal = 0
+    for query, items in ((text, motion), (motion, text)):
+        score = query @ items.T
+        found = {
+            by_text: retrieval.pair_ranks(query, items, text / 10, by_text=by_text, alike=alike)
+            for by_text in (False, True)
+        }
+        assert found[False].tolist() == pytest.approx(ranks_by_tmr(score, own))
+        assert found[True].tolist() == ranks_by_text(score, same)
+        unequal += int((found[False] != found[True]).sum())
+    assert unequal > 10
+
+
+def test_a_perfect_model_finds_every_repeated_text_by_text_and_not_by_number() -> None:
+    text = np.repeat(AXES, 10, axis=0)
+    found = protocols(text, text)
+    assert found["all_by_text"]["motion_to_text"]["R@1"] == 1.0
+    # Ten are equal: their mean rank is 5.5, within 5 as TMR counts it, and not within 3.
+    assert (found["all"]["motion_to_text"]["R@3"], found["all"]["motion_to_text"]["R@5"]) == (0.0, 1.0)
+    assert found["all"]["motion_to_text"]["MedR"] == 5.5
+
+
+def test_equal_items_tie_whatever_the_matrix_product_rounds() -> None:
+    generator = np.random.default_rng(7)
+    item = np.tile(generator.normal(size=(1, 48)), (37, 1)).astype(np.float32)
+    query = generator.normal(size=(37, 48)).astype(np.float32)
+    assert retrieval.pair_ranks(query, item, query, by_text=False, alike=None).tolist() == [19.0] * 37
 
 
 def test_small_batches_are_ranked_as_a_loop_over_them_ranks() -> None:
@@ -73,9 +144,11 @@ def test_small_batches_are_ranked_as_a_loop_over_them_ranks() -> None:
 
 
 def test_protocols_with_too_few_pairs_are_left_out() -> None:
-    assert set(protocols(AXES, AXES)) == {"all", "threshold"}
+    few = {"all", "threshold", "all_by_text", "threshold_by_text"}
+    assert set(protocols(AXES, AXES)) == few
     many = np.random.default_rng(2).normal(size=(101, 6))
-    assert set(protocols(many, many)) == {"all", "threshold", "dissimilar", "small_batches"}
+    more = {"dissimilar", "small_batches", "dissimilar_by_text", "small_batches_by_text"}
+    assert set(protocols(many, many)) == few | more
     assert protocols(many, many)["dissimilar"]["motion_to_text"]["queries"] == 100
 
 

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from mclip.training.model.config import ModelConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import (
-    ROOT_PATH,
     RunError,
     best_checkpoint,
     checkpoints,
@@ -24,9 +23,13 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
+from mclip.training.model.run_documents import ROOT_PATH
 
 SIZES = {"latent": 32, "layers": 1, "feed_forward": 32}
-CONFIG = {"model": SIZES, "data": {"fps": 30.0, "crop": 60, "store": "abc"}}
+CONFIG = {
+    "model": SIZES, "train": {}, "data": {"fps": 30.0, "crop": 60, "store": "abc"},
+    "encoder": {"name": "offline", "clip": "offline", "pretrained": None, "weights_sha256": None},
+}  # fmt: skip
 
 
 def stepped() -> tuple[MotionClip, torch.optim.Optimizer]:

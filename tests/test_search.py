@@ -100,20 +100,30 @@ def test_a_clip_finds_itself_first_and_says_where_it_is(run: Run, store: Store) 
         best = search.search(run, store, f"store:{name}", top=2)[0]
         assert f"/{name}/" in f"/{best.clip}"
         assert best.score > 0.999
-        assert best.from_s == 0.0
-        assert best.to_s > 1.0
+        frames = int(store.read("windows/frames")[best.window])
+        assert best.from_s == pytest.approx(max(frames - 60, 0) // 2 / 30)  # each clip is one window
+        assert best.to_s == pytest.approx(best.from_s + min(frames, 60) / 30)
         assert best.text
 
 
-def test_a_clip_is_found_by_its_label_whatever_its_case(store: Store) -> None:
-    texts = clips.middle_texts(store)
-    assert clips.window_of(store, texts[1].upper()) == 1
-    with pytest.raises(StoreError, match="no clip is labelled or called 'a person walked'; near it: "):
-        clips.window_of(store, "a person walked")
+def test_a_hit_is_the_seconds_that_were_compared_and_says_what_they_show(run: Run, long_store: Store) -> None:
+    """Windows 0 to 6 of `long_store`; each is asked for by its own vector, so it is its sequence's best."""
+    index = search.index_of(run, long_store)
+    middles = [(20, 80, "walk"), (120, 180, "Kick [left] and walk"), (200, 260, "Kick [left]"), (10, 70, "walk"),
+               (0, 15, "hop"), (20, 80, "")]  # fmt: skip
+    for window, (first, last, text) in enumerate(middles):
+        hit = search.hits(long_store, *index.best(index.unit_WC[window], 1))[0]
+        assert hit.score > 0.999
+        assert (hit.window, hit.text) == (window, text)
+        assert (hit.from_s, hit.to_s) == (pytest.approx(first / 30), pytest.approx(last / 30))
+    assert len(index.unit_WC) == len(middles)
 
 
-def test_a_clip_of_a_store_is_the_same_motion_as_its_file(run: Run, store: Store) -> None:
-    assert torch.allclose(clips.clip_rows(store, "walk", run.crop), motion_rows(run, WALK), atol=1e-5)
+def test_the_frames_of_a_hit_are_those_that_its_vector_was_made_of(run: Run, long_store: Store) -> None:
+    index = search.index_of(run, long_store)
+    for window, unit_C in enumerate(index.unit_WC):
+        rows = clips.middle_rows(long_store, window)
+        assert torch.allclose(F.normalize(encode(run, rows), dim=0), unit_C, atol=1e-4)
 
 
 def test_a_store_of_another_frame_rate_is_refused(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,13 +26,17 @@ from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.store.store import Store
+from mclip.training.data.rows import rows_of_motion
+from mclip.training.latent.search import hits
 from mclip.training.latent.space import decode, encode, facing_viewer, vectors_of
 from mclip.training.model.run import Run
+from mclip.training.show.folder import plain_name
 from mclip.training.show.motion import motion_of_rows
 from mclip.training.studio import session as studio
 from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve, token_for
 from mclip.training.studio.space import FIRST, TOP, Space
 
+LONG_FRAMES = {0: 100, 1: 100, 2: 60, 4: 15}  # of windows of `long_store`
 TOKEN = "correct horse battery"
 CAMERA = {
     "type": "ViewerCameraMessage", "wxyz": (1.0, 0, 0, 0), "position": (0.0, -4, 1), "fov": 0.6, "near": 0.1,
@@ -196,14 +200,18 @@ def test_between_its_ends_lie_the_ends(browser: Browser, served: Studio, space: 
 def test_a_hit_that_is_clicked_plays_and_is_saved(browser: Browser, served: Studio, tmp_path: Any) -> None:
     browser.type(query="store:kick")
     wait_for(lambda: len(browser.all("GuiButtonMessage")) == 3)  # as many clips as the store has
-    browser.click("1.00 kick")
-    wait_for(lambda: browser.said("motion") == "kick")
+    label = wait_for(lambda: [m["props"]["label"] for m in browser.all("GuiButtonMessage")])[0]
+    found = served.space.found("store:kick")[0]
+    name = f"kick {found.from_s:.1f} to {found.to_s:.1f} s"
+    assert label == f"1.00 {found.text[:40]} ({name})"
+    browser.click(label)
+    wait_for(lambda: browser.said("motion") == name)
     assert browser.moves()
     browser.set(browser.field("save", "GuiButtonGroupMessage"), "npz")
     (start,) = wait_for(lambda: browser.all("FileTransferStartDownload"))
     (part,) = wait_for(lambda: browser.all("FileTransferPart"))
-    assert start["filename"] == "00-kick.npz"
-    motion = session_of(served, "kick").player.track.motion  # type: ignore[union-attr]
+    assert start["filename"] == f"{plain_name(name)}.npz"
+    motion = session_of(served, name).player.track.motion  # type: ignore[union-attr]
     (tmp_path / "a.npz").write_bytes(part["content"])
     again = read_motion(tmp_path / "a.npz")
     assert torch.allclose(torch.from_numpy(again.trans_T3).float(), motion.trans_T3, atol=1e-6)
@@ -223,6 +231,54 @@ def test_a_text_that_will_not_do_is_told_and_the_body_goes_on(browser: Browser, 
     assert told in json.dumps(notes[-1], default=str)
     assert browser.said("motion") == FIRST
     assert browser.moves()
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "value", "told"),
+    [
+        ("scale", "GuiSliderMessage", 5000, "scale: 5000, expected a number from -1 to 2"),
+        ("scale", "GuiSliderMessage", "much", "scale: 'much', expected a number from -1 to 2"),
+        ("share", "GuiSliderMessage", -3, "share: -3, expected a number from 0 to 1"),
+        ("share", "GuiSliderMessage", float("nan"), "share: nan, expected a number from 0 to 1"),
+        ("time", "GuiSliderMessage", [1], "time: [1], expected a number from 0 to 1"),
+        ("speed", "GuiSliderMessage", 1e9, "speed: 1000000000.0, expected a number from 0.1 to 2"),
+        ("text", "GuiTextMessage", 7, "text: 7, expected a text"),
+        ("text", "GuiTextMessage", None, "text: None, expected a text"),
+        ("path", "GuiButtonGroupMessage", "spiral", "path: 'spiral', expected one of line, circle"),
+        ("save", "GuiButtonGroupMessage", "exe", "save: 'exe', expected one of npz"),
+        ("play", "GuiCheckboxMessage", "no", "play: 'no', expected true or false"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_page_can_send_is_told_to_its_sender(
+    browser: Browser, served: Studio, capfd: pytest.CaptureFixture[str], label: str, kind: str, value: Any, told: str
+) -> None:
+    browser.set(browser.field(label, kind), value)
+    notes = wait_for(lambda: browser.all("NotificationShowMessage") or browser.all("NotificationMessage"))
+    assert told in str(notes[-1])
+    assert browser.moves()  # it is still connected, and plays what it played
+    assert browser.said("motion") == FIRST
+    assert capfd.readouterr().err == ""
+
+
+def test_only_the_value_of_a_field_can_be_changed(browser: Browser, capfd: pytest.CaptureFixture[str]) -> None:
+    field = browser.field("scale", "GuiSliderMessage")
+    browser.send(type="GuiUpdateMessage", uuid=field, updates={"max": 5000.0})
+    wait_for(lambda: "only its value can be changed" in str(browser.got))
+    browser.set(field, 4000)
+    wait_for(lambda: "expected a number from -1 to 2" in str(browser.got))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_hit_plays_the_seconds_that_were_found(run: Run, long_store: Store, encoder: Encoder) -> None:
+    """Windows 0, 1 and 2 of one sequence; each is asked for by its own vector."""
+    long = Space.of(run, encoder, body=load_body("low"), classes=["walk", "kick"], store=long_store)
+    assert long.index is not None
+    for window in (0, 1, 2, 4):
+        hit = hits(long_store, *long.index.best(long.index.unit_WC[window], 1))[0]
+        first = int(long_store.read("windows/row")[window]) + {0: 20, 1: 20, 2: 0, 4: 0}[window]
+        motion = long_store.motion(slice(first, first + min(60, LONG_FRAMES[window])))
+        wanted = facing_viewer(rows_of_motion(*map(torch.from_numpy, motion)))
+        assert torch.equal(long.clip(hit), wanted)
 
 
 def test_a_second_browser_does_not_disturb_the_first(browser: Browser, served: Studio) -> None:
@@ -371,10 +427,10 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(chromium: Callable[.
     def play_hit() -> bool:
         with contextlib.suppress(StaleElementReferenceException):  # the list is new after every pause
             for button in page.find_elements("css selector", "button"):
-                if button.text.endswith(" kick"):
+                if " (kick " in button.text:
                     button.click()
                     break
-        return session_titles(served) == ["kick"]
+        return session_titles(served)[0].startswith("kick ")
 
     wait_for(play_hit)
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]

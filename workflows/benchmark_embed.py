@@ -30,8 +30,8 @@ from mclip.pipeline.embed.encoder import BATCH, PRECISIONS, Encoder, quiet
 from mclip.pipeline.embed.loading import load_encoder
 from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER
 from mclip.pipeline.embed.vectors import BLOCK, blocks
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.machine.terminal import peak_memory
-from mclip.pipeline.prepare.labels import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render import render

@@ -37,7 +37,7 @@ CHILD = """
 import json, shutil, sys, time
 from pathlib import Path
 import numpy as np
-from mclip.pipeline.prepare.labels import Labels
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.machine.terminal import peak_memory

@@ -18,8 +18,8 @@ import torch
 from torch.nn import functional as F
 
 from mclip.pipeline.embed.classes import BABEL_60
+from mclip.pipeline.labels.label_files import read_labels
 from mclip.pipeline.machine.devices import multiplies_bfloat16
-from mclip.pipeline.prepare.label_files import read_labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.schema import DONE

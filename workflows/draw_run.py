@@ -16,15 +16,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mclip.pipeline.prepare.prepare import matches
+from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import tile
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.crops import crops_of, default_split
 from mclip.training.measure.reconstruction import reconstructed
 from mclip.training.model.run import Run, load_run
 from mclip.training.show.motion import motion_of_rows, pictures
+from mclip.training.show.writers import evenly
 from mclip.training.train.journal import points, read_journal
 
 FRAMES, SIDE, COLOURS = 8, 88, 64  # pictures of a row, their side in pixels, colours of the file
+LOOKS = RenderOptions(size=224, antialias=2)
 PANELS = {
     "MPJPE, mm": {"mpjpe_mm": "mpjpe_mm"},
     "text -> motion": {"text_to_motion_R@1": "t2m_R@1", "text_to_motion_R@3": "t2m_R@3"},
@@ -57,8 +60,8 @@ def draw_motions(run: Run, store: Store, split: str, words: Sequence[str], pictu
         if not items:
             raise ValueError(f"{store.url}: no file called {word} in split {split}")
         for rows in reconstructed(run.model, crops, items[len(items) // 2]):
-            drawn = pictures(motion_of_rows(rows, run.fps)).numpy()
-            strips.append(drawn[np.linspace(0, len(drawn) - 1, FRAMES).astype(int)])
+            motion = motion_of_rows(rows, run.fps)
+            strips.append(np.stack([*pictures(motion, LOOKS, evenly(len(motion.trans_T3), FRAMES))]))
     sheet = tile(np.concatenate(strips), columns=FRAMES, side=SIDE)
     sheet.quantize(COLOURS, dither=Image.Dither.NONE).save(picture, optimize=True)
 

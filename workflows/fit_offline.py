@@ -31,8 +31,13 @@ from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER, OFFLINE_V
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
-from mclip.pipeline.prepare import amass, labels
-from mclip.pipeline.prepare.label_files import read_babel
+from mclip.pipeline.labels.babel import read_babel
+from mclip.pipeline.labels.crop_texts import crop_members, frame_range
+from mclip.pipeline.labels.crop_texts import joined as joined_text
+from mclip.pipeline.labels.mirror import mirrored
+from mclip.pipeline.labels.names import sequence_key
+from mclip.pipeline.labels.spans import Span
+from mclip.pipeline.prepare import amass
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.windows import windows_of
 from mclip.pipeline.render.render import picture_frames
@@ -88,7 +93,7 @@ class Clips:
     def mirrored_N(self) -> Tensor:
         """Number of the text that each becomes in a mirror."""
         index = {text: number for number, text in enumerate(self.texts)}
-        return torch.tensor([index[labels.mirrored(text)] for text in self.texts])
+        return torch.tensor([index[mirrored(text) or text] for text in self.texts])
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,13 @@ def read_clips(folder: Path) -> Clips:
     found = read_babel(folder / "babel")
     names, parts, spans = [], [], []
     for path in sorted(folder.rglob("*_poses.npz")):
-        key = labels.sequence_key(path.relative_to(folder).as_posix())
+        key = sequence_key(path.relative_to(folder).as_posix())
         names.append(key)
         parts.append(rot6d_to_matrix(resample(amass.read_motion(path), PREPARE.fps)[0]))
         spans.append(found.spans[key])
     said = [say(len(part), own) for part, own in zip(parts, spans, strict=True)]
     once = {text for clip in said for kind in clip[:2] for frame in kind for text in frame}
-    texts = sorted(once | {labels.mirrored(text) for text in once})
+    texts = sorted(once | {mirrored(text) or text for text in once})
     categories = sorted({text for clip in said for frame in clip[2] for text in frame})
     columns = [[frame for clip in said for frame in clip[kind]] for kind in range(3)]
     return Clips(
@@ -126,18 +131,16 @@ def read_clips(folder: Path) -> Clips:
     )
 
 
-def say(frames: int, spans: Sequence[labels.Span]) -> tuple[list[set[str]], list[set[str]], list[set[str]]]:
+def say(frames: int, spans: Sequence[Span]) -> tuple[list[set[str]], list[set[str]], list[set[str]]]:
     """Of every frame of a clip: its labels, the joined text of the crop around it, and its categories."""
-    ranges = [labels.frame_range(span, frames, PREPARE.fps) for span in spans]
+    ranges = [frame_range(span, frames, PREPARE.fps) for span in spans]
     now, joined, categories = [], [], []
     for frame in range(frames):
         start = min(max(frame - PREPARE.crop // 2, 0), max(frames - PREPARE.crop, 0))
         inside = [span for span, (first, last) in zip(spans, ranges, strict=True) if first <= frame < last]
-        members = labels.crop_members(
-            spans, first_frame=start, shifts=1, crop=PREPARE.crop, frames=frames, fps=PREPARE.fps
-        )[0]
+        members = crop_members(spans, first_frame=start, shifts=1, crop=PREPARE.crop, frames=frames, fps=PREPARE.fps)[0]
         now.append({span.text for span in inside})
-        joined.append({labels.joined(span.text for span, member in zip(spans, members, strict=True) if member)})
+        joined.append({joined_text(span.text for span, member in zip(spans, members, strict=True) if member)})
         categories.append({category for span in inside for category in span.categories})
     return now, joined, categories
 

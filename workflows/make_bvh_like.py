@@ -86,60 +86,151 @@ class Form:
         return {joint: name for joint, name in names.items() if name != "-" and joint not in self.without}
 
 
-ALONG, ACCAD = along_bones(), along_bones(-1)
+ALONG, ACCAD = along_bones(), along_bones(-1.0)
 FORMS = {
-    "Mixamo": Form("mixamorig:" + MIXAMO[0].replace(" ", " mixamorig:"), "mixamorig:" + MIXAMO[1].replace(" ", " mixamorig:")),
+    "Mixamo": Form(*("mixamorig:" + names.replace(" ", " mixamorig:") for names in MIXAMO)),
     "Mixamo by Blender, z up, six channels": Form(six=True, up="z", unit=1.0, order="XYZ"),
-    "CMU, MotionBuilder": Form("Hips LowerBack Spine Spine1 Neck Head", longer={"left_hip": 6, "right_hip": 6}, unit=0.0564),
-    "CMU, Daz": Form("hip abdomen - chest neck head", "~Thigh ~Shin ~Foot ~Toe ~Collar ~Shldr ~ForeArm ~Hand", ("l", "r")),
-    "Daz Genesis 8": Form("hip abdomenLower abdomenUpper chestLower neckLower head",
-                          "~ThighBend ~Shin ~Foot ~Toe ~Collar ~ShldrBend ~ForearmBend ~Hand", ("l", "r"), order="YZX"),
-    "3ds Max Biped": Form("Bip01%Pelvis Bip01%Spine Bip01%Spine1 Bip01%Spine2 Bip01%Neck Bip01%Head",
-                          "Bip01%~%Thigh Bip01%~%Calf Bip01%~%Foot Bip01%~%Toe0 Bip01%~%Clavicle Bip01%~%UpperArm "
-                          "Bip01%~%Forearm Bip01%~%Hand", ("L", "R"), ALONG, six=True, above="Bip01"),
-    "VRM, Unity": Form("J_Bip_C_Hips J_Bip_C_Spine J_Bip_C_Chest J_Bip_C_UpperChest J_Bip_C_Neck J_Bip_C_Head",
-                       "J_Bip_~_UpperLeg J_Bip_~_LowerLeg J_Bip_~_Foot J_Bip_~_ToeBase J_Bip_~_Shoulder J_Bip_~_UpperArm "
-                       "J_Bip_~_LowerArm J_Bip_~_Hand", ("L", "R"), unit=1.0),
+    "CMU, MotionBuilder": Form(
+        "Hips LowerBack Spine Spine1 Neck Head", longer={"left_hip": 6.0, "right_hip": 6.0}, unit=0.0564
+    ),
+    "CMU, Daz": Form(
+        "hip abdomen - chest neck head", "~Thigh ~Shin ~Foot ~Toe ~Collar ~Shldr ~ForeArm ~Hand", ("l", "r")
+    ),
+    "Daz Genesis 8": Form(
+        "hip abdomenLower abdomenUpper chestLower neckLower head",
+        "~ThighBend ~Shin ~Foot ~Toe ~Collar ~ShldrBend ~ForearmBend ~Hand",
+        ("l", "r"),
+        order="YZX",
+    ),
+    "3ds Max Biped": Form(
+        "Bip01%Pelvis Bip01%Spine Bip01%Spine1 Bip01%Spine2 Bip01%Neck Bip01%Head",
+        "Bip01%~%Thigh Bip01%~%Calf Bip01%~%Foot Bip01%~%Toe0 Bip01%~%Clavicle Bip01%~%UpperArm "
+        "Bip01%~%Forearm Bip01%~%Hand",
+        ("L", "R"),
+        ALONG,
+        six=True,
+        above="Bip01",
+    ),
+    "VRM, Unity": Form(
+        "J_Bip_C_Hips J_Bip_C_Spine J_Bip_C_Chest J_Bip_C_UpperChest J_Bip_C_Neck J_Bip_C_Head",
+        "J_Bip_~_UpperLeg J_Bip_~_LowerLeg J_Bip_~_Foot J_Bip_~_ToeBase J_Bip_~_Shoulder J_Bip_~_UpperArm "
+        "J_Bip_~_LowerArm J_Bip_~_Hand",
+        ("L", "R"),
+        unit=1.0,
+    ),
     "Unity, bones along x": Form(axes=ACCAD, order="ZYX", unit=1.0),
-    "Unreal": Form("pelvis spine_01 spine_02 spine_03 neck_01 head",
-                   "thigh_~ calf_~ foot_~ ball_~ clavicle_~ upperarm_~ lowerarm_~ hand_~", ("l", "r"), ALONG, up="z", above="root"),
-    "Rigify": Form("spine spine.001 spine.002 spine.003 spine.004 head",
-                   "thigh.~ shin.~ foot.~ toe.~ shoulder.~ upper_arm.~ forearm.~ hand.~", ("L", "R"), arms_at(45), up="z", unit=1.0),
-    "Second Life": Form("mPelvis mTorso - mChest mNeck mHead",
-                        "mHip~ mKnee~ mAnkle~ mFoot~ mCollar~ mShoulder~ mElbow~ mWrist~", order="XZY", unit=0.0254),
-    "Xsens MVN": Form("Hips Chest Chest2 Chest3 Neck Head", "~Hip ~Knee ~Ankle ~Toe ~Collar ~Shoulder ~Elbow ~Wrist", order="YXZ", fps=40),
-    "Azure Kinect": Form("PELVIS SPINE_NAVAL - SPINE_CHEST NECK HEAD",
-                         "HIP_~ KNEE_~ ANKLE_~ FOOT_~ CLAVICLE_~ SHOULDER_~ ELBOW_~ WRIST_~", ("LEFT", "RIGHT"), ALONG, up="-y", unit=0.001),
-    "SOMA": Form("Hips Spine1 Spine2 Chest Neck1 Head", "~Leg ~Shin ~Foot ~ToeBase ~Shoulder ~Arm ~ForeArm ~Hand", above="Root", fps=120),
-    "SMPL": Form("Pelvis Spine1 Spine2 Spine3 Neck Head", "~_Hip ~_Knee ~_Ankle ~_Foot ~_Collar ~_Shoulder ~_Elbow ~_Wrist", ("L", "R"), unit=1.0),
-    "ASF names, z up": Form("root lowerback upperback thorax lowerneck head",
-                            "~femur ~tibia ~foot ~toes ~clavicle ~humerus ~radius ~wrist", ("l", "r"), ALONG, up="z"),
-    "Biovision": Form("Hips Chest - - Neck Head", "~Hip ~Knee ~Ankle ~Toe ~Collar ~Shoulder ~Elbow ~Wrist", order="ZXY", unit=0.0254),
-    "Biovision, old libraries": Form("Hips Chest - - Neck Head", "~UpLeg ~LowLeg ~Foot ~Toe ~Collar ~UpArm ~LowArm ~Hand"),
-    "Rokoko": Form("Hips Spine1 Spine2 Spine3 Neck Head", "~Thigh ~Shin ~Foot ~Toe ~Shoulder ~Arm ~ForeArm ~Hand",
-                   axes={k: v for k, v in ALONG.items() if not any(leg in k for leg in ("pelvis", "hip", "knee", "ankle", "foot"))}),
-    "Character Creator": Form("CC_Base_Hip CC_Base_Waist CC_Base_Spine01 CC_Base_Spine02 CC_Base_NeckTwist01 CC_Base_Head",
-                              "CC_Base_~_Thigh CC_Base_~_Calf CC_Base_~_Foot CC_Base_~_ToeBase CC_Base_~_Clavicle "
-                              "CC_Base_~_Upperarm CC_Base_~_Forearm CC_Base_~_Hand", ("L", "R"), arms_at(30), unit=1.0),
+    "Unreal": Form(
+        "pelvis spine_01 spine_02 spine_03 neck_01 head",
+        "thigh_~ calf_~ foot_~ ball_~ clavicle_~ upperarm_~ lowerarm_~ hand_~",
+        ("l", "r"),
+        ALONG,
+        up="z",
+        above="root",
+    ),
+    "Rigify": Form(
+        "spine spine.001 spine.002 spine.003 spine.004 head",
+        "thigh.~ shin.~ foot.~ toe.~ shoulder.~ upper_arm.~ forearm.~ hand.~",
+        ("L", "R"),
+        arms_at(45.0),
+        up="z",
+        unit=1.0,
+    ),
+    "Second Life": Form(
+        "mPelvis mTorso - mChest mNeck mHead",
+        "mHip~ mKnee~ mAnkle~ mFoot~ mCollar~ mShoulder~ mElbow~ mWrist~",
+        order="XZY",
+        unit=0.0254,
+    ),
+    "Xsens MVN": Form(
+        "Hips Chest Chest2 Chest3 Neck Head",
+        "~Hip ~Knee ~Ankle ~Toe ~Collar ~Shoulder ~Elbow ~Wrist",
+        order="YXZ",
+        fps=40.0,
+    ),
+    "Azure Kinect": Form(
+        "PELVIS SPINE_NAVAL - SPINE_CHEST NECK HEAD",
+        "HIP_~ KNEE_~ ANKLE_~ FOOT_~ CLAVICLE_~ SHOULDER_~ ELBOW_~ WRIST_~",
+        ("LEFT", "RIGHT"),
+        ALONG,
+        up="-y",
+        unit=0.001,
+    ),
+    "SOMA": Form(
+        "Hips Spine1 Spine2 Chest Neck1 Head",
+        "~Leg ~Shin ~Foot ~ToeBase ~Shoulder ~Arm ~ForeArm ~Hand",
+        above="Root",
+        fps=120.0,
+    ),
+    "SMPL": Form(
+        "Pelvis Spine1 Spine2 Spine3 Neck Head",
+        "~_Hip ~_Knee ~_Ankle ~_Foot ~_Collar ~_Shoulder ~_Elbow ~_Wrist",
+        ("L", "R"),
+        unit=1.0,
+    ),
+    "ASF names, z up": Form(
+        "root lowerback upperback thorax lowerneck head",
+        "~femur ~tibia ~foot ~toes ~clavicle ~humerus ~radius ~wrist",
+        ("l", "r"),
+        ALONG,
+        up="z",
+    ),
+    "Biovision": Form(
+        "Hips Chest - - Neck Head", "~Hip ~Knee ~Ankle ~Toe ~Collar ~Shoulder ~Elbow ~Wrist", order="ZXY", unit=0.0254
+    ),
+    "Biovision, old libraries": Form(
+        "Hips Chest - - Neck Head", "~UpLeg ~LowLeg ~Foot ~Toe ~Collar ~UpArm ~LowArm ~Hand"
+    ),
+    "Rokoko": Form(
+        "Hips Spine1 Spine2 Spine3 Neck Head",
+        "~Thigh ~Shin ~Foot ~Toe ~Shoulder ~Arm ~ForeArm ~Hand",
+        axes={
+            k: v for k, v in ALONG.items() if not any(leg in k for leg in ("pelvis", "hip", "knee", "ankle", "foot"))
+        },
+    ),
+    "Character Creator": Form(
+        "CC_Base_Hip CC_Base_Waist CC_Base_Spine01 CC_Base_Spine02 CC_Base_NeckTwist01 CC_Base_Head",
+        "CC_Base_~_Thigh CC_Base_~_Calf CC_Base_~_Foot CC_Base_~_ToeBase CC_Base_~_Clavicle "
+        "CC_Base_~_Upperarm CC_Base_~_Forearm CC_Base_~_Hand",
+        ("L", "R"),
+        arms_at(30.0),
+        unit=1.0,
+    ),
     "LAFAN1": Form(axes=ALONG, order="ZYX", limbs=MIXAMO[1].replace("ToeBase", "Toe")),
     "ACCAD": Form("Hips ToSpine Spine Spine1 Neck Head", axes=ACCAD, order="ZXY"),
-    "Bandai-Namco": Form("Hips Spine - Chest Neck Head", "UpperLeg_~ LowerLeg_~ Foot_~ Toes_~ Shoulder_~ UpperArm_~ LowerArm_~ Hand_~",
-                         ("L", "R"), ALONG, six=True, above="joint_Root"),
-    "SFU, z up": Form(up="z", longer={"left_hip": 4, "right_hip": 4}),
-    "Axis Neuron": Form("Hips Spine Spine1 Spine2 Neck Head", six=True, order="YXZ", fps=125),
-    "Autodesk Advanced Skeleton": Form("Root_M Spine1_M Spine2_M Chest_M Neck_M Head_M",
-                                       "Hip_~ Knee_~ Ankle_~ Toes_~ Scapula_~ Shoulder_~ Elbow_~ Wrist_~", ("L", "R"), order="XYZ"),
-    "MakeHuman": Form("root spine05 spine03 spine01 neck01 head",
-                      "upperleg01.~ lowerleg01.~ foot.~ toe1-1.~ clavicle.~ upperarm01.~ lowerarm01.~ wrist.~", ("L", "R"), arms_at(40), unit=0.1),
+    "Bandai-Namco": Form(
+        "Hips Spine - Chest Neck Head",
+        "UpperLeg_~ LowerLeg_~ Foot_~ Toes_~ Shoulder_~ UpperArm_~ LowerArm_~ Hand_~",
+        ("L", "R"),
+        ALONG,
+        six=True,
+        above="joint_Root",
+    ),
+    "SFU, z up": Form(up="z", longer={"left_hip": 4.0, "right_hip": 4.0}),
+    "Axis Neuron": Form("Hips Spine Spine1 Spine2 Neck Head", six=True, order="YXZ", fps=125.0),
+    "Autodesk Advanced Skeleton": Form(
+        "Root_M Spine1_M Spine2_M Chest_M Neck_M Head_M",
+        "Hip_~ Knee_~ Ankle_~ Toes_~ Scapula_~ Shoulder_~ Elbow_~ Wrist_~",
+        ("L", "R"),
+        order="XYZ",
+    ),
+    "MakeHuman": Form(
+        "root spine05 spine03 spine01 neck01 head",
+        "upperleg01.~ lowerleg01.~ foot.~ toe1-1.~ clavicle.~ upperarm01.~ lowerarm01.~ wrist.~",
+        ("L", "R"),
+        arms_at(40.0),
+        unit=0.1,
+    ),
     "PyMO, no neck": Form("Hips Spine Spine1 Spine2 - Head"),
-    "no collars": Form("Hips Spine Chest UpperChest Neck Head", "~UpperLeg ~LowerLeg ~Foot ~Toe - ~UpperArm ~LowerArm ~Hand"),
+    "no collars": Form(
+        "Hips Spine Chest UpperChest Neck Head", "~UpperLeg ~LowerLeg ~Foot ~Toe - ~UpperArm ~LowerArm ~Hand"
+    ),
     "names that say nothing": Form("b0 b1 b2 b3 b4 b5", "~10 ~11 ~12 ~13 ~20 ~21 ~22 ~23", ("p", "q"), ALONG),
     "a puppet's rest": Form(axes=random_axes(0)),
-}  # fmt: skip
+}
 
 
 def bvh_text(form: Form, local_TJ33: np.ndarray, root_T3: np.ndarray) -> str:
-    """A motion (local turns and the pelvis's places, z up, metres) in a form. What it has no joint for stays at rest."""
+    """A motion (local turns and the pelvis's places, z up, metres) in a form; what it has no joint for is left out."""
     names, rest = form.names, rest_places()
     axes = {joint: form.axes.get(joint, np.eye(3)) for joint in names}
     lines, tracks = ["HIERARCHY"], [np.zeros((len(root_T3), 0))]

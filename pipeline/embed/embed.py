@@ -23,18 +23,23 @@ BLOCK = 256  # items between two marks; a shard of pictures
 Drawn = tuple[np.ndarray, np.ndarray]  # pictures (B, size, size, 3), and whether each was drawn
 
 
-def embed(store: Store, encoder: Encoder, *, dtype: str = "float32", limit: int | None = None) -> list[Summary]:
+def embed(
+    store: Store, encoder: Encoder, *, dtype: str = "float32", limit: int | None = None, without: Sequence[str] = ()
+) -> list[Summary]:  # fmt: skip
     """Fill embeddings/<encoder>/ with a vector per picture and per text; those that are there are skipped.
 
     `dtype` is float32 or float16. StoreError when the store's vectors of this name came from other weights or
-    preprocessing, and when there are no pictures.
+    preprocessing, and when there are no pictures or no texts, unless `without` says so.
     """
     group = f"embeddings/{encoder.name}"
-    check_provenance(store, encoder, dtype)
-    drawn = store.read("pictures/done")
-    if not (drawn == DONE).any():
-        raise StoreError(f"{store.url}: no picture in this store; run `mclip render {store.url}` first")
-    texts = store.strings("texts")
+    drawn, texts = store.read("pictures/done"), store.strings("texts")
+    if not (drawn == DONE).any() and "pictures" not in without:
+        raise StoreError(
+            f"{store.url}: no picture in this store; run `mclip render {store.url}` first, or pass --without pictures"
+        )
+    if not texts and "texts" not in without:
+        raise StoreError(f"{store.url}: no text in this store; give `mclip prepare` --labels, or pass --without texts")
+    check_provenance(store, encoder, dtype)  # not before: a refused embed leaves nothing
     for kind, count in (("image", len(drawn)), ("text", len(texts))):
         store.grow(f"{group}/{kind}", count, dtype=dtype, width=encoder.width)
         store.grow(f"{group}/{kind}_done", count)

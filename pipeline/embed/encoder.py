@@ -54,10 +54,11 @@ class Encoder:
     templates: tuple[str, ...] = ()
     precision: str = "float32"
 
-    @property
+    @cached_property
+    @torch.inference_mode()
     def width(self) -> int:
-        """Width of its vectors."""
-        return int(self.model.visual.output_dim)
+        """Width of its vectors, of one that it makes: not every tower of open_clip says it."""
+        return int(self.model.encode_text(self.tokenize([""]).to(self.device)).shape[-1])
 
     @property
     def context(self) -> int:

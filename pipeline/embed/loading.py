@@ -16,8 +16,9 @@ from open_clip.pretrained import download_pretrained_from_hf
 from torch import Tensor
 
 from mclip.pipeline.embed.encoder import Encoder, EncoderError, first_line, quiet
+from mclip.pipeline.embed.model_folder import CONFIG, SPECIAL, TOKENIZER, ModelFolder, registered
 from mclip.pipeline.embed.offline import OFFLINE, load_offline
-from mclip.pipeline.files.torchscript import is_torchscript, read_tensors
+from mclip.pipeline.files.torchscript import check_weights, is_torchscript, read_tensors
 
 WAYS_OUT = "pass --pretrained PATH to weights you have, or --clip offline, which needs no download"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # before a --clip that brings its own weights
@@ -65,8 +66,8 @@ def checked_names(clip: str, pretrained: str | None) -> tuple[str, str | None]:
     """The names as open_clip knows them, a file by its whole path. EncoderError offering the near names."""
     if clip.startswith(FOLDER):
         folder = Path(clip.removeprefix(FOLDER)).resolve()
-        if not (folder / "open_clip_config.json").is_file():
-            raise EncoderError(f"--clip {clip}: expected a folder with open_clip_config.json and weights")
+        if not (folder / CONFIG).is_file():
+            raise EncoderError(f"--clip {clip}: expected a folder with {CONFIG} and weights")
         return f"{FOLDER}{folder}", None
     if clip.startswith(HUB):
         return clip, None
@@ -88,6 +89,11 @@ def checked_names(clip: str, pretrained: str | None) -> tuple[str, str | None]:
     return clip, str(Path(pretrained).resolve())
 
 
+def is_tag(clip: str, pretrained: str) -> bool:
+    """Whether open_clip knows weights of a model by this tag."""
+    return pretrained in open_clip.list_pretrained_tags_by_model(clip.replace("/", "-"))
+
+
 def near_names(name: str, known: Sequence[str]) -> list[str]:
     """Up to three of the known names that are most like a name, whatever their case."""
     lower = {each.lower(): each for each in known}
@@ -95,44 +101,89 @@ def near_names(name: str, known: Sequence[str]) -> list[str]:
 
 
 def load_open_clip(clip: str, pretrained: str | None) -> tuple[Any, Any]:
-    """open_clip's model and tokenizer; EncoderError when weights cannot be fetched or do not fit."""
+    """open_clip's model and tokenizer; EncoderError when files cannot be fetched or do not fit."""
     tag = open_clip.get_pretrained_cfg(clip, pretrained) if pretrained else {}
     own = clip.startswith(FOLDER) or (pretrained and not tag)  # files of the user's
-    weights: Path | None = None
     with contextlib.nullcontext() if own else hub_or_cache():
-        try:
-            weights = fetch(clip, pretrained, tag)
-            with quiet():
-                return build(clip, weights, tag), open_clip.get_tokenizer(clip)
-        except OSError as error:  # of the hub, of http, of transformers
-            asked = f"weights {pretrained} of {clip}" if tag else clip
-            raise EncoderError(f"{asked} could not be fetched ({first_line(error)}): {WAYS_OUT}") from error
-        except pickle.UnpicklingError as error:
-            raise EncoderError(
-                f"{weights}: holds something other than weights, or is damaged, and is not run: expected a file of "
-                f"tensors{'' if own else '; delete it to fetch it again'}"
-            ) from error
-        except Exception as error:  # damaged archives and other shapes have no common type
-            remedy = "" if own else "; delete it to fetch it again"
-            raise EncoderError(
-                f"{weights}: these weights do not load into {clip}: {first_line(error)}{remedy}"
-            ) from error
+        if clip.startswith((HUB, FOLDER)):
+            found = ModelFolder.of(fetch_folder(clip))
+            weights = found.weights
+        else:
+            found, weights = None, fetch(clip, pretrained, tag)
+        with told_by_file(clip, weights, own=bool(own)), quiet():
+            check_weights(weights)
+            model = build_folder(found) if found else build(clip, weights, tag)
+        return model, found.tokenizer() if found else named_tokenizer(clip)
+
+
+@contextlib.contextmanager
+def told_by_file(clip: str, weights: Path, *, own: bool) -> Iterator[None]:
+    """Errors of building a model as EncoderErrors that name the file and the remedy."""
+    remedy = "" if own else "; delete it to fetch it again"
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise EncoderError(
+            f"{weights}: holds something other than weights, or is damaged, and is not run ({first_line(error)}): "
+            f"expected a file of tensors{remedy}"
+        ) from error
+    except OSError as error:  # of transformers, which asks the hub for the text tower's config
+        name = (open_clip.get_model_config(clip) or {}).get("text_cfg", {}).get("hf_model_name", "the text tower")
+        raise EncoderError(f"{clip} lacks config.json of {name} ({first_line(error)}): {WAYS_OUT}") from error
+    except Exception as error:  # damaged archives and other shapes have no common type
+        raise EncoderError(f"{weights}: these weights do not load into {clip}: {first_line(error)}{remedy}") from error
 
 
 def fetch(clip: str, pretrained: str | None, tag: dict[str, Any]) -> Path:
-    """The weight file, from the cache or the hub; for `local-dir:` its folder."""
+    """The weight file, from the cache or the hub; EncoderError with the ways out when it cannot be had."""
+    try:
+        return Path(open_clip.download_pretrained(tag) if tag else str(pretrained))
+    except OSError as error:  # of the hub and of http
+        asked = f"weights {pretrained} of {clip}"
+        raise EncoderError(f"{asked} could not be fetched ({first_line(error)}): {WAYS_OUT}") from error
+
+
+def fetch_folder(clip: str) -> Path:
+    """The folder of a `local-dir:`, or that of a `hf-hub:` in the cache, with the files that are read of it."""
     if clip.startswith(FOLDER):
         return Path(clip.removeprefix(FOLDER))
-    if clip.startswith(HUB):
-        download_pretrained_from_hf(clip.removeprefix(HUB), filename="open_clip_config.json")
-        return Path(download_pretrained_from_hf(clip.removeprefix(HUB)))
-    return Path(open_clip.download_pretrained(tag) if tag else str(pretrained))
+    repository = clip.removeprefix(HUB)
+    try:
+        folder = Path(download_pretrained_from_hf(repository, filename=CONFIG)).parent
+        download_pretrained_from_hf(repository)
+    except OSError as error:
+        raise EncoderError(f"{clip} could not be fetched ({first_line(error)}): {WAYS_OUT}") from error
+    for name in (TOKENIZER, SPECIAL):
+        with contextlib.suppress(OSError):  # a model with open_clip's own tokenizer has none
+            download_pretrained_from_hf(repository, filename=name)
+    return folder
+
+
+def named_tokenizer(clip: str) -> Any:
+    """The tokenizer of a model that open_clip knows by name; EncoderError naming the file that it lacks."""
+    try:
+        with quiet():
+            return open_clip.get_tokenizer(clip)
+    except Exception as error:  # transformers raises what its parsers raise when a file is not there
+        name = open_clip.get_model_config(clip)["text_cfg"].get("hf_tokenizer_name", clip)
+        raise EncoderError(
+            f"{clip} lacks its tokenizer, {TOKENIZER} of {name} on the hub ({first_line(error)}): fetch that once with "
+            f"the network, or put it into a folder with {CONFIG} and the weights and pass --clip {FOLDER}FOLDER, or "
+            "--clip offline, which needs no download"
+        ) from error
+
+
+def build_folder(found: ModelFolder) -> Any:
+    """The model of a folder: as its checked config says, with tensors only."""
+    with registered(dict(found.config["model_cfg"])) as name:
+        return open_clip.create_model(
+            name, pretrained=str(found.weights), require_pretrained=True,
+            force_preprocess_cfg=dict(found.config["preprocess_cfg"]),
+        )  # fmt: skip
 
 
 def build(clip: str, weights: Path, tag: dict[str, Any]) -> Any:
     """The model with its weights. Nothing that a file holds is run: tensors only."""
-    if clip.startswith((HUB, FOLDER)):
-        return open_clip.create_model(clip, require_pretrained=True)
     state = None if tag else openai_weights(weights)
     if state is not None:
         model = open_clip.create_model(clip, force_quick_gelu=True)

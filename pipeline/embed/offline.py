@@ -1,8 +1,6 @@
 """The encoder `offline`, which needs no download."""
 
 import importlib.util
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mclip.pipeline.embed.encoder import EncoderError, first_line, quiet
+from mclip.pipeline.embed.model_folder import registered
 from mclip.pipeline.files.assets import ASSETS
 
 OFFLINE = "offline"
@@ -63,12 +62,7 @@ def offline_towers(text_model: str, *, seed: int) -> tuple[Any, Any]:
             "hf_proj_type": None, "hf_model_pretrained": True, "context_length": 77,
         },
     }  # fmt: skip
-    name = "mclip-offline"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, f"{name}.json")
-        file.write_text(json.dumps(config))
-        open_clip.add_model_config(file)
-    with torch.random.fork_rng(devices=[]):
+    with registered(config) as name, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.create_model(name, force_preprocess_cfg=OFFLINE_COLOURS)
         return model, open_clip.get_tokenizer(name)

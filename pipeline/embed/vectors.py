@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mclip.pipeline.store.middle import middle_labelsets
 from mclip.pipeline.store.schema import DONE, StoreError
 from mclip.pipeline.store.store import Store
 
@@ -19,7 +20,7 @@ def window_vectors(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Image vector of every window (W, C), the mean over its pictures, and whether it has one (W,)."""
     group = f"embeddings/{name}"
     if group not in store:
-        have = sorted(store.encoders)
+        have = sorted(each for each in store.encoders if f"embeddings/{each}" in store)
         raise StoreError(
             f"{store.url}: no vectors of encoder {name}, only of {have}; run `mclip embed {store.url} --clip ...`"
         )
@@ -49,8 +50,7 @@ def zero_shot(store: Store, name: str) -> dict[str, float]:
     Of many texts, `MOST_TEXTS` are asked, evenly spaced.
     """
     image_WC, has_image = window_vectors(store, name)
-    labelset = store.read("windows/labelset")
-    text_W = store.read("labelsets/text")[labelset[:, labelset.shape[1] // 2]]
+    text_W = store.read("labelsets/text")[middle_labelsets(store)]
     keep = has_image & (text_W >= 0)
     image_WC, text_W = unit(image_WC[keep]), text_W[keep]
     texts, windows = np.unique(text_W, return_counts=True)

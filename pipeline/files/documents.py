@@ -4,6 +4,7 @@ A schema is a type: a dataclass, a TypedDict, `dict[str, float]`. What does not 
 the place in it, what was found, what was expected, and the way out. Nothing is converted: "3" is no number.
 """
 
+import codecs
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -18,17 +19,28 @@ T = TypeVar("T")
 Schema = Callable[..., T]  # a type; not `type[T]`, which `dict[str, Any]` is none of
 MARK = b"\xef\xbb\xbf"  # that some editors put before UTF-8
 
+# A text's first bytes where they name its encoding; UTF-32's begin as UTF-16's do, so they are asked first.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
 
 def read_text(file: Path) -> str:
-    """A file's text, without a byte order mark; ValueError naming the file when it is not UTF-8."""
+    """A file's text without its byte order mark: UTF-8, or what the mark names; ValueError naming a file of neither."""
+    content = file.read_bytes()
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise no_text(file, error) from error
 
 
 def no_text(file: Path | str, error: UnicodeDecodeError) -> ValueError:
-    """What to say of a file that is not UTF-8."""
+    """What to say of a file whose bytes are not text in the encoding that it seems to have."""
     return ValueError(f"{file}: is no text in UTF-8 ({error}): name another file, or save it as UTF-8")
 
 

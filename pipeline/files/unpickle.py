@@ -1,7 +1,8 @@
 """Arrays in a pickle of numpy, scipy.sparse and chumpy objects, as SMPL is given out, without running any of them.
 
 Everything that such a pickle names is replaced by an inert stand-in that keeps its arguments and its state; numbers are
-taken out of those afterwards. No class or function of any library can be reached, whatever the pickle asks for.
+taken out of those afterwards. No class or function of any library can be reached, whatever the pickle asks for. What
+it would take in memory and depth is checked before.
 """
 
 import math
@@ -9,11 +10,14 @@ import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from mclip.pipeline.files.pickles import check_pickle_file
+
 LARGEST = 2 << 30  # bytes of a file; SMPL-X's is 0.5 GB
+MOST_KINDS = 100  # of chumpy's nodes, each a class here; SMPL's files have three
 MOST_NUMBERS = 100_000_000  # of a sparse matrix when it is filled; SMPL-X's regressor has 0.6 million
 NUMBERS = re.compile("[fiu][1248]")  # numpy's codes of plain numbers
 
@@ -86,18 +90,26 @@ ADMITTED: dict[tuple[str, str], Any] = {
 class ArrayUnpickler(pickle.Unpickler):
     """An unpickler that admits the stand-ins and nothing else."""
 
+    def __init__(self, file: IO[bytes]):
+        super().__init__(file, encoding="latin1")  # written by Python 2
+        self.kinds: dict[tuple[str, str], Any] = dict(ADMITTED)
+
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for what a pickle names; UnpicklingError when there is none."""
+        if (module, name) in self.kinds:
+            return self.kinds[module, name]
+        if len(self.kinds) > len(ADMITTED) + MOST_KINDS:
+            raise pickle.UnpicklingError(f"it asks for over {MOST_KINDS} kinds of objects, expected arrays")
         if module.split(".")[0] == "chumpy":
-            return type(name, (Chumpy,), {})
-        if SPARSE.fullmatch(module) and name in ("csc_matrix", "csr_matrix"):
-            return type(name, (Sparse,), {})
-        if (module, name) not in ADMITTED:
+            self.kinds[module, name] = type(name, (Chumpy,), {})
+        elif SPARSE.fullmatch(module) and name in ("csc_matrix", "csr_matrix"):
+            self.kinds[module, name] = type(name, (Sparse,), {})
+        else:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}; expected numpy, scipy.sparse and chumpy arrays only: this is no SMPL "
                 "model as its site gives it out, do not open it by other means"
             )
-        return ADMITTED[module, name]
+        return self.kinds[module, name]
 
 
 def read_pickle(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
@@ -105,8 +117,9 @@ def read_pickle(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"body file {path}: larger than {LARGEST >> 30} GB, expected an SMPL model")
     try:
+        check_pickle_file(path)
         with path.open("rb") as file:
-            found = ArrayUnpickler(file, encoding="latin1").load()  # latin1: written by Python 2
+            found = ArrayUnpickler(file).load()
         if not isinstance(found, dict):
             raise ValueError(f"holds a {type(found).__name__}, expected a dict of arrays")
         return {key: array_of(found[key]) for key in keys if key in found}

@@ -9,6 +9,8 @@ from typing import IO, Any
 
 import click
 
+from mclip.pipeline.machine.words import visible
+
 Command = Callable[..., Any]
 REMEDIES = {
     FileNotFoundError: "name a path that exists",
@@ -76,7 +78,7 @@ def plainly(command: Command) -> Command:
         except Exception as error:
             if not is_told(error):
                 raise
-            raise Refusal(told(error)) from error
+            raise Refusal(visible(told(error))) from error
 
     return wrapped
 

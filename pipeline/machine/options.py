@@ -70,6 +70,8 @@ def click_type(each: Field[Any]) -> Any:
     (kind,) = set(get_args(each.type) or (each.type,)) - {NoneType}
     if told["choices"]:
         return click.Choice(told["choices"])
+    if kind is int and told["least"] == told["most"] is None:
+        return int
     if kind is int:
         return click.IntRange(told["least"], told["most"])
     if kind is float:
@@ -80,9 +82,11 @@ def click_type(each: Field[Any]) -> Any:
 
 
 def option_of(each: Field[Any]) -> Callable[[Any], Any]:
-    """The click option of a field; one that may be true or false is a flag, off unless it is set."""
+    """The click option of a field; one that may be true or false is a flag, and one that is true has its --no-."""
     if each.type is bool:
-        return click.option(f"--{flag(each.name)}", is_flag=True, help=each.metadata["help"])
+        name = f"--{flag(each.name)}"
+        names = f"{name}/--no-{flag(each.name)}" if each.default else name
+        return click.option(names, default=each.default, help=each.metadata["help"])
     return click.option(f"--{flag(each.name)}", default=each.default, help=each.metadata["help"], type=click_type(each))
 
 

@@ -1,10 +1,18 @@
 """What people see in the terminal: progress bars and tables."""
 
+import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from mclip.pipeline.machine.words import visible
 
 T = TypeVar("T")
 
@@ -13,10 +21,10 @@ def progress_bar() -> Progress:
     """A bar on stderr with count, rate and time left; silent where stderr is no terminal."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
@@ -43,14 +51,32 @@ def peak_memory() -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for the terminal."""
-    from rich.console import Console
-    from rich.table import Table
+    """A table as wide as the terminal; plain aligned columns, a line a row, where stdout is none."""
+    title, *cells = (visible(cell, keep="") for cell in (title, *columns, *itertools.chain.from_iterable(rows)))
+    lines = [cells[start : start + len(columns)] for start in range(0, len(cells), len(columns))]
+    return (drawn_table if sys.stdout.isatty() else plain_table)(title, lines)
 
-    drawn = Table(*columns, title=title, title_justify="left", title_style="bold")
+
+def plain_table(title: str, lines: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, two spaces apart; the first line is their heads."""
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        "  ".join(set_cell_size(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+    return "\n".join([title, *padded, "", ""])
+
+
+def drawn_table(title: str, lines: Sequence[Sequence[str]]) -> str:
+    """A table with rules; cells that do not fit the terminal are wrapped. Without colours."""
+    heads, *rows = lines
+    # Text, and not markup: [red] in a label is a label.
+    drawn = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        drawn.add_column(Text(head))
     for row in rows:
-        drawn.add_row(*row)
-    console = Console(width=120, color_system=None)
+        drawn.add_row(*map(Text, row))
+    console = Console(color_system=None, no_color=True)
     with console.capture() as captured:
         console.print(drawn)
     return captured.get()

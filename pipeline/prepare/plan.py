@@ -16,7 +16,7 @@ from mclip.pipeline.store.schema import DONE, FAILED, FRAME_CHUNK, PENDING, REPL
 from mclip.pipeline.store.store import Store
 
 BLOCK_ROWS = FRAME_CHUNK
-COLUMNS = ("row", "frames", "block", "fps", "size", "modified", "done")
+COLUMNS = ("row", "frames", "block", "fps", "source_frames", "size", "modified", "done")
 MIRROR = "#mirror"  # the ending of a mirrored recording's name
 
 
@@ -32,6 +32,7 @@ class Plan:
     frames: list[int] = field(default_factory=list)
     block: list[int] = field(default_factory=list)
     fps: list[float] = field(default_factory=list)
+    source_frames: list[int] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
     modified: list[int] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
@@ -43,7 +44,9 @@ class Plan:
         """Rows of the motion arrays."""
         return self.row[-1] + self.frames[-1] if self.name else 0
 
-    def add(self, recording: SourceFile, *, frames: int, fps: float, new_block: bool) -> None:
+    def add(
+        self, recording: SourceFile, *, frames: int, fps: float, source_frames: int = 0, new_block: bool
+    ) -> None:  # fmt: skip
         """Put a sequence behind the last one, or at the next free chunk when the block's chunk is full.
 
         A block is called by the chunk it begins with.
@@ -52,7 +55,7 @@ class Plan:
         if self.name and (new_block or row + frames > (block + 1) * BLOCK_ROWS):
             block = -(-row // BLOCK_ROWS)
             row = block * BLOCK_ROWS
-        values = (row, frames, block, fps, recording.size, recording.modified, PENDING)
+        values = (row, frames, block, fps, source_frames, recording.size, recording.modified, PENDING)
         self.name.append(recording.name)
         for column, value in zip(COLUMNS, values, strict=True):
             getattr(self, column).append(value)
@@ -107,9 +110,10 @@ def extend_plan(
         for name in (recording.name, recording.name + MIRROR)[: 1 + mirror]:
             if name in known:
                 plan.done[known[name]] = REPLACED
-            frames_in, fps_in, why = length_of(root, recording, fps=fps, how=how, array_fps=array_fps)
+            frames, fps_in, frames_in, why = length_of(root, recording, fps=fps, how=how, array_fps=array_fps)
             named = SourceFile(name, recording.size, recording.modified)
-            plan.add(named, frames=frames_in, fps=fps_in, new_block=len(plan.name) == first_new)
+            first = len(plan.name) == first_new
+            plan.add(named, frames=frames, fps=fps_in, source_frames=frames_in, new_block=first)
             changes.new.append(len(plan.name) - 1)
             if why:
                 plan.unusable[len(plan.name) - 1] = why
@@ -136,13 +140,13 @@ def is_other(plan: Plan, item: int, recording: SourceFile, root: Path, sha256: b
 
 def length_of(
     root: Path, recording: SourceFile, *, fps: float, how: str, array_fps: float | None
-) -> tuple[int, float, str]:
-    """Frames in the store and frames per second of the source; or zeros and the reason why it cannot be used."""
+) -> tuple[int, float, int, str]:
+    """Frames in the store, frames per second and frames of the source; or zeros and why it cannot be used."""
     try:
         frames, fps_in = sources.probe(root, recording, array_fps)
-        return frames_at(frames, fps_in, target_fps=fps, how=how), fps_in, ""
+        return frames_at(frames, fps_in, target_fps=fps, how=how), fps_in, frames, ""
     except MotionError as error:
-        return 0, 0.0, f"{recording.name}: {error}"
+        return 0, 0.0, 0, f"{recording.name}: {error}"
 
 
 def write_plan(store: Store, plan: Plan) -> None:

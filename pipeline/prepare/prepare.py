@@ -16,16 +16,20 @@ from mclip.pipeline.geometry.changes import facing_front, mirrored
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.resample import fill_rows, source_times
 from mclip.pipeline.geometry.skeleton import GENDERS
+from mclip.pipeline.labels.matching import match
+from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare import sources
-from mclip.pipeline.prepare.labels import Labels
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.plan import MIRROR, Changes, Plan, extend_plan, read_plan, write_plan
 from mclip.pipeline.prepare.sources import SourceFile
-from mclip.pipeline.prepare.windows import index
+from mclip.pipeline.prepare.windows import index, recordings_in
 from mclip.pipeline.store.schema import DONE, OUTCOME, PENDING, SPLITS
 from mclip.pipeline.store.stage import Result, Summary, run_stage
 from mclip.pipeline.store.status import Line, write_manifest
 from mclip.pipeline.store.store import Store, is_store, open_store
+
+REASONS = 5  # for passing labels over, that are told
+ABOVE = 3  # folders above a source that are kept with its recordings, for their labels' sake
 
 
 def chosen(found: Iterable[SourceFile], only: Sequence[str], limit: int | None) -> Iterator[SourceFile]:
@@ -75,12 +79,19 @@ def prepare(
     again, and pictures and vectors go, because the windows have other numbers.
     """
     sources.require_source(source)
-    known = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
-    store.fix_options("prepare", asdict(options) | {"labels": labels.fingerprint}, names=known)
+    made_with = asdict(options) | {"labels": labels.fingerprint}
+    names = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
+    store.refuse_other_options("prepare", made_with, names=names)
     plan = read_plan(store)
+    known = len(plan.name)
     changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
     if not plan.name:
         raise no_motions(source, only)
+    folders = [*store.attributes("prepare").get("folders", []), [known, folders_above(source)]]
+    match(labels, recordings_in(plan.name, folders))  # before hours of work: it refuses labels that are nobody's
+    store.fix_options("prepare", made_with, names=names)
+    if len(plan.name) > known:
+        store.set_attributes("prepare", folders=folders)
     if changes.changed:
         admit_changes(store, changes, replace_changed=replace_changed)
     if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):
@@ -97,6 +108,11 @@ def prepare(
     write_manifest(store, manifest(store))
     refused = len(plan.unusable)
     return replace(summary, failed=summary.failed + refused, skipped=summary.skipped - refused)
+
+
+def folders_above(source: Path) -> str:
+    """The names of the last folders above a source's recordings: they may name a data set and a subject."""
+    return "/".join(sources.root_of(source).resolve().parts[1:][-ABOVE:])
 
 
 def admit_changes(store: Store, changes: Changes, *, replace_changed: bool) -> None:
@@ -204,6 +220,16 @@ def account(store: Store) -> str:
         f"{told['unlabelled']:,} files without labels, "
         f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over"
     )
+
+
+def told_of_labels(store: Store) -> Iterator[str]:
+    """Lines on the labels that found no motion, the motions without, and why labels were passed over, most first."""
+    told = store.attributes("prepare")
+    yield from told.get("labels_told", ())
+    if other := told.get("other_length", 0):
+        yield f"{other:,} motions of another length than their labels': {'; '.join(told['other_length_told'])}"
+    passed = sorted(told["labels_passed_over"].items(), key=lambda item: -item[1])
+    yield from (f"passed over: {count:,} x {reason}" for reason, count in passed[:REASONS] if count)
 
 
 def manifest(store: Store) -> Iterator[Line]:

@@ -203,6 +203,14 @@ def open_recording(root: Path, recording: SourceFile) -> io.BufferedIOBase | io.
 MOTION_FILES = (".npz", ".bvh")
 
 
+def clip_name(path: str) -> str:
+    """What people call a recording: its file's name without folders, and without the endings that every file has."""
+    name = path.rsplit("/", 1)[-1]
+    for ending in (*MOTION_FILES, ".npy", "_poses", "_stageii"):
+        name = name.removesuffix(ending)
+    return name
+
+
 def read_recording(path: Path) -> Recording:
     """The recording in an AMASS-layout .npz or a .bvh; MotionError naming the file and what it lacks."""
     if path.suffix.lower() not in MOTION_FILES:

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from mclip.pipeline.files.atomic import aside, by_rename
+from mclip.pipeline.labels.crop_texts import joined
 from mclip.pipeline.machine.terminal import tracked
-from mclip.pipeline.prepare.labels import joined
 from mclip.pipeline.store.schema import DONE, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
 

@@ -179,9 +179,13 @@ def clip_pictures(
     *,
     fps: float,
     options: RenderOptions,
+    frames: Sequence[int] | None = None,
     backend: str = "auto",
 ) -> Iterator[UInt8[Tensor, "B size width 3"]]:
-    """Pictures of a motion, batch by batch: before a camera that glides along, or stands still; views side by side."""
+    """Pictures of a motion, batch by batch: before a camera that glides along, or stands still; views side by side.
+
+    Of `frames` alone where they are given, just as they are among all.
+    """
     trans_T3 = trans_T3 - trans_T3[:1]
     joints_TJ3 = body.pose_joints(rotmat_TJ33, trans_B3=trans_T3)
     root_T33, yaws = rotmat_TJ33[:, 0], orbit(options.views)
@@ -192,7 +196,8 @@ def clip_pictures(
         follow = functools.partial(follow_camera, root_T33, joints_TJ3, fps=fps, margin=body.reach)
         cameras = [follow(yaw_offset=yaw) for yaw in yaws]
     ground = clip_ground(body, rotmat_TJ33, trans_T3) if options.ground else {}
-    for part in torch.arange(len(trans_T3)).split(batch_size(options, body)):
+    drawn = torch.arange(len(trans_T3)) if frames is None else torch.tensor(frames, dtype=torch.int64)
+    for part in drawn.split(batch_size(options, body)):
         vertices_BV3 = body.pose(rotmat_TJ33[part], trans_B3=trans_T3[part])
         seen = [picture(vertices_BV3, body, each[part], options, backend=backend, **ground) for each in cameras]
         yield torch.cat(seen, dim=2)

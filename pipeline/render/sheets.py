@@ -1,14 +1,23 @@
-"""Pictures side by side."""
+"""Pictures side by side, with the words that say what they show."""
 
+import functools
+import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mclip.pipeline.files.atomic import by_rename
+from mclip.pipeline.machine.words import visible
+from mclip.pipeline.prepare.sources import clip_name
 from mclip.pipeline.store.schema import DONE
 from mclip.pipeline.store.store import Store
+
+INK, SOFT = "#1b1a18", "#5d5b57"
+TITLE, LINE = 18, 20  # pixels: of a title's letters, and of a line of small ones
 
 
 def window_pictures(store: Store, windows: np.ndarray) -> np.ndarray:
@@ -18,25 +27,88 @@ def window_pictures(store: Store, windows: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(store: Store, path: Path, *, most: int = 64) -> int:
-    """Write a PNG with up to `most` of the store's pictures, evenly chosen; returns how many it shows.
+    """Write a PNG of some windows of the store, evenly chosen: up to `most` pictures, each over its clip's name.
 
-    Where none is drawn, no file is written.
+    All pictures of a window stand in one line. Returns how many it shows; where none is drawn, no file is written.
     """
-    drawn = np.flatnonzero(store.read("pictures/done") == DONE)
+    window, done = store.read("pictures/window"), store.read("pictures/done") == DONE
+    drawn = np.unique(window[done])
     if not len(drawn):
         return 0
-    shown = drawn[np.linspace(0, len(drawn) - 1, min(most, len(drawn))).astype(int)]
-    rgb = store.array("pictures/rgb")
+    each = int(np.bincount(window[done]).max())
+    count = max(1, min(len(drawn), most // each))
+    chosen = drawn[np.linspace(0, len(drawn) - 1, count).astype(int)]
+    shown = np.flatnonzero(done & np.isin(window, chosen))
+    names, rgb = store.strings("sequences/name"), store.array("pictures/rgb")
+    sequence = store.read("windows/sequence")[window[shown]]
+    pictures = np.stack([np.asarray(rgb[int(item)]) for item in shown])
+    columns = each * max(1, round(math.sqrt(len(shown)) / each))
+    sheet = tile(pictures, columns=columns, captions=[clip_name(names[item]) for item in sequence])
     with by_rename(path) as aside:
-        tile(np.stack([np.asarray(rgb[int(item)]) for item in shown])).save(aside)
+        sheet.save(aside)
     return len(shown)
 
 
-def tile(pictures_BSS3: np.ndarray, *, columns: int | None = None, side: int = 160) -> Image.Image:
-    """Pictures (B, S, S, 3) side by side in rows, as near a square as they make, each `side` pixels."""
+def tile(
+    pictures_BSS3: np.ndarray, *, columns: int | None = None, side: int = 160, captions: Sequence[str] = ()
+) -> Image.Image:
+    """Pictures (B, S, S, 3) in rows, as near a square as they make, each `side` pixels over its caption."""
     columns = columns or math.ceil(math.sqrt(len(pictures_BSS3)))
-    sheet = Image.new("RGB", (columns * side, math.ceil(len(pictures_BSS3) / columns) * side), "white")
+    height = side + (LINE if captions else 0)
+    sheet = Image.new("RGB", (columns * side, math.ceil(len(pictures_BSS3) / columns) * height), "white")
     for item, picture in enumerate(pictures_BSS3):
-        small = Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS)
-        sheet.paste(small, (item % columns * side, item // columns * side))
+        x, y = item % columns * side, item // columns * height
+        sheet.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS), (x, y))
+        if captions:
+            write_words(sheet, captions[item], (x + side // 2, y + side), width=side - 6, anchor="ma")
     return sheet
+
+
+def picture_row(
+    pictures_BSS3: np.ndarray, *, title: str, captions: Sequence[str], cell: tuple[int, int] = (150, 210)
+) -> Image.Image:
+    """Pictures (B, S, S, 3) on one background, cut to what is on it, in a row under a title, each over its caption."""
+    width, height = cell
+    top = TITLE + 14 if title else 4
+    row = Image.new("RGB", (len(pictures_BSS3) * width, top + height + LINE), "white")
+    write_words(row, title, (10, 6), width=row.width - 20, size=TITLE, colour=INK)
+    for item, picture in enumerate(cut_to_content(pictures_BSS3)):
+        fitted = ImageOps.contain(Image.fromarray(picture), (width - 8, height - 4), Image.Resampling.LANCZOS)
+        row.paste(fitted, (item * width + (width - fitted.width) // 2, top + (height - fitted.height) // 2))
+        write_words(row, captions[item], (item * width + width // 2, top + height), width=width, anchor="ma")
+    return row
+
+
+def stack(rows: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other, on white."""
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    for row, y in zip(rows, itertools.accumulate((row.height for row in rows), initial=0), strict=False):
+        sheet.paste(row, (0, y))
+    return sheet
+
+
+def cut_to_content(pictures_BSS3: np.ndarray) -> np.ndarray:
+    """The pictures cut to the smallest frame that holds, in all of them, whatever differs from the upper left pixel."""
+    content = (pictures_BSS3 != pictures_BSS3[:, :1, :1]).any(axis=(0, 3))
+    if not content.any():
+        return pictures_BSS3
+    y, x = (np.flatnonzero(content.any(axis=axis)) for axis in (1, 0))
+    return pictures_BSS3[:, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+
+
+def write_words(
+    image: Image.Image, words: str, at: tuple[int, int], *, width: int, size: int = 13, colour: str = SOFT,
+    anchor: str = "la",
+) -> None:  # fmt: skip
+    """Write a line into a picture, cut with an ellipsis where it is wider than `width` pixels."""
+    font, words = typeface(size), visible(words, keep="")
+    if font.getlength(words) > width:
+        lengths = (font.getlength(words[:count] + "…") for count in range(1, width))  # a letter has a pixel or more
+        words = words[: sum(1 for _ in itertools.takewhile(lambda length: length <= width, lengths))].rstrip() + "…"
+    ImageDraw.Draw(image).text(at, words, fill=colour, font=font, anchor=anchor)
+
+
+@functools.cache
+def typeface(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic, Arabic; of other letters it draws a box."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)

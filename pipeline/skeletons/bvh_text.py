@@ -238,8 +238,8 @@ def read_rows(text_B, begin, values_N, width):  # type: ignore[no-untyped-def]
         if not digits or (at < end and text_B[at] > 32):
             return count, odd_row, odd_count, start
         value = float(mantissa)
-        if exponent < -22:
-            value *= 10.0**exponent
+        if exponent < -22:  # in two steps, for a power below 1e-308 is zero
+            value = value * 10.0 ** (exponent // 2) * 10.0 ** (exponent - exponent // 2)
         elif exponent < 0:
             value /= powers[-exponent]
         elif exponent > 22:

@@ -34,8 +34,8 @@ UPS = {
     "x": np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]),
     "-x": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
 }
-PRIOR = {"y": 0.2, "z": 0.15}  # of a world's axes, added to how much the body stands along them, -1 to 1
-AT_REST, FLOOR = 1.3, 1.1  # each is more than standing alone, and less than standing with the other of them
+PRIOR = {"y": 0.3, "z": 0.3}  # the axes of worlds, added to how much the body stands along them, -1 to 1
+AT_REST, FLOOR = 0.8, 1.1  # what stands all the time overrules the rest pose, and the floor overrules both
 LOOKED_AT = 400  # frames are enough to find axes
 STEADY = 0.8  # of a joint's axes: below, the file's rotations say nothing (1 constant, 1/3 a twist at random)
 
@@ -102,7 +102,7 @@ def require_lengths(place: Mapping[str, Float[np.ndarray, "T 3"]]) -> None:
         length = np.linalg.norm(place[end] - place[start], axis=-1)
         if not length.min() > 0.01 * leg:
             raise MotionError(
-                f"from {start} to {end} are {length.min():.3g} of its units: expected a bone with a length"
+                f"{start} to {end} is {length.min():.3g} of its units long: expected a bone of some length"
             )
 
 

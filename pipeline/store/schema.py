@@ -53,6 +53,7 @@ SCHEMA: dict[str, Spec] = {
     ),
     "sequences/block": Spec("int64", (), 65536, 0, "block of work; sequences of a block share its chunks"),
     "sequences/fps": Spec("float64", (), 65536, 0, "frames per second of the source file"),
+    "sequences/source_frames": Spec("int64", (), 65536, 0, "frames of the source file"),
     "sequences/size": Spec("int64", (), 65536, 0, "bytes of the file that holds the source"),
     "sequences/modified": Spec("int64", (), 65536, 0, "when that file was last changed, nanoseconds since 1970"),
     "sequences/betas": Spec("float32", (16,), 4096, 0, "SMPL shape of the source"),

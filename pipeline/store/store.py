@@ -242,6 +242,8 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
         root = open_root(location, mode="r+")
     except FileNotFoundError as error:
         raise no_store(location) from error
+    except StoreError:
+        raise
     except ValueError as error:
         raise StoreError(
             f"{location}: its zarr.json cannot be read ({error}): restore it, or use another store"
@@ -296,6 +298,8 @@ def is_store(location: str) -> bool:
         open_root(location, mode="r")
     except FileNotFoundError:
         return False
+    except StoreError:
+        raise
     except ValueError:  # damaged metadata: something lies there
         return True
     return True

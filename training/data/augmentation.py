@@ -1,8 +1,8 @@
 """Random changes of a batch of crops: mirrored, turned about the vertical, slower or faster. All off by default.
 
 A mirrored crop takes the text with left and right swapped. The store has a vector of that one where it was prepared
-with `--mirror`, or by chance; a text that names no side is its own mirror. A crop whose mirrored text has no vector has
-no text in that step, and a mirrored crop has no picture: nobody drew it.
+with `--mirror`, or by chance; a text that names no side is its own mirror. A crop whose mirrored text is not
+sure, or has no vector, is never mirrored, and a mirrored crop has no picture: nobody drew it.
 """
 
 # B batch, T frames, R rows (24 joints and the root's displacement), D rotation numbers (6), X texts, C CLIP width
@@ -23,8 +23,8 @@ from mclip.pipeline.geometry.rotations import (
     slerp,
 )
 from mclip.pipeline.geometry.skeleton import MIRRORED
-from mclip.pipeline.prepare.labels import joined
-from mclip.pipeline.prepare.labels import mirrored as mirrored_text
+from mclip.pipeline.labels.crop_texts import joined
+from mclip.pipeline.labels.mirror import mirrored as mirrored_text
 from mclip.training.data.crops import Batch, Crops, vectors_of
 from mclip.training.data.rows import ROOT, joints_of
 
@@ -65,14 +65,16 @@ class Augmentation:
         return batch
 
     def with_mirrored(self, batch: Batch, which_B: Bool[Tensor, " B"]) -> Batch:
-        """The batch with some of its crops mirrored."""
-        text_B, label_B = (torch.where(which_B, self.twin_N[n], n) for n in (batch.text_B, batch.label_B))
-        known_B = (text_B >= 0) & (label_B >= 0)
-        text_B, label_B = text_B.clamp_min(0), label_B.clamp_min(0)
+        """The batch with some of its crops mirrored; one whose text's mirror image is not known stays as it is."""
+        known_B = (self.twin_N[batch.text_B] >= 0) & (self.twin_N[batch.label_B] >= 0)
+        which_B = which_B & (known_B | ~batch.has_text_B)
+        text_B, label_B = (
+            torch.where(which_B & batch.has_text_B, self.twin_N[n], n) for n in (batch.text_B, batch.label_B)
+        )
         motion = torch.where(which_B[:, None, None, None], mirrored(batch.motion_BTRD), batch.motion_BTRD)
         return replace(
             batch, motion_BTRD=motion, has_image_B=batch.has_image_B & ~which_B,
-            text_B=text_B, text_BC=vectors_of(self.text_XC, text_B), has_text_B=batch.has_text_B & known_B,
+            text_B=text_B, text_BC=vectors_of(self.text_XC, text_B),
             label_B=label_B, label_BC=vectors_of(self.text_XC, label_B),
         )  # fmt: skip
 
@@ -83,6 +85,8 @@ def text_twins(texts: Sequence[str]) -> list[int]:
 
     def twin(text: str) -> int:
         other = mirrored_text(text)
+        if other is None:
+            return -1
         # Joined labels are in alphabetical order, also after their words were swapped.
         return number.get(other, number.get(joined(other.split(" and ")), -1))
 

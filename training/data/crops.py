@@ -19,9 +19,12 @@ from torch.nn import functional as F
 from mclip.pipeline.embed.vectors import text_vectors, window_vectors
 from mclip.pipeline.geometry.continuation import continued
 from mclip.pipeline.machine.compiled import compiled, run_parts
+from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.schema import FRAME_CHUNK, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
+from mclip.training.data.rows import ankle_places
 from mclip.training.model.run import Run
+from mclip.training.model.run_documents import ANKLE_PATH
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Crops:
 
     def middle(self, item_B: Int64[Tensor, " B"]) -> Batch:
         """The crops in the middle of the windows `item_B`, with the first text of each: the same every time."""
-        shift = (self.frames[item_B] - self.crop).clamp_min(0) // 2
+        shift = middle_shift(self.frames[item_B], self.crop)
         return self.gather(item_B, shift, torch.zeros(len(item_B), device=item_B.device))
 
     def gather(self, item_B: Int64[Tensor, " B"], shift_B: Int64[Tensor, " B"], chance_B: Float[Tensor, " B"]) -> Batch:
@@ -369,7 +372,11 @@ def crops_of(run: Run, store: Store, split: str) -> Crops:
             f"with {was[:12]}: embed the store again with those (`mclip embed --replace`), or use another store"
         )
     options = run.config["train"]
-    return load_crops(
-        store, split=split, encoder=described["name"], target=options["target"], short=options["short"],
-        device=run.device,
+    crops = load_crops(
+        store, split=split, encoder=described["name"], target=options.get("target", "joined"),
+        short=options.get("short", "mask"), device=run.device,
     )  # fmt: skip
+    if run.row25 == ANKLE_PATH:
+        parts = [ankle_places(part) for part in crops.rot6d.split(FRAME_CHUNK)]
+        crops = replace(crops, trans=torch.cat(parts))
+    return crops

@@ -78,7 +78,10 @@ def with_texts(run: Run, result: Reconstruction, crops: Crops) -> tuple[dict[str
     ranks = protocols(z_NC, text_NC)
     figures = {
         "protocols": {
-            name: {way: (batch_recalls if name == "small_batches" else recalls)(found) for way, found in both.items()}
+            name: {
+                way: (batch_recalls if name.startswith("small_batches") else recalls)(found)
+                for way, found in both.items()
+            }
             for name, both in ranks.items()
         },
         "alignment": {"cka_text": linear_cka(z_NC, text_NC)},

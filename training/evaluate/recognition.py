@@ -2,7 +2,6 @@
 
 # W windows, N items, K classes, C latent width
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -104,19 +103,40 @@ def babel_chunks(
 
 
 def chunks_of_spans(store: Store, split: str) -> Iterator[tuple[slice, set[str]]]:
-    """Rows of motion/* and categories of every chunk of every span of the split's sequences."""
+    """Rows of motion/* and categories of every chunk of every span of the split's sequences.
+
+    All labels of a sequence are asked, whatever the store's windows are. As in BABEL's create_dataset.py, times are cut
+    to frames downwards, and a chunk in which no frame begins within any label of its categories is no sample.
+    """
     sets = label_sets(store, "categories", store.strings("texts"))
-    fps = store.fps
-    row, frames, splits = store.columns("sequences", "row", "frames", "split")
-    columns = (store.read(f"spans/{name}").tolist() for name in ("sequence", "start", "end", "labelset"))
-    for sequence, start_s, end_s, labelset in zip(*columns, strict=True):
+    fps = store.attributes("prepare")["options"]["fps"]
+    row, frames, splits = (store.read(f"sequences/{name}") for name in ("row", "frames", "split"))
+    source_frames, source_fps = (store.read(f"sequences/{name}") for name in ("source_frames", "fps"))
+    owner, *columns = (store.read(f"spans/{name}") for name in ("sequence", "start", "end", "labelset"))
+    for sequence in dict.fromkeys(owner.tolist()):
         if splits[sequence] != SPLITS.index(split):
             continue
-        start = math.ceil(start_s * fps - 1e-6)
-        end = min(math.ceil(min(end_s * fps, 1e9) - 1e-6), int(frames[sequence]))
-        for first in range(start, end, round(CHUNK * fps)):
-            stop = min(first + round(CHUNK * fps), end)
-            yield slice(int(row[sequence]) + first, int(row[sequence]) + stop), sets[labelset]
+        seconds = source_frames[sequence] / source_fps[sequence]
+        start_L, end_L, set_L = (column[owner == sequence] for column in columns)
+        spans = [(a, min(b, seconds), sets[k]) for a, b, k in zip(start_L, end_L, set_L, strict=True) if sets[k]]
+        for at, categories in chunks_of_sequence(spans, int(frames[sequence]), seconds, fps):
+            yield slice(int(row[sequence]) + at.start, int(row[sequence]) + at.stop), categories
+
+
+def chunks_of_sequence(
+    spans: Sequence[tuple[float, float, set[str]]], frames: int, seconds: float, fps: float
+) -> Iterator[tuple[slice, set[str]]]:
+    """Frames and categories of the chunks of one sequence's labels (start, end, categories), in seconds."""
+    said: list[set[str]] = [set() for _ in range(frames)]
+    for frame in range(min(frames, int(fps * seconds))):
+        said[frame].update(*(names for start, end, names in spans if start <= frame / fps < end))
+    length = round(CHUNK * fps)
+    for start, end, names in spans:
+        last = min(int(fps * end), frames)
+        for first in range(int(fps * start), last, length):
+            at = slice(first, min(first + length, last))
+            if names & set().union(*said[at]):
+                yield at, names
 
 
 def chunk_vector(run: Run, store: Store, at: slice) -> np.ndarray:

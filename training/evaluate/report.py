@@ -149,7 +149,7 @@ def ranking_tables(figures: dict[str, Any]) -> Iterator[Table]:
     sure = figures["ci95"]
     found = [(f"labels, {label}", figures.get(way, {}), sure.get(way, {})) for way, label in WAYS.items()]
     for name, both in figures.get("protocols", {}).items():
-        found += [(f"{name}, {WAYS[way]}", both[way], sure["protocols"][name][way]) for way in both]
+        found += [(f"{name.replace('_', ' ')}, {WAYS[way]}", both[way], sure["protocols"][name][way]) for way in both]
     columns = ("R@1", "R@2", "R@3", "R@5", "R@10", "MedR")
     rows = [
         (title, *(f"{number(each[k])} {span(interval[k])}" for k in columns), str(each["queries"]))
@@ -251,7 +251,7 @@ def curves(ranks: Mapping[str, np.ndarray]) -> str:
         for name, found in ranks.items():
             protocol, way = name.split(", ")
             most = np.arange(1, CURVE_TO + 1)
-            share = (found[:, None] <= most).mean(0)
+            share = (found[:, None] < most + 1).mean(0)  # as `recalls`
             axes.plot(
                 most, share, color=colours[protocol], linestyle="-" if way == "text_to_motion" else "--", linewidth=1.6,
                 label=f"{protocol.replace('_', ' ')}, {WAYS[way]}",

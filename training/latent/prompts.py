@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
+from mclip.pipeline.embed.classes import BABEL_60
 from mclip.pipeline.embed.encoder import Encoder, check_text
+from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.files.documents import read_text
+from mclip.pipeline.prepare.label_files import read_labels
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP
 from mclip.training.latent.edits import between, edited, styled, varied
@@ -64,6 +68,35 @@ def table_in(file: Path, columns: Sequence[str], *, source: str = "text") -> lis
     if not rows:
         raise ValueError(f"{file}: no row in it; expected one an edit or interpolation")
     return rows
+
+
+# Words without sense, in as many letters as prompts have: what an encoder says of them is chance.
+NONSENSE = (
+    "asdkjhaskdjh",
+    "qwpoeiru zmxnbv",
+    "fjdksla",
+    "xkcvb plmqw rtzs",
+    "hgfd",
+    "zzxqv wwpt",
+    "bnmcx",
+    "tgbyhn ujm",
+)
+
+
+def unplaced(encoder: Encoder, texts: Sequence[str]) -> list[str]:
+    """The texts that lie no nearer to any motion that mclip knows by name than words without sense lie.
+
+    Known are BABEL's classes and the labels of the shipped motions. The measure is NONSENSE's nearest of all: encoders
+    differ in how near everything is to everything.
+    """
+    spans = read_labels((MOTIONS / "babel",), None).spans.values()
+    known = dict.fromkeys([*BABEL_60, *(span.text for each in spans for span in each)])
+    known_KC, sense_NC, text_NC = (
+        F.normalize(encoder.encode_texts([*words]), dim=-1) for words in (known, NONSENSE, texts)
+    )
+    least = float((sense_NC @ known_KC.T).max())
+    nearest = (text_NC @ known_KC.T).amax(dim=1).tolist()
+    return [text for text, cosine in zip(texts, nearest, strict=True) if cosine < least + 0.01]
 
 
 def prompts_of(titles: Sequence[str], vectors_NC: Float[Tensor, "N C"]) -> list[Prompt]:

@@ -13,15 +13,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.vectors import unit
 from mclip.pipeline.machine.terminal import table, tracked
 from mclip.pipeline.store.lock import one_writer
+from mclip.pipeline.store.middle import middle_shift, middle_texts
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store
-from mclip.training.data.clips import middle_texts
-from mclip.training.data.rows import from_origin, rows_of_motion
+from mclip.training.data.clips import seconds_of
+from mclip.training.data.rows import from_origin, rows_as_trained, rows_of_motion
 from mclip.training.latent.space import continued_rows, vectors_of
 from mclip.training.model.run import Run
 
@@ -30,13 +32,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Hit:
-    """A place in a store that answers a query."""
+    """A place in a store that answers a query: the middle crop of a window, which is what was compared."""
 
     score: float  # cosine
     clip: str
     from_s: float  # seconds into the clip
     to_s: float
-    text: str  # what the store says it shows
+    text: str  # what the store says those seconds show
+    window: int  # its number in the store
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,17 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
     fps = store.fps
     if fps != run.fps:
         raise StoreError(f"{store.url}: {fps:g} fps, but {run.folder} was trained at {run.fps:g}: prepare it so")
-    row, frames = store.read("windows/row"), store.read("windows/frames")
+    row, frames, crop = store.read("windows/row"), store.read("windows/frames"), store.crop
     for part in tracked(np.split(np.arange(len(row)), range(BATCH, len(row), BATCH)), "encode", "batches"):
-        start = row[part] + np.maximum(frames[part] - run.crop, 0) // 2
-        valid = np.minimum(frames[part], run.crop)
+        start = row[part] + middle_shift(frames[part], crop)
+        valid = np.minimum(frames[part], crop)
         at = np.concatenate([np.arange(first, first + count) for first, count in zip(start, valid, strict=True)])
         rot6d, trans = (torch.from_numpy(rows_of(store, f"motion/{name}", at)) for name in ("rot6d", "trans"))
         rows = rows_of_motion(rot6d, trans).split(valid.tolist())
-        motions = [continued_rows(run, each) for each in rows]
-        mask_BT = torch.arange(run.crop) < torch.tensor([len(each) for each in motions])[:, None]
-        motion_BTRD = torch.stack([F.pad(each, (0, 0, 0, 0, 0, run.crop - len(each))) for each in motions])
-        yield run.model.encode(from_origin(motion_BTRD) * mask_BT[..., None, None], mask_BT).numpy()
+        motions = [rows_as_trained(run, continued_rows(run, each)) for each in rows]
+        mask_BT = torch.arange(max(map(len, motions))) < torch.tensor([len(each) for each in motions])[:, None]
+        motion_BTRD = from_origin(pad_sequence(motions, batch_first=True))
+        yield run.model.encode(motion_BTRD * mask_BT[..., None, None], mask_BT).numpy()
 
 
 def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
@@ -118,14 +121,13 @@ def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | N
 
 
 def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
-    """What the store knows of windows."""
+    """What the store knows of the middle crops of windows."""
     names, texts = store.strings("sequences/name"), middle_texts(store)
-    fps = store.fps
-    sequence, row, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "row", "frames"))
-    start = (row - store.read("sequences/row")[sequence]) / fps
+    sequence, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "frames"))
+    start, end = seconds_of(store, windows, middle_shift(frames, store.crop))
     return [
-        Hit(float(score), names[s], float(begin), float(begin + length / fps), texts[window])
-        for score, s, begin, length, window in zip(scores, sequence, start, frames, windows, strict=True)
+        Hit(float(score), names[s], float(begin), float(stop), texts[window], int(window))
+        for score, s, begin, stop, window in zip(scores, sequence, start, end, windows, strict=True)
     ]
 
 

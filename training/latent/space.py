@@ -1,6 +1,6 @@
 """Texts and motions to vectors of the latent space, and vectors to motions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,12 +12,15 @@ from mclip.pipeline.embed.encoder import Encoder, check_text
 from mclip.pipeline.geometry.changes import facing_front
 from mclip.pipeline.geometry.continuation import continued
 from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.machine.words import warn
 from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
+from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.store import Store
-from mclip.training.data.clips import CLIP, clip_rows
-from mclip.training.data.rows import from_origin, joints_of, root_of, rows_of_motion
+from mclip.training.data.clips import CLIP, clip_rows, described, find_clip
+from mclip.training.data.rows import from_origin, joints_of, root_of, rows_as_trained, rows_of_motion
 from mclip.training.latent.span import Chance, carried
-from mclip.training.model.run import ROOT_PATH, Run
+from mclip.training.model.run import Run
+from mclip.training.model.run_documents import ROOT_PATH
 
 BATCH = 64
 
@@ -61,11 +64,12 @@ def is_motion(source: str) -> bool:
 
 
 def vectors_of(
-    run: Run, sources: Sequence[str], encoder: Encoder | None = None, *, store: Store | None = None, plain: bool = False
-) -> Float[Tensor, "N C"]:
+    run: Run, sources: Sequence[str], encoder: Encoder | None = None, *, store: Store | None = None,
+    say: Callable[[str], None] = warn, plain: bool = False,
+) -> Float[Tensor, "N C"]:  # fmt: skip
     """Latent vectors (N, C) of texts, motion files (what ends in .npz or .bvh), and clips of a store (store:LABEL).
 
-    `plain` as in `text_latent`.
+    `say` is told which clip was taken where several carry a label.
     """
     texts = list(dict.fromkeys(source for source in sources if not is_motion(source)))
     for text in texts:
@@ -74,13 +78,19 @@ def vectors_of(
     for source in dict.fromkeys(filter(is_clip, sources)):
         if store is None:
             raise ValueError(f"{source}: a clip of a store: pass --store")
-        vectors[source] = encode(run, clip_rows(store, source.removeprefix(CLIP), run.crop))
+        vectors[source] = clip_vector(run, store, source.removeprefix(CLIP), say)
     if texts:
         text_NC = text_vectors(run, texts, encoder)
         vectors |= dict(zip(texts, text_latent(run, text_NC, plain=plain), strict=True))
     return torch.stack([vectors[source] for source in sources])
 
 
+def clip_vector(run: Run, store: Store, wanted: str, say: Callable[[str], None]) -> Float[Tensor, " C"]:
+    """Latent vector (C,) of the first clip that is labelled or called so; which one is said where several are."""
+    clip = find_clip(store, wanted)
+    if clip.among > 1:
+        say(described(store, wanted, clip))
+    return encode(run, clip_rows(store, clip.window, clip.shift))
 def text_vectors(run: Run, texts: Sequence[str], encoder: Encoder | None = None) -> Float[Tensor, "N C"]:
     """The run's encoder's vectors (N, C) of texts."""
     encoder = encoder or run.load_encoder()
@@ -90,7 +100,7 @@ def text_vectors(run: Run, texts: Sequence[str], encoder: Encoder | None = None)
 def motion_vector(run: Run, path: Path) -> Float[Tensor, " C"]:
     """Latent vector (C,) of the middle of a motion file, at most a training crop of it."""
     rows = motion_rows(run, path)
-    start = max(0, (len(rows) - run.crop) // 2)
+    start = middle_shift(len(rows), run.crop)
     return encode(run, rows[start : start + run.crop])
 
 
@@ -103,7 +113,7 @@ def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
 @torch.inference_mode()
 def encode(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
     """Latent vector (C,) of a motion of at most a training crop's frames; its path begins where it does."""
-    rows = continued_rows(run, rows_TRD)
+    rows = rows_as_trained(run, continued_rows(run, rows_TRD))
     z_1C = run.model.encode(from_origin(rows)[None])
     return (latent(run, z_1C) if run.model.config.unit_latent else z_1C)[0]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mclip.pipeline.embed.vectors import unit
+from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops
 from mclip.training.measure.metrics import best_of_groups, best_ranks, cosines
@@ -50,7 +51,7 @@ def gallery_of(store: Store, crops: Crops, z_WC: np.ndarray) -> Gallery:
     labels: list[set[str]] = [set() for _ in sequences]
     for item, found in zip(number, crops.labelset.cpu().numpy(), strict=True):
         labels[item].update(*(sets["labels"][which] for which in np.unique(found)))
-    middle = ((crops.frames - crops.crop).clamp_min(0) // 2).cpu().numpy()
+    middle = middle_shift(crops.frames, crops.crop).cpu().numpy()
     at_middle = crops.labelset.cpu().numpy()[np.arange(len(window)), middle]
     categories = [sets["categories"][which] for which in at_middle]
     return Gallery(z_WC, number, [all_names[s] for s in sequences], labels, categories)
@@ -75,10 +76,13 @@ def retrieval_by(gallery: Gallery, score_LS: np.ndarray) -> dict[str, np.ndarray
 
 
 def recalls(ranks: np.ndarray, among: Sequence[int] = AMONG) -> dict[str, Any]:
-    """R@k and MedR with their items, and how many queries there were; empty where there was none."""
+    """R@k and MedR with their items, and how many queries there were; empty where there was none.
+
+    A rank between k and k + 1, which averaged ties have, is within k, as in TMR's code.
+    """
     if not len(ranks):
         return {}
-    columns: dict[str, Any] = {f"R@{k}": Measured((ranks <= k).astype(float)) for k in among}
+    columns: dict[str, Any] = {f"R@{k}": Measured((ranks < k + 1).astype(float)) for k in among}
     return columns | {"MedR": Measured(ranks.astype(float), median=True), "queries": len(ranks)}
 
 
@@ -99,41 +103,67 @@ def hit_rate(gallery: Gallery, query_QC: np.ndarray, expected: Sequence[Sequence
 def protocols(motion_NC: np.ndarray, text_NC: np.ndarray, *, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     """Ranks in TMR's four protocols (Petrovich et al. 2023, section 4.1) over motions and their texts, both ways.
 
-    `all`: the one motion of the pair is right. `threshold`: so is every one whose text is alike. `dissimilar`: `all`
-    among texts chosen to be far apart. `small_batches`: `all` within random batches of 32, (batches, 32). A protocol
-    with too few pairs is left out.
+    `all`: the one motion of the pair is right. `threshold`: so is every one whose text is alike, by the vectors given
+    here, which are CLIP's; TMR takes a sentence encoder's. `dissimilar`: `all` among texts chosen to be far apart.
+    `small_batches`: `all` within batches of 32 drawn by `seed`, (batches, 32); TMR draws others. A protocol with too
+    few pairs is left out.
+
+    Each comes by two rules for what is equal, which differ where texts repeat, as they do in a store of windows. Plain
+    names: as TMR's code, a pair is right by its number alone, and among equal scores it has their mean rank, so that of
+    ten motions that "walk" at most one is right. Names with `by_text`: every item of an equal text is right, and among
+    equal scores the wrong ones go first, so that nothing is gained by giving one score to all.
     """
     motion, text = unit(motion_NC), unit(text_NC)
-    found = {"all": both_ways(motion, text), "threshold": both_ways(motion, text, alike=ALIKE)}
-    if len(text) > DISSIMILAR:
-        far = far_apart(text, DISSIMILAR)
-        found["dissimilar"] = both_ways(motion[far], text[far])
     order = np.random.default_rng(seed).permutation(len(text))
-    batches = [both_ways(motion[b], text[b]) for b in order[: len(order) // SMALL * SMALL].reshape(-1, SMALL)]
-    if batches:
-        found["small_batches"] = {way: np.stack([each[way] for each in batches]) for way in batches[0]}
+    batches = order[: len(order) // SMALL * SMALL].reshape(-1, SMALL)
+    found = {}
+    for name, by_text in (("", False), ("_by_text", True)):
+        found[f"all{name}"] = both_ways(motion, text, by_text=by_text)
+        found[f"threshold{name}"] = both_ways(motion, text, by_text=by_text, alike=ALIKE)
+        if len(text) > DISSIMILAR:
+            far = far_apart(text, DISSIMILAR)
+            found[f"dissimilar{name}"] = both_ways(motion[far], text[far], by_text=by_text)
+        parts = [both_ways(motion[batch], text[batch], by_text=by_text) for batch in batches]
+        if parts:
+            found[f"small_batches{name}"] = {way: np.stack([each[way] for each in parts]) for way in parts[0]}
     return found
 
 
-def both_ways(motion_NC: np.ndarray, text_NC: np.ndarray, *, alike: float | None = None) -> dict[str, np.ndarray]:
+def both_ways(
+    motion_NC: np.ndarray, text_NC: np.ndarray, *, by_text: bool, alike: float | None = None
+) -> dict[str, np.ndarray]:
     """Ranks of texts for motions and of motions for texts, all unit vectors; texts `alike` are right too."""
     return {
-        "text_to_motion": pair_ranks(text_NC, motion_NC, text_NC, alike=alike),
-        "motion_to_text": pair_ranks(motion_NC, text_NC, text_NC, alike=alike),
+        "text_to_motion": pair_ranks(text_NC, motion_NC, text_NC, by_text=by_text, alike=alike),
+        "motion_to_text": pair_ranks(motion_NC, text_NC, text_NC, by_text=by_text, alike=alike),
     }
 
 
 def pair_ranks(
-    query_NC: np.ndarray, item_NC: np.ndarray, text_NC: np.ndarray, *, alike: float | None
-) -> np.ndarray:  # fmt: skip
-    """Rank (N,) of each query's own item, or of the best one whose text is alike; a block of queries at a time."""
+    query_NC: np.ndarray, item_NC: np.ndarray, text_NC: np.ndarray, *, by_text: bool, alike: float | None
+) -> np.ndarray:
+    """Rank (N,) of each query's own item, or of the best one whose text is right too; a block of queries at a time."""
+    # Equal items are scored once: a matrix product rounds equal columns apart, and they would be no ties.
+    different_MC, which_N = np.unique(item_NC, axis=0, return_inverse=True)
+    number = np.unique(text_NC, axis=0, return_inverse=True)[1] if by_text else np.arange(len(text_NC))
+    ranked = best_ranks if by_text else mean_ranks
     ranks = []
     for rows in np.split(np.arange(len(query_NC)), range(BLOCK, len(query_NC), BLOCK)):
-        relevant = rows[:, None] == np.arange(len(item_NC))
+        relevant = number[rows, None] == number
         if alike is not None:
             relevant |= (1 + text_NC[rows] @ text_NC.T) / 2 > alike
-        ranks.append(best_ranks(query_NC[rows] @ item_NC.T, relevant))
+        ranks.append(ranked((query_NC[rows] @ different_MC.T)[:, which_N], relevant))
     return np.concatenate(ranks)
+
+
+def mean_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Rank of the best relevant item for every query, the mean of the ranks of all whose score is equal.
+
+    As `break_ties_average` in TMR's retrieval.py.
+    """
+    best = np.where(relevant, similarity, -np.inf).max(1)[:, None]
+    ranks: np.ndarray = 1 + (similarity > best).sum(1) + ((similarity == best).sum(1) - 1) / 2
+    return ranks
 
 
 def far_apart(unit_NC: np.ndarray, count: int) -> np.ndarray:

@@ -29,6 +29,7 @@ class ModelConfig:
     feed_forward: int = setting(1024, "Width of the feed-forward layers.", least=1)
     dropout: float = setting(0.1, "Dropout probability of every layer.", least=0, below=1)
     unit_latent: bool = setting(False, "Decode from z / |z|; not in the paper.")
+    copied_layers: bool = setting(False, "Let all layers begin as copies of one, as the release's; else each is drawn.")
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -7,6 +7,8 @@ encoder's last layer only the first output is read, so only that one is computed
 
 # B batch, T frames, R rows (24 joints and the root's displacement), D rotation numbers (6), C latent width
 
+import copy
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -109,9 +111,14 @@ class Layer(nn.Module):
         self.linear1 = nn.Linear(width, config.feed_forward)
         self.linear2 = nn.Linear(config.feed_forward, width)
         if memory:
-            # softmax over one element is 1: queries and keys never matter, so they do not exist. The dropout that
-            # nn.MultiheadAttention puts on that single weight is left out; the one on the branch's output stays.
+            # softmax over one element is 1: queries and keys never matter, so they do not exist.
+            self.heads = config.heads
             self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+            # As nn.MultiheadAttention, which draws queries, keys and values as one matrix of 3 C x C numbers: Xavier's
+            # bound is then sqrt(6 / 4 C), not the sqrt(6 / 2 C) of a square one.
+            nn.init.xavier_uniform_(self.value.weight, gain=0.5**0.5)
+            nn.init.zeros_(self.value.bias)
+            nn.init.zeros_(self.out.bias)
             self.norm2 = nn.LayerNorm(width)
 
     def forward(
@@ -121,11 +128,44 @@ class Layer(nn.Module):
         rate = self.rate if self.training else 0.0
         x_BTC = self.norm1(add_dropped(x_BTC[:, :first], self.attention(x_BTC, keep_B11T, first), rate))
         if z_BC is not None:
-            told_B1C = self.out(self.value(z_BC))[:, None]
-            x_BTC = self.norm2(add_dropped(x_BTC, told_B1C, rate))
+            x_BTC = self.norm2(add_dropped(x_BTC, self.told(z_BC, x_BTC.shape[1], rate), rate))
         hidden = self.linear2(dropout(F.gelu(self.linear1(x_BTC)), rate))
         out_BTC: Tensor = self.norm3(add_dropped(x_BTC, hidden, rate))
         return out_BTC
+
+    def told(self, z_BC: Float[Tensor, "B C"], frames: int, rate: float) -> Float[Tensor, "B T C"]:
+        """What the memory says to each frame; the same to all, (B, 1, C), unless a share `rate` of it is dropped.
+
+        nn.MultiheadAttention drops the one attention weight of each head and frame: a frame then lacks that head's
+        whole vector.
+        """
+        value_BC = self.value(z_BC)
+        if not rate:
+            out_BC: Tensor = self.out(value_BC)
+            return out_BC[:, None]
+        weight_BTH = dropout(value_BC.new_ones(len(z_BC), frames, self.heads), rate)
+        return self.weighted(value_BC, weight_BTH)
+
+    def weighted(
+        self, value_BC: Float[Tensor, "B C"], weight_BTH: Float[Tensor, "B T H"]
+    ) -> Float[Tensor, "B T C"]:  # fmt: skip
+        """`out` of the heads' values times their weights in each frame: each head goes through `out` once, not T times.
+
+        out(sum of w_h v_h) = sum of w_h out_h v_h, which is C x H products a frame and not C x C.
+        """
+        value_BHD = value_BC.unflatten(-1, (self.heads, -1))
+        out_CHD = self.out.weight.to(value_BC.dtype).unflatten(-1, (self.heads, -1))
+        head_BHC = torch.einsum("bhd,chd->bhc", value_BHD, out_CHD)
+        told_BTC: Tensor = weight_BTH @ head_BHC + self.out.bias.to(value_BC.dtype)
+        return told_BTC
+
+
+def layers_of(config: ModelConfig, *, memory: bool) -> nn.ModuleList:
+    """The layers of the encoder or the decoder, each drawn by itself or all as the first one."""
+    if not config.copied_layers:
+        return nn.ModuleList(Layer(config, memory=memory) for _ in range(config.layers))
+    first = Layer(config, memory=memory)
+    return nn.ModuleList(copy.deepcopy(first) for _ in range(config.layers))
 
 
 class MotionClip(nn.Module):
@@ -140,10 +180,16 @@ class MotionClip(nn.Module):
         self.embed = nn.Linear(ROWS * NUMBERS, width)
         # The release learns two tokens, mean and deviation, and reads only the first; both take part in attention.
         self.tokens = nn.Parameter(torch.randn(2, width))
-        self.encoder = nn.ModuleList(Layer(config, memory=False) for _ in range(config.layers))
-        self.decoder = nn.ModuleList(Layer(config, memory=True) for _ in range(config.layers))
+        self.encoder, self.decoder = (layers_of(config, memory=memory) for memory in (False, True))
         self.final = nn.Linear(width, ROWS * NUMBERS)
         self.register_buffer("position", position_code(width), persistent=False)
+
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Take weights over, also into a model on the device `meta`, which has sizes only."""
+        empty = self.position.is_meta
+        self.load_state_dict(weights, assign=empty)
+        if empty:
+            self.position = position_code(self.config.latent)
 
     @property
     def rate(self) -> float:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from mclip.pipeline.embed.loading import encoder_name
+from mclip.pipeline.files.torchscript import check_weights
 from mclip.training.model.config import ModelConfig
 from mclip.training.model.network import MotionClip, position_code
 from mclip.training.model.run import RunError, save_checkpoint, start_run
+from mclip.training.model.run_documents import ANKLE_PATH
 
-ANKLE = "displacement of the right ankle"  # what the release's 25th row holds; ours holds the root's
 UNUSED = ("rotation2xyz.", "clip_model.", "decoder.actionBiases")
 CODES = ("encoder.sequence_pos_encoder.pe", "decoder.sequence_pos_encoder.pe")
 SAME = ("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias", "norm1.weight", "norm1.bias")
@@ -88,18 +89,25 @@ def read_release(file: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pickle protocol that torch does not write: it is refused below
+            check_weights(file)
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{file}: no such file") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         # torch's text advises to load it with weights_only=False, which runs it.
         raise RunError(
-            f"{file}: refused, expected tensors by name and nothing else ({type(error).__name__}): it is damaged or no "
+            f"{file}: refused, expected tensors by name and nothing else ({told_of(error)}): it is damaged or no "
             "checkpoint of the release; download it again, and do not open it by other means"
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise RunError(f"{file}: found {type(loaded).__name__}, expected tensors by name, as the release saves them")
     return loaded
+
+
+def told_of(error: Exception) -> str:
+    """Our own words on a pickle; of torch's only what kind of error it is: its text advises to run the file."""
+    words = str(error)
+    return type(error).__name__ if "weights_only" in words or not words else words.splitlines()[0]
 
 
 def read_options(file: Path | None) -> dict[str, Any]:
@@ -158,7 +166,7 @@ def import_checkpoint(file: Path, options_file: Path | None, folder: Path, *, cl
             "pretrained": pretrained,
             "weights_sha256": None,
         },
-        "data": {"fps": 30.0, "crop": int(options.get("num_frames", 60)), "store": None, "row25": ANKLE},
+        "data": {"fps": 30.0, "crop": int(options.get("num_frames", 60)), "store": None, "row25": ANKLE_PATH},
         "imported": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
     }
     start_run(folder, config)

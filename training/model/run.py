@@ -21,16 +21,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mclip.pipeline.embed.encoder import Encoder
-from mclip.pipeline.embed.loading import load_encoder
+from mclip.pipeline.embed.loading import FOLDER, HUB, is_tag, load_encoder
 from mclip.pipeline.files.assets import HOUSE
 from mclip.pipeline.files.atomic import delete_whole, write_aside
-from mclip.pipeline.files.documents import read_object
+from mclip.pipeline.files.documents import read_document, short
+from mclip.pipeline.files.torchscript import check_weights
 from mclip.pipeline.machine.devices import multiplies_bfloat16
 from mclip.pipeline.store.store import version
 from mclip.training.model.config import METRICS, ModelConfig
 from mclip.training.model.network import MotionClip
+from mclip.training.model.run_documents import ROOT_PATH, RunConfig, State
 
-ROOT_PATH = "displacement of the root"
+CONFIG, STATE = "config.json", "state.json"
 EVALUATION, REPORT = "evaluation.json", "report.html"  # what `mclip evaluate` writes into a run
 KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best, and every --keep-every
 WEIGHTS, AVERAGE, LATENTS = "model.safetensors", "ema.safetensors", "latents.safetensors"
@@ -49,6 +51,7 @@ class Run:
     config: dict[str, Any]
     model: MotionClip
     state: dict[str, Any]
+    trust_encoder: bool = False  # whether config.json may name an encoder anywhere
     z_NC: Tensor | None = None  # of training windows, evenly chosen; None for an imported run or one of before
 
     @property
@@ -63,8 +66,8 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of the weights."""
-        digest = hashlib.sha256()
+        """Short hash of the weights, and of what is in the 25th row where that is not the root's path."""
+        digest = hashlib.sha256(b"" if self.row25 == ROOT_PATH else self.row25.encode())
         for _, tensor in sorted(self.model.state_dict().items()):
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -90,11 +93,12 @@ class Run:
         return next(self.model.parameters()).device
 
     def load_encoder(self) -> Encoder:
-        """The CLIP encoder the run was trained with; RunError when today's weights are others."""
+        """The CLIP encoder the run was trained with; RunError when it lies elsewhere or today's weights are others."""
         described = self.config["encoder"]
+        clip, pretrained = self.encoder_names()
         encoder = load_encoder(
-            described["clip"],
-            described["pretrained"],
+            clip,
+            pretrained,
             templates=described.get("templates", ()),  # an imported run's record has none of these
             precision=described.get("precision", "float32"),
         )
@@ -105,10 +109,41 @@ class Run:
             )
         return encoder
 
+    def encoder_names(self) -> tuple[str, str | None]:
+        """What to load as encoder: a name of open_clip's, or what lies in the run folder, as paths.
+
+        Whoever gave the run folder away wrote the names: RunError for one that leads out of it or to the network,
+        unless `trust_encoder`.
+        """
+        described = self.config["encoder"]
+        clip, pretrained = described["clip"], described["pretrained"]
+        if clip.startswith(HUB):
+            self.check_trust("clip", clip, "the network")
+        elif clip.startswith(FOLDER):
+            clip = FOLDER + self.within("clip", clip.removeprefix(FOLDER))
+        elif pretrained is not None and not is_tag(clip, pretrained):
+            pretrained = self.within("pretrained", pretrained)
+        return clip, pretrained
+
+    def within(self, key: str, name: str) -> str:
+        """The path of a file that config.json names, from the run folder on."""
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
+            self.check_trust(key, name, "a place outside this folder")
+        return str(path)
+
+    def check_trust(self, key: str, name: str, where: str) -> None:
+        """RunError for a name of config.json that leads elsewhere, where nobody said to trust it."""
+        if not self.trust_encoder:
+            raise RunError(
+                f"{self.folder / CONFIG}: at encoder.{key}: found {short(name)}, which leads to {where}; expected a "
+                "model and tag of open_clip, or what lies in this folder: pass --trust-encoder if you know who made it"
+            )
+
 
 def start_run(folder: Path, config: dict[str, Any]) -> None:
     """Make the folder with its config.json, or continue one of equal config; RunError for any other."""
-    file = folder / "config.json"
+    file = folder / CONFIG
     config = json.loads(json.dumps(config))
     if file.exists():
         made_with = read_config(folder)
@@ -132,7 +167,7 @@ def changed(was: Any, now: Any) -> Any:
 
 def delete_run(folder: Path) -> None:
     """Delete a run folder; RunError for a folder that is none."""
-    if folder.exists() and not (folder / "config.json").exists():
+    if folder.exists() and not (folder / CONFIG).exists():
         raise RunError(f"{folder}: is no run folder (no config.json in it), so --replace leaves it alone")
     delete_whole(folder)
 
@@ -148,22 +183,26 @@ def git_commit() -> str | None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a run; RunError naming `mclip train` when there is none, ValueError when it is damaged."""
-    file = folder / "config.json"
+    file = folder / CONFIG
     if (folder / "zarr.json").is_file():
         raise RunError(f"{folder}: is a store, expected a run: the other way round, or name its run")
     if not file.is_file():
         raise RunError(f"{folder}: no run here (no config.json); `mclip train STORE {folder}` makes one")
-    return read_object(file, remedy="restore it, or train again with --replace")
+    schema: Any = RunConfig  # used by its keys, as what train writes is
+    found: dict[str, Any] = read_document(file, schema, remedy="restore it, or train again with --replace")
+    return found
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints of a run, oldest first."""
-    return sorted(path for path in (folder / "checkpoints").glob("[0-9]*") if (path / "state.json").exists())
+    found = (path for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
+    return sorted(path for path in found if (path / STATE).exists())
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """state.json of a checkpoint: step, steps, z_length, and the figures of a validation where there was one."""
-    return read_object(checkpoint / "state.json", remedy=WAY_OUT)
+    found: dict[str, Any] = read_document(checkpoint / STATE, State, remedy=WAY_OUT)
+    return found
 
 
 def best_by(folder: Path) -> str:
@@ -190,25 +229,28 @@ def is_best(folder: Path, figures: dict[str, float]) -> bool:
     return value > before if METRICS[metric] else value < before
 
 
-def load_run(folder: Path, device: torch.device | str = "cpu", *, best: bool = False) -> Run:
+def load_run(
+    folder: Path | str, device: torch.device | str = "cpu", *, best: bool = False, trust_encoder: bool = False
+) -> Run:  # fmt: skip
     """The run's last checkpoint, or the best, in evaluation mode: the weights' moving average where one was kept.
 
-    RunError when there is none or it does not fit.
+    RunError when there is none or it does not fit. `trust_encoder`: see `Run.encoder_names`.
     """
+    folder = Path(folder)
     config = read_config(folder)
     found = checkpoints(folder)
     if not found:
         raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
     chosen = (best_checkpoint(folder) if best else None) or found[-1]
+    state = read_state(chosen)
     try:
-        sizes = ModelConfig(**config["model"])
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder / 'config.json'}: names no model of this mclip ({error}): restore it") from error
-    model = MotionClip(sizes)
+        with torch.device("meta"):  # sizes only: nothing is taken for a model that its weights do not fit
+            model = MotionClip(ModelConfig(**config["model"]))
+    except ValueError as error:
+        raise RunError(f"{folder / CONFIG}: at model: {error}: restore it") from error
     load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
-    return Run(
-        folder, config, model.eval().requires_grad_(False).to(device), read_state(chosen), load_latents(chosen)
-    )  # fmt: skip
+    frozen = model.eval().requires_grad_(False).to(device)
+    return Run(folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=load_latents(chosen))
 
 
 def load_latents(checkpoint: Path) -> Tensor | None:
@@ -225,7 +267,8 @@ def load_latents(checkpoint: Path) -> Tensor | None:
 def load_model(model: MotionClip, file: Path) -> None:
     """Put a checkpoint's weights into a model; RunError listing the first keys or shapes that do not fit."""
     try:
-        model.load_state_dict(load_file(file))
+        check_weights(file)
+        model.take(load_file(file))
     except Exception as error:  # safetensors raises a type of its own that it does not export
         first = "; ".join(line.strip() for line in str(error).splitlines()[:3])
         raise RunError(f"{file}: damaged, or does not fit the model of config.json: {first}; {WAY_OUT}") from error
@@ -272,7 +315,7 @@ def save_checkpoint(
     try:
         for name, named in tensors.items():
             save_file({key: value.contiguous() for key, value in named.items()}, aside / name)
-        (aside / "state.json").write_text(json.dumps(state))
+        (aside / STATE).write_text(json.dumps(state))
     except Exception as error:
         raise RunError(
             f"{aside}: could not be written ({error}); earlier checkpoints are whole: make room and run the same "

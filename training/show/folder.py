@@ -1,4 +1,4 @@
-"""Vectors of CLIP space -> motions: from texts, by editing, by interpolation."""
+"""Folders of motions that were made of vectors: a file a format each, a sheet of them, and what they were made for."""
 
 # N motions, T frames, C latent width
 
@@ -6,32 +6,52 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from mclip.pipeline.files.atomic import by_rename, write_aside
-from mclip.pipeline.files.documents import read_object
+from mclip.pipeline.files.documents import read_document
 from mclip.pipeline.machine.terminal import tracked
-from mclip.pipeline.render.sheets import tile
+from mclip.pipeline.machine.words import warn
+from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.sheets import stack
 from mclip.training.latent.prompts import Prompt
 from mclip.training.latent.space import decode, facing_viewer
 from mclip.training.model.run import Run
-from mclip.training.show.export import write
-from mclip.training.show.motion import Motion, motion_of_rows, pictures
-from mclip.training.show.writers import DRAWN
+from mclip.training.show.export import FORMATS, LOOKS, write
+from mclip.training.show.motion import Motion, motion_of_rows
+from mclip.training.show.writers import DRAWN, strip
 
-MANIFEST = "motions.json"
+MANIFEST, SHEET = "motions.json", "sheet.png"
 REQUEST = ".request.json"  # what a folder is being made for, until its manifest is there
 MOST_ROWS = 64  # motions that a sheet shows
+MADE = {"generate": "generated", "edit": "edited", "interpolate": "interpolated", "style": "styled"}
+REMEDY = "delete it and run the same command again"
+
+
+def plain_name(title: str) -> str:
+    """A title as a part of a file's name: its letters and digits, of any script, and hyphens."""
+    return re.sub(r"[\W_]+", "-", title.lower()).strip("-")[:40].strip("-")
 
 
 def file_name(number: int, title: str) -> str:
     """A short plain file name for a title: its number and its words."""
-    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40]
-    return f"{number:02d}-{words}" if words else f"{number:02d}"
+    return f"{number:02d}-{plain_name(title)}".strip("-")
+
+
+def folder_for(kind: str, titles: Sequence[str]) -> Path:
+    """The folder that a command makes where none is named: called after what is in it."""
+    first, *others = titles
+    words = plain_name(commonprefix(titles).rpartition(" ")[0] if others else first)
+    if not words:
+        words = f"{plain_name(first)}-and-{len(others)}-more" if others else "motion"
+    return Path(f"{MADE[kind]}-{words.strip('-')}")
 
 
 @dataclass(frozen=True)
@@ -45,16 +65,17 @@ class Request:
     formats: list[str]
     model: str  # of run.fingerprint
     vectors: str  # sha256
+    looks: dict[str, Any] = field(default_factory=dict)  # of RenderOptions, where pictures are among the formats
 
     def files(self, number: int) -> list[str]:
         """Names of the files of a motion."""
         name = file_name(number, self.titles[number])
         return [f"{name}.{suffix}" for suffix in self.formats]
 
-    def is_in(self, file: Path) -> bool:
-        """Whether a file of the folder says that it was this request."""
-        remedy = "delete it and run the same command again"
-        return file.exists() and read_object(file, remedy=remedy).get("request") == asdict(self)
+    @property
+    def all_files(self) -> list[str]:
+        """Names of the files of all motions."""
+        return [name for number in range(len(self.titles)) for name in self.files(number)]
 
 
 @dataclass(frozen=True)
@@ -67,71 +88,120 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """motions.json: what a folder was made for and what lies in it."""
+    """motions.json: what a folder was made for and what lies in it; of an unfinished folder nothing is listed."""
 
     request: Request
-    motions: list[Entry]
+    motions: list[Entry] = field(default_factory=list)
 
 
 def request_of(
-    run: Run, kind: str, prompts: Sequence[Prompt], *, frames: int, root: str = "keep", formats: Sequence[str]
-) -> Request:
+    run: Run, kind: str, prompts: Sequence[Prompt], *, frames: int, root: str = "keep", formats: Sequence[str],
+    looks: RenderOptions = LOOKS,
+) -> Request:  # fmt: skip
     """The request that these prompts make of a run."""
     stacked = np.stack([prompt.vector_C for prompt in prompts]).astype(np.float32).round(5)
-    vectors = hashlib.sha256(stacked.tobytes()).hexdigest()
-    return Request(kind, [prompt.title for prompt in prompts], frames, root, list(formats), run.fingerprint, vectors)
+    vectors, titles = hashlib.sha256(stacked.tobytes()).hexdigest(), [prompt.title for prompt in prompts]
+    drawn = asdict(looks) if {*formats} & {*DRAWN} else {}
+    return Request(kind, titles, frames, root, list(formats), run.fingerprint, vectors, drawn)
 
 
 def write_motions(
-    run: Run, kind: str, prompts: Sequence[Prompt], out: Path, *, frames: int | None = None, root: str = "keep",
-    formats: Sequence[str],
+    run: Run, kind: str, prompts: Sequence[Prompt], out: Path | None, *, frames: int | None = None, root: str = "keep",
+    formats: Sequence[str], looks: RenderOptions = LOOKS, replace: bool = False,
 ) -> str:  # fmt: skip
     """Decode the prompts into a folder: a file a format each, a sheet of them, and motions.json, which is last.
 
-    Returns the summary line. The same request again writes nothing, and goes on where it was killed.
+    Returns the summary line. The same request again writes nothing, and goes on where it was killed. ValueError where
+    the folder holds another request's motions, unless `replace`. Without `out`, a folder is named after the titles.
     """
-    request = request_of(run, kind, prompts, frames=frames or run.crop, root=root, formats=formats)
+    request = request_of(run, kind, prompts, frames=frames or run.crop, root=root, formats=formats, looks=looks)
+    out = out or folder_for(kind, request.titles)
     if is_written(out, request):
         (out / REQUEST).unlink(missing_ok=True)  # of a run that was killed when all was done
         return f"{kind}: 0 of {len(prompts)} motions to do in {out}"
-    begin(out, request)
+    begin(out, request, replace=replace)
+    if request.frames > run.crop:
+        warn(
+            f"--frames is {request.frames}: {run.folder} was trained on crops of {run.crop} frames, and has seen "
+            "nothing of what comes after them"
+        )
     decoded = decode(run, torch.from_numpy(np.stack([prompt.vector_C for prompt in prompts])), request.frames)
     strips = []
     for number in tracked(range(len(prompts)), kind, "motions"):
         rows = facing_viewer(decoded[number]) if root == "front" else decoded[number]
-        strips += write_motion_files(out, request, number, motion_of_rows(rows, run.fps))
-    with by_rename(out / "sheet.png") as aside:
-        tile(np.concatenate(strips), columns=8).save(aside)
+        strips += write_motion_files(out, request, number, motion_of_rows(rows, run.fps), looks)
+    with by_rename(out / SHEET) as aside:
+        stack(strips).save(aside)
     made = Manifest(request, [Entry(title, request.files(number)) for number, title in enumerate(request.titles)])
     write_aside(out / MANIFEST, json.dumps(asdict(made), indent=2) + "\n")
     (out / REQUEST).unlink()
-    return f"{kind}: {len(prompts)} motions of {request.frames} frames done in {out}, sheet {out / 'sheet.png'}"
+    return f"{kind}: {len(prompts)} motions of {request.frames} frames done in {out}, sheet {out / SHEET}"
 
 
-def write_motion_files(out: Path, request: Request, number: int, motion: Motion) -> list[np.ndarray]:
-    """Write the files of a motion that are not there yet; returns its eight pictures for the sheet, or none."""
-    pending = [out / name for name in request.files(number) if not (out / name).exists()]
-    is_shown = number < MOST_ROWS
-    drawn = pictures(motion) if is_shown or any(path.suffix[1:] in DRAWN for path in pending) else None
-    for path in pending:
-        write(path, motion, frames_TSS3=drawn)
-    if drawn is None or not is_shown:
-        return []
-    return [drawn[np.linspace(0, len(drawn) - 1, 8).astype(int)].numpy()]
+def write_motion_files(
+    out: Path, request: Request, number: int, motion: Motion, looks: RenderOptions
+) -> list[Image.Image]:
+    """Write the files of a motion that are not there yet; returns its row for the sheet, or none."""
+    for name in request.files(number):
+        if not (out / name).exists():
+            write(out / name, motion, looks)
+    return [strip(motion, looks, title=request.titles[number])] if number < MOST_ROWS else []
 
 
-def begin(out: Path, request: Request) -> None:
-    """Make the folder ready for a request: what an earlier, killed run of the same wrote stays, files of another go."""
+def request_in(file: Path) -> Request | None:
+    """What a folder's manifest, or its note of an unfinished request, was made for; None where there is none.
+
+    ValueError naming a file that says something else.
+    """
+    if not file.exists():
+        return None
+    request = read_document(file, Manifest, remedy=REMEDY).request
+    if not {*request.formats} <= {*FORMATS}:
+        raise ValueError(f"{file}: damaged (request.formats: {request.formats}, expected some of {FORMATS}): {REMEDY}")
+    return request
+
+
+def begin(out: Path, request: Request, *, replace: bool = False) -> None:
+    """Make the folder ready for a request: what an earlier, killed run of the same wrote stays.
+
+    Files of another request go where they are to be replaced; ValueError, saying what differs, where they are not.
+    """
+    made_for = request_in(out / REQUEST) or request_in(out / MANIFEST)
+    if made_for and made_for != request:
+        if not replace:
+            raise ValueError(f"{out}: {difference(made_for, request)}; name another --out, or pass --replace")
+        delete_motions(out, made_for)
+    names = [*request.all_files, SHEET]
+    if made_for is None and (taken := [name for name in names if (out / name).exists()]):
+        raise ValueError(f"{out / taken[0]}: there already, and nothing says what made it: name another --out")
     out.mkdir(parents=True, exist_ok=True)
-    if not request.is_in(out / REQUEST):
+    if not (out / REQUEST).exists():
         (out / MANIFEST).unlink(missing_ok=True)  # first: from here on it would not be true any more
-        for number in range(len(request.titles)):
-            for name in request.files(number):
-                (out / name).unlink(missing_ok=True)
         write_aside(out / REQUEST, json.dumps({"request": asdict(request)}))
+
+
+def difference(made_for: Request, request: Request) -> str:
+    """What a folder holds, and what is asked for instead."""
+    if (made_for.kind, made_for.titles) != (request.kind, request.titles):
+        return f"holds {listed(made_for)}; this is {listed(request)}"
+    was, asked = asdict(made_for), asdict(request)
+    hidden = {"model": "another model's weights", "vectors": "other vectors"}
+    told = [hidden.get(name, f"{name} {was[name]}, not {asked[name]}") for name in asked if was[name] != asked[name]]
+    return f"was made with {', '.join(told)}"
+
+
+def listed(request: Request) -> str:
+    """A request in a few words."""
+    first = ", ".join(map(repr, request.titles[:2]))
+    return f"{len(request.titles)} of {request.kind}: {first}{', ...' if len(request.titles) > 2 else ''}"
+
+
+def delete_motions(out: Path, made_for: Request) -> None:
+    """Delete what a request made in a folder, its manifest first; whatever else lies there stays."""
+    for name in (MANIFEST, REQUEST, SHEET, *made_for.all_files):
+        (out / name).unlink(missing_ok=True)
 
 
 def is_written(out: Path, request: Request) -> bool:
     """Whether the folder holds exactly what is asked for."""
-    names = (name for number in range(len(request.titles)) for name in request.files(number))
-    return request.is_in(out / MANIFEST) and all((out / name).exists() for name in names)
+    return request_in(out / MANIFEST) == request and all((out / name).exists() for name in request.all_files)

@@ -3,18 +3,15 @@
 # W windows, C latent width, N texts
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,21 +19,23 @@ from mclip.pipeline.embed.vectors import vectors_by_text
 from mclip.pipeline.files.atomic import write_aside
 from mclip.pipeline.files.documents import read_document, read_sealed, read_text
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.prepare.sources import MOTION_FILES
+from mclip.pipeline.prepare.sources import MOTION_FILES, clip_name
 from mclip.pipeline.render.sheets import window_pictures
+from mclip.pipeline.store.middle import middle_labelsets
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import crops_of, default_split
+from mclip.training.evaluate.report import STYLE, svg, tables
 from mclip.training.latent.search import Index, hits, index_of
 from mclip.training.latent.space import encode, in_place, motion_vector
 from mclip.training.measure.metrics import geodesic_deg, mpjpe_mm
 from mclip.training.measure.reconstruction import reconstructed
 from mclip.training.measure.retrieval import label_sets
-from mclip.training.model.config import TERMS
 from mclip.training.model.run import EVALUATION, Run
 from mclip.training.show.folder import MANIFEST, Manifest
 from mclip.training.show.motion import Motion, motion_of_rows, read
 from mclip.training.show.page import SCRIPT, TEMPLATE, Card, Page, Section, side_by_side
-from mclip.training.train.journal import points, read_journal
+from mclip.training.train.curves import figure_of
+from mclip.training.train.journal import read_journal
 
 HEADINGS = {"generate": "Text to motion", "edit": "Edit", "interpolate": "Interpolation", "style": "Style"}
 NEAREST = 3
@@ -74,11 +73,6 @@ class Neighbours:
         return [(self.labels[n], score) for n, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
 
-def clip_name(path: str) -> str:
-    """A sequence's name without its folders and endings."""
-    return path.rsplit("/", 1)[-1].removesuffix(".npz").removesuffix("_poses")
-
-
 def reconstruction_cards(run: Run, store: Store, around: Neighbours, *, split: str, most: int) -> list[Card]:
     """Windows of a split: the store's picture, and source and reconstruction side by side."""
     crops = crops_of(run, store, split)
@@ -86,6 +80,7 @@ def reconstruction_cards(run: Run, store: Store, around: Neighbours, *, split: s
     texts, names = store.strings("texts"), store.strings("sequences/name")
     labels, still = label_sets(store, "labels", texts), window_pictures(store, crops.window.numpy()[chosen])
     sequence = store.read("windows/sequence")[crops.window.numpy()]
+    labelset = middle_labelsets(store)[crops.window.numpy()[chosen]]
     cards = []
     for place, item in enumerate(chosen.tolist()):
         rows, decoded = reconstructed(run.model, crops, item)
@@ -95,7 +90,7 @@ def reconstruction_cards(run: Run, store: Store, around: Neighbours, *, split: s
         cards.append(Card(
             title,
             dict(pair),
-            note="; ".join(sorted(labels[int(crops.labelset[item, 0])])),
+            note="; ".join(sorted(labels[int(labelset[place])])),
             facts=[("error", told_error(source, made)), *around.facts(encode(run, decoded))],
             picture_SS3=still[place],
         ))  # fmt: skip
@@ -130,36 +125,10 @@ def generated_section(run: Run, folder: Path, around: Neighbours) -> Section:
 
 
 def curves(run: Run) -> str:
-    """The run's losses over steps as SVG."""
+    """What the run measured on its way, over steps, as SVG; nothing for a run that was imported."""
     lines = read_journal(run.folder / "metrics.jsonl")
-    if not lines:  # an imported run
-        return ""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for term in TERMS:
-        left.semilogy(*points(lines, f"loss/{term}"), label=term)
-    left.set(xlabel="step", title="losses, not weighted")
-    left.legend(fontsize=8)
-    errors = [(line["step"], v) for line in lines for name, v in line.items() if name.endswith("/mpjpe_mm")]
-    right.semilogy(*zip(*errors, strict=True), marker=".")
-    right.set(xlabel="step", title="MPJPE, mm")
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "mclip"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue().split("?>", 1)[1]
-
-
-def flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Rows of a table: nested names joined, numbers rounded."""
-    rows: list[tuple[str, str]] = []
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            rows += flat(value, f"{prefix}{name} ")
-        else:
-            rows.append(
-                (f"{prefix}{name}".replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
-            )
-    return rows
+    with matplotlib.rc_context(STYLE):
+        return svg(figure_of(lines), "curves") if lines else ""
 
 
 def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path], split: str | None, most: int) -> str:
@@ -184,7 +153,7 @@ def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path]
     made = Page(
         run.folder.name,
         f"A MotionCLIP trained for {run.step:,} steps against the encoder {encoder}; mclip {version}.",
-        sections, curves=curves(run), figures=flat(figures), made_of=made_of,
+        sections, curves=curves(run), tables=tables(figures) if figures else [], made_of=made_of,
     )  # fmt: skip
     page.parent.mkdir(parents=True, exist_ok=True)
     write_aside(page, made.html())

@@ -2,9 +2,11 @@
 
 # T frames, J joints, S picture side in pixels
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -13,7 +15,8 @@ from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
 from mclip.pipeline.prepare.sources import read_recording
-from mclip.pipeline.render.scene import render_clip
+from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.scene import clip_pictures
 from mclip.training.data.rows import joints_of, root_of
 from mclip.training.measure.physics import floor_height
 
@@ -27,9 +30,9 @@ class Motion:
     fps: float
 
 
-def read(path: Path, *, fps: float | None = None) -> Motion:
+def read(path: Path | str, *, fps: float | None = None) -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError."""
-    recording = read_recording(path)
+    recording = read_recording(Path(path))
     if fps is None:
         rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
         return Motion(rotmat, torch.from_numpy(recording.trans_T3), recording.fps)
@@ -50,6 +53,10 @@ def on_floor(motion: Motion, body: Body) -> Motion:
     return Motion(motion.rotmat_TJ33, motion.trans_T3 - torch.tensor([0, 0, float(floor)]), motion.fps)
 
 
-def pictures(motion: Motion, *, size: int = 224) -> UInt8[Tensor, "T size size 3"]:
-    """Pictures (T, S, S, 3) of the embedded body in motion."""
-    return render_clip(load_body(), motion.rotmat_TJ33.float(), motion.trans_T3.float(), fps=motion.fps, size=size)
+def pictures(
+    motion: Motion, looks: RenderOptions, frames: Sequence[int] | None = None
+) -> Iterator[UInt8[np.ndarray, "size size 3"]]:
+    """Pictures (S, S, 3) of a body in motion, one after the other: of all frames, or of some."""
+    rotmat, trans = motion.rotmat_TJ33.float(), motion.trans_T3.float()
+    for batch in clip_pictures(load_body(looks.body), rotmat, trans, fps=motion.fps, options=looks, frames=frames):
+        yield from batch.cpu().numpy()

@@ -20,11 +20,14 @@ from torch import Tensor
 
 from mclip.pipeline.draw.camera import facing, follow_camera
 from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.render.options import RenderOptions
+from mclip.training.evaluate.report import Table
 from mclip.training.show.motion import Motion, pictures
 from mclip.training.show.writers import DATA, Y_UP
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 SCRIPT = Path(__file__).with_name("viewer.min.js")  # made by workflows/viewer
+STILL = RenderOptions(size=224, antialias=2)  # what is seen before the script draws, and without WebGL
 BESIDE = 1.1  # metres between a source and what was made of it
 
 
@@ -91,7 +94,7 @@ class Page:
     lead: str
     sections: Sequence[Section]
     curves: str = ""  # SVG
-    figures: Sequence[tuple[str, str]] = ()
+    tables: Sequence[Table] = ()
     made_of: str = ""
     files: dict[str, str] = field(default_factory=dict, init=False)  # key -> gzip in base64
 
@@ -107,7 +110,7 @@ class Page:
         files = {name: self.filed(name, motion) for name, motion in card.motions.items()}
         last = list(card.motions.values())[-1]
         path_T3, start_3 = glide(list(card.motions.values()))
-        still = pictures(frame_of(last, len(last.trans_T3) // 2)).numpy()[0]
+        still = next(pictures(last, STILL, [len(last.trans_T3) // 2]))
         return Shown(
             card, files, (len(path_T3) - 1) / last.fps, last.fps, numbers(path_T3), numbers(start_3),
             picture_url(still), "" if card.picture_SS3 is None else picture_url(card.picture_SS3),
@@ -117,7 +120,7 @@ class Page:
         """The files of a motion, put into the page; those of two folders may have one name."""
         found = []
         for file, content in data_files(name, motion).items():
-            found.append(File(f"{len(self.files)}/{file}", file))
+            found.append(File(str(len(self.files)), file))  # a key holds nothing of the name: that may hold anything
             self.files[found[-1].key] = packed(content)
         return found
 
@@ -142,16 +145,10 @@ def packed(content: bytes) -> str:
 def data_files(name: str, motion: Motion) -> dict[str, bytes]:
     """The files of a motion that other programs read."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, f"{name}.{kind}") for kind in DATA]
-        for path in paths:
-            DATA[path.suffix[1:]](path, motion)
-        return {path.name: path.read_bytes() for path in paths}
-
-
-def frame_of(motion: Motion, frame: int) -> Motion:
-    """One frame of a motion."""
-    at = slice(frame, frame + 1)
-    return Motion(motion.rotmat_TJ33[at], motion.trans_T3[at], motion.fps)
+        paths = {kind: Path(folder, f"motion.{kind}") for kind in DATA}  # a name may be too long for a file already
+        for kind, path in paths.items():
+            DATA[kind](path, motion)
+        return {f"{name}.{kind}": path.read_bytes() for kind, path in paths.items()}
 
 
 def glide(motions: Sequence[Motion]) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "3"]]:

@@ -5,6 +5,9 @@ AMASS has world z up; BVH and glTF have y up by custom. SMPL's rest pose is y up
 
 # T frames, J joints, V vertices, F faces, S picture side in pixels
 
+import itertools
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,13 @@ from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import matrix_to_quaternion
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.prepare.amass import write_motion
-from mclip.pipeline.render.sheets import tile
+from mclip.pipeline.render.options import RenderOptions
+from mclip.pipeline.render.sheets import picture_row
 from mclip.pipeline.render.video import write_mp4
-from mclip.training.show.motion import Motion
+from mclip.training.show.motion import Motion, pictures
 
-STRIP = 8  # pictures in a .png strip
+STRIP, STRIP_SIZE = 8, 320  # pictures of a row, and the pixels of each before it is cut to the body
+GIF_FPS, GIF_COLOURS = 50, 64
 Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # of points whose z is up
 CENTIMETRES = 100  # a BVH has no unit; MotionBuilder and Maya take centimetres
 
@@ -170,7 +175,7 @@ def animation(gltf: Any, data: Buffer, local: Tensor, root_T3: Tensor, *, fps: f
     """A rotation a joint and the root's place over time, linear between frames."""
     times = data.add(np.arange(len(root_T3), dtype=np.float32) / np.float32(fps), "SCALAR", bounds=True)
     wxyz = matrix_to_quaternion(local)
-    xyzw = wxyz.roll(-1, dims=-1).float()
+    xyzw = same_sign(wxyz.roll(-1, dims=-1)).float()
     tracks = [("rotation", data.add(xyzw[:, joint].numpy(), "VEC4"), joint) for joint in range(24)]
     tracks.append(("translation", data.add(root_T3.float().numpy(), "VEC3"), 0))
     return gltf.Animation(
@@ -183,18 +188,56 @@ def animation(gltf: Any, data: Buffer, local: Tensor, root_T3: Tensor, *, fps: f
     )
 
 
-def write_gif(path: Path, frames_TSS3: np.ndarray, fps: float) -> None:
-    """A GIF that loops; browsers keep time in hundredths of a second."""
-    images = [Image.fromarray(picture).quantize(32) for picture in frames_TSS3]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=1000 / fps, loop=0)
+def same_sign(quaternion_TJ4: Float[Tensor, "T J 4"]) -> Float[Tensor, "T J 4"]:
+    """The same rotations, each by the one of its two quaternions that is nearer to the one before it.
+
+    glTF's own slerp takes the shorter way whatever the sign; programs that blend number by number do not.
+    """
+    turns_TJ = (quaternion_TJ4[1:] * quaternion_TJ4[:-1]).sum(-1) < 0
+    sign_TJ = torch.where(turns_TJ, -1.0, 1.0).cumprod(dim=0)
+    return torch.cat((quaternion_TJ4[:1], quaternion_TJ4[1:] * sign_TJ[..., None]))
 
 
-def write_strip(path: Path, frames_TSS3: np.ndarray, fps: float) -> None:
-    """Evenly spaced frames side by side."""
-    chosen = np.linspace(0, len(frames_TSS3) - 1, min(STRIP, len(frames_TSS3))).astype(int)
-    tile(frames_TSS3[chosen], columns=len(chosen)).save(path)
+def write_video(path: Path, motion: Motion, looks: RenderOptions) -> None:
+    """An MP4 of every frame at the motion's rate."""
+    write_mp4(path, pictures(motion, looks), motion.fps)
 
 
-# Writers by file ending: of a motion, and of its pictures.
+def write_gif(path: Path, motion: Motion, looks: RenderOptions) -> None:
+    """A GIF that loops, as fast as the motion: every n-th frame, so that no browser takes a delay for a mistake."""
+    shown, delays = gif_frames(len(motion.trans_T3), motion.fps)
+    first, *others = (Image.fromarray(picture).quantize(GIF_COLOURS) for picture in pictures(motion, looks, shown))
+    first.save(path, save_all=True, append_images=others, duration=delays, loop=0)
+
+
+def gif_frames(frames: int, fps: float) -> tuple[list[int], list[int]]:
+    """Which of a motion's frames a GIF shows, and for how many milliseconds each.
+
+    A GIF counts hundredths of a second, and browsers read 0 and 1 of them as 10. So at most 50 frames a second are
+    shown, each until the hundredth that is nearest to the next one's time: rounding never adds up.
+    """
+    shown = list(range(0, frames, max(1, math.ceil(fps / GIF_FPS - 1e-6))))
+    begins = [round(100 * frame / fps) for frame in (*shown, frames)]
+    return shown, [10 * max(end - start, 100 // GIF_FPS) for start, end in itertools.pairwise(begins)]
+
+
+def write_strip(path: Path, motion: Motion, looks: RenderOptions) -> None:
+    """Evenly spaced frames side by side, cut to the body, with their seconds."""
+    strip(motion, looks).save(path)
+
+
+def strip(motion: Motion, looks: RenderOptions, *, title: str = "") -> Image.Image:
+    """A row of evenly spaced frames, cut to the body, under a title and over their seconds."""
+    frames = evenly(len(motion.trans_T3), STRIP)
+    drawn = np.stack([*pictures(motion, replace(looks, size=STRIP_SIZE, antialias=2, ground=False), frames)])
+    return picture_row(drawn, title=title, captions=[f"{frame / motion.fps:.1f} s" for frame in frames])
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Up to `most` of the numbers below `count`, evenly spaced, the first and the last among them."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()
+
+
+# Writers by file ending: of a motion, and of its pictures in the looks that are asked for.
 DATA = {"npz": write_npz, "bvh": write_bvh, "glb": write_glb}
-DRAWN = {"mp4": write_mp4, "gif": write_gif, "png": write_strip}
+DRAWN = {"mp4": write_video, "gif": write_gif, "png": write_strip}

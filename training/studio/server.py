@@ -15,6 +15,7 @@ from typing import Any
 
 from mclip.training.studio.session import Session
 from mclip.training.studio.space import Space
+from mclip.training.studio.tabs import build_tabs
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 LONGEST_MESSAGE = 1 << 20  # bytes that a browser may send at once; a prompt is a few thousand
@@ -58,7 +59,7 @@ class Studio:
         if len(self.sessions) >= MOST_BROWSERS:
             client.add_notification("Full", f"{MOST_BROWSERS} browsers are here already.", color="red")
             return
-        self.sessions[client.client_id] = session = Session(client, self.space)
+        self.sessions[client.client_id] = session = Session(client, self.space, build_tabs)
         session.admit(self.token)
         if client.client_id not in self.server.get_clients():  # it left before it was in
             self.sessions.pop(client.client_id, None)

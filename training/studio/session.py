@@ -5,11 +5,12 @@ What a browser sees and does is its own (viser's client.gui and client.scene); n
 
 # T frames, J joints, C latent width, K classes
 
-import functools
+import contextlib
 import hmac
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mclip.training.latent.edits import between, edited
-from mclip.training.latent.search import Hit
+from mclip.pipeline.machine.words import visible, warn
 from mclip.training.show.export import FORMATS, write
-from mclip.training.show.folder import file_name
+from mclip.training.show.folder import plain_name
 from mclip.training.show.motion import motion_of_rows
+from mclip.training.studio.inputs import check_arrivals
 from mclip.training.studio.player import Player
 from mclip.training.studio.space import FIRST, Space
 
@@ -33,13 +34,13 @@ SAVED = tuple(kind for kind in FORMATS if kind not in ("gif", "png"))
 class Session:
     """One browser: its fields and buttons, and its player."""
 
-    def __init__(self, client: Any, space: Space) -> None:
-        self.client, self.space, self.gui = client, space, client.gui
+    def __init__(self, client: Any, space: Space, build_tabs: Callable[["Session"], None]) -> None:
+        self.client, self.space, self.gui, self.build_tabs = client, space, client.gui, build_tabs
+        check_arrivals(client, self.tell)
         self.player: Player | None = None  # nobody sees anything before `enter`
         self.asked, self.counting = 0, threading.Lock()
         self.title, self.rows = "", torch.zeros(0, 25, 6)
         self.ends: tuple[tuple[str, ...], Tensor] | None = None
-        self.buttons: list[Any] = []
 
     def admit(self, token: str | None) -> None:
         """Let the browser in: at once, or when it has named the token."""
@@ -63,71 +64,10 @@ class Session:
     def enter(self) -> None:
         """Build the page and play a first motion."""
         player = Player(self.client, self.space.body)
-        tabs = self.gui.add_tab_group()
-        with tabs.add_tab("Text"):
-            self.build_text()
-        with tabs.add_tab("Edit"):
-            self.build_edit()
-        with tabs.add_tab("Between"):
-            self.build_between()
-        if self.space.store is not None:
-            with tabs.add_tab("Search"):
-                self.build_search()
+        self.build_tabs(self)
         self.build_player(player)
         self.player = player
         self.newest(lambda: self.generate(FIRST))(None)
-
-    def build_text(self) -> None:
-        text = self.gui.add_text("text", FIRST, hint="What the person does.")
-        text.on_update(self.typed([text], lambda: self.generate(text.value)))
-
-    def build_edit(self) -> None:
-        pairs = zip(("base", "from", "to"), (FIRST, "walk", "run"), strict=True)
-        words = [self.gui.add_text(*pair, hint=self.hint) for pair in pairs]
-        scale = self.gui.add_slider("scale", -1.0, 2.0, 0.05, 1.0, hint="base + scale (to - from)")
-
-        def show() -> None:
-            base, away, goal = (each.value for each in words)
-            base_C, from_C, to_C = self.vectors_of(base, away, goal)
-            title = f"{base} + {scale.value:g} ({goal} - {away})"
-            self.play(title, self.space.decoded(edited(base_C, from_C, to_C, [scale.value])[0]))
-
-        for each in words:
-            each.on_update(self.typed(words, show))
-        scale.on_update(self.newest(show))
-
-    def build_between(self) -> None:
-        start, end = (self.gui.add_text(*pair, hint=self.hint) for pair in (("start", "walk"), ("end", "crawl")))
-        share = self.gui.add_slider("share", 0.0, 1.0, 0.01, 0.5, hint="0 is the start, 1 is the end")
-        path = self.gui.add_button_group("path", ("line", "circle"))
-
-        def show() -> None:
-            a_C, b_C = self.vectors_of(start.value, end.value)
-            steps = between(a_C, b_C, 101, path=path.value)
-            title = f"{start.value} to {end.value}: {share.value:g}"
-            self.play(title, self.space.decoded(steps[round(100 * share.value)]))
-
-        for each in (start, end):
-            each.on_update(self.typed([start, end], show))
-        share.on_update(self.newest(show))
-        path.on_click(self.newest(show))
-
-    def build_search(self) -> None:
-        query = self.gui.add_text("query", "", hint=self.hint)
-        results = self.gui.add_folder("found")
-
-        def show() -> None:
-            found = self.space.found(query.value)
-            while self.buttons:
-                self.buttons.pop().remove()
-            with results:
-                for hit in found:
-                    name = Path(hit.clip).stem.removesuffix("_poses")
-                    button = self.gui.add_button(f"{hit.score:.2f} {name}", hint=hit.text[:200] or hit.clip)
-                    button.on_click(self.newest(functools.partial(self.play_hit, name, hit)))
-                    self.buttons.append(button)
-
-        query.on_update(self.typed([query], show))
 
     def build_player(self, player: Player) -> None:
         with self.gui.add_folder("playing"):
@@ -155,14 +95,22 @@ class Session:
         """What may stand in a field."""
         return "A text" + (", or store:LABEL for a clip of the store." if self.space.store else ".")
 
+    def tell(self, words: str, title: str = "That did not work") -> None:
+        """Show words on the page; nothing where nobody is there any more."""
+        with contextlib.suppress(Exception):  # of viser's, whatever a closed connection makes of it
+            self.client.add_notification(title, visible(words)[:500], color="red")
+
     def told(self, work: Callable[[Any], None]) -> Callable[[Any], None]:
-        """`work` as viser calls it, in a thread; its errors are told on the page."""
+        """`work` as viser calls it, in a thread; its errors are told on the page, and those of ours in a line here."""
 
         def called(event: Any) -> None:
             try:
                 work(event)
             except (ValueError, OSError) as error:
-                self.client.add_notification("That did not work", str(error)[:500], color="red")
+                self.tell(str(error))
+            except Exception as error:
+                warn(f"studio: {error!r:.300} in {traceback.extract_tb(error.__traceback__)[-1]}")
+                self.tell("The studio made a mistake; the terminal where it was started says which.")
 
         return called
 
@@ -197,10 +145,6 @@ class Session:
         """Play what a text says."""
         self.play(text.strip(), self.space.decoded(self.space.vectors(text)[0]))
 
-    def play_hit(self, name: str, hit: Hit) -> None:
-        """Play a clip that was found."""
-        self.play(name, self.space.clip(hit))
-
     def play(self, title: str, rows_TRD: Float[Tensor, "T 25 6"]) -> None:
         """Play rows, and say what they look like."""
         assert self.player is not None
@@ -217,7 +161,7 @@ class Session:
         if track is None or kind not in SAVED:
             raise ValueError(f"nothing to save as {kind}")
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, f"{file_name(0, title)}.{kind}")
+            path = Path(folder, f"{plain_name(title) or 'motion'}.{kind}")
             write(path, track.motion)
             self.client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
 

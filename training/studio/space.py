@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.geometry.body import Body
 from mclip.pipeline.store.store import Store
-from mclip.training.data.clips import clip_rows
+from mclip.training.data.clips import middle_rows
 from mclip.training.latent.search import Hit, Index, hits, index_of
 from mclip.training.latent.space import decode, encode, facing_viewer, is_file, vectors_of
 from mclip.training.latent.span import centred
@@ -52,16 +52,16 @@ class Space:
         for source in filter(is_file, sources):
             raise ValueError(f"{source}: a file of this machine cannot be named from a browser; write a text")
         words = [source.strip() for source in sources]
-        return vectors_of(self.run, words, self.encoder, store=self.store, plain=plain)
+        return vectors_of(self.run, words, self.encoder, store=self.store, say=lambda _: None, plain=plain)
 
     def decoded(self, vector_C: Float[Tensor, " C"]) -> Float[Tensor, "T 25 6"]:
         """The rows of a vector's motion, a training crop long, that begins facing the viewer."""
         return facing_viewer(decode(self.run, vector_C[None], self.run.crop)[0])
 
     def clip(self, hit: Hit) -> Float[Tensor, "T 25 6"]:
-        """The rows of a clip that was found."""
+        """The rows of what was found: the frames that were compared."""
         assert self.store is not None
-        return facing_viewer(clip_rows(self.store, hit.clip, self.run.crop))
+        return facing_viewer(middle_rows(self.store, hit.window))
 
     def found(self, query: str) -> list[Hit]:
         """The nearest clips of the store."""

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from mclip.pipeline.files.atomic import by_rename, write_aside
+from mclip.pipeline.files.atomic import write_aside
 from mclip.pipeline.files.documents import read_lines
 from mclip.training.model.run import RunError, read_config
 
@@ -39,12 +38,10 @@ class Journal:
             self.wandb.log(known, step=step)
 
     def close(self, *, whole: bool = True) -> None:
-        """Close TensorBoard's file, and when the run is whole draw curves.png beside it."""
+        """Close TensorBoard's file, and tell W&B whether the run is whole."""
         self.board.close()
         if self.wandb:
             self.wandb.finish(exit_code=int(not whole))
-        if whole:
-            draw_curves(self.file.parent)
 
 
 def require_wandb() -> Any:
@@ -74,27 +71,6 @@ def read_journal(file: Path) -> list[dict[str, Any]]:
     """
     lines = read_lines(file.read_bytes(), dict[str, float], file=file) if file.exists() else []
     return [{**line, "step": int(line["step"])} for line in lines if "step" in line]
-
-
-def draw_curves(folder: Path) -> None:
-    """curves.png of a run: a panel a measured name, over steps; loss terms share the first, with a logarithmic axis."""
-    lines, picture = read_journal(folder / METRICS), folder / CURVES
-    names = sorted({name for line in lines for name in line if name != "step" and not name.startswith("loss/")})
-    columns = 3
-    figure = Figure(figsize=(4 * columns, 2.6 * math.ceil((len(names) + 1) / columns)), layout="constrained")
-    panels = figure.subplots(math.ceil((len(names) + 1) / columns), columns, squeeze=False).ravel()
-    terms = sorted({name for line in lines for name in line if name.startswith("loss/")})
-    for name in terms:
-        panels[0].semilogy(*points(lines, name), label=name.removeprefix("loss/"))
-    panels[0].set(title="losses, not weighted", xlabel="step")
-    panels[0].legend(fontsize=7)
-    for panel, name in zip(panels[1:], names, strict=False):
-        panel.plot(*points(lines, name), marker=".")
-        panel.set(title=name, xlabel="step")
-    for panel in panels[len(names) + 1 :]:
-        panel.set_axis_off()
-    with by_rename(picture) as aside:
-        figure.savefig(aside, dpi=100)
 
 
 def points(lines: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

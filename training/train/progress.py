@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mclip.pipeline.machine.terminal import progress_bar
 from mclip.training.model.config import TERMS, TrainConfig
+from mclip.training.train.curves import draw_curves
 from mclip.training.train.journal import Journal
 from mclip.training.train.speed import Speed
 from mclip.training.train.validation import collapse
@@ -30,11 +31,13 @@ class Report:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.stop()
         self.journal.close(whole=kind is None)
+        if kind is None:
+            draw_curves(self.journal.file.parent)
 
     def say(self, *lines: str) -> None:
         """Lines above the bar."""
         for line in lines:
-            self.bar.console.print(line, highlight=False, soft_wrap=True)
+            self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def losses(self, step: int, found: dict[str, float], norm: Tensor) -> None:
         """Journal the losses of a step, and show them with the rate since the last time."""

@@ -108,12 +108,13 @@ def body_terms(
 ) -> dict[str, Tensor]:
     """The losses that pose a body: of its vertices, and of its joints in the world where they have a weight."""
     target_BTRD, mask_BT = batch.motion_BTRD, batch.mask_BT
-    rotations = joints_of(motion_BTRD), joints_of(target_BTRD)
+    rot6d_BTJD, target_BTJD = joints_of(motion_BTRD), joints_of(target_BTRD)
     if not any(config.weights[term] for term in WORLD_TERMS):
-        return {"vertices": vertex_loss(rotations[0], rotations[1], mask_BT)}
-    vertices, found, wanted = vertex_loss.with_joints(rotations[0], rotations[1], mask_BT)
-    found, wanted = found + root_of(motion_BTRD)[:, :, None], wanted + root_of(target_BTRD)[:, :, None]
-    return {"vertices": vertices} | losses.world_losses(found, wanted, mask_BT)
+        return {"vertices": vertex_loss(rot6d_BTJD, target_BTJD, mask_BT)}
+    vertices, found_BTJ3, wanted_BTJ3 = vertex_loss.with_joints(rot6d_BTJD, target_BTJD, mask_BT)
+    found_BTJ3 = found_BTJ3 + root_of(motion_BTRD)[:, :, None]
+    wanted_BTJ3 = wanted_BTJ3 + root_of(target_BTRD)[:, :, None]
+    return {"vertices": vertices} | losses.world_losses(found_BTJ3, wanted_BTJ3, mask_BT)
 
 
 def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:

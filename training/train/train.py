@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mclip.pipeline.embed.vectors import window_vectors
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.machine.devices import free_bytes, multiplies_bfloat16, require_bfloat16
-from mclip.pipeline.store.schema import StoreError
+from mclip.pipeline.store.schema import SPLITS, StoreError
 from mclip.pipeline.store.store import Store
-from mclip.training.data.crops import Batch, Crops, default_split, load_crops
+from mclip.training.data.crops import Batch, Crops, default_split, load_crops, text_choices
 from mclip.training.data.rows import joints_of
 from mclip.training.measure.reconstruction import z_of
 from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
-    ROOT_PATH,
     WEIGHTS,
     RunError,
     checkpoints,
@@ -35,8 +35,10 @@ from mclip.training.model.run import (
     save_checkpoint,
     start_run,
 )
+from mclip.training.model.run_documents import ROOT_PATH
+from mclip.training.train.curves import draw_curves
 from mclip.training.train.interrupt import Interrupt
-from mclip.training.train.journal import CURVES, draw_curves, require_wandb
+from mclip.training.train.journal import CURVES, require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.speed import Speed, matmul_rate
 from mclip.training.train.step import Feed, Learner, vertex_loss_of
@@ -135,6 +137,7 @@ def settle(
     width = encoders[name]["width"]
     if sizes.latent not in (0, width):
         raise StoreError(f"encoder {name} is {width} wide, --latent is {sizes.latent}: leave --latent out")
+    require_targets(store, config, name)
     check_parts(config, workers)
     if config.wandb:
         require_wandb()
@@ -166,6 +169,22 @@ def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[st
         "encoder": {"name": config.encoder} | store.encoders[config.encoder],
         "data": {"fps": store.fps, "crop": store.crop, "store": store.fingerprint(), "row25": ROOT_PATH},
     }
+
+
+def require_targets(store: Store, config: TrainConfig, encoder: str) -> None:
+    """StoreError when a loss has a weight and no training crop has what it is held against."""
+    trained = store.read("windows/split") == SPLITS.index("train")
+    labelset, count = store.read("windows/labelset")[trained], text_choices(store, config.target)[2]
+    if config.text_weight and len(labelset) and not count[labelset].any():
+        raise StoreError(
+            f"{store.url}: no training crop has a text (--target {config.target}): give `mclip prepare` --labels, or "
+            "pass --text-weight 0 to train without texts"
+        )
+    if config.image_weight and len(labelset) and not window_vectors(store, encoder)[1][trained].any():
+        raise StoreError(
+            f"{store.url}: no training window has a picture's vector: run `mclip render` and `mclip embed`, or pass "
+            "--image-weight 0 to train without pictures"
+        )
 
 
 def load_data(store: Store, config: TrainConfig, device: torch.device, folder: Path) -> tuple[Crops, Crops, str]:

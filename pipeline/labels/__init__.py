@@ -1,0 +1,1 @@
+"""Label files -> spans of text, whose recordings they are, and which of them a crop carries."""

@@ -1,0 +1,96 @@
+"""Spans of labels, and the labels of many sequences."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from mclip.pipeline.machine.options import check_settings, setting
+
+
+class LabelError(ValueError):
+    """A label file that cannot be used, and why."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A label from `start` to `end` seconds (infinity: the whole sequence) with its action categories.
+
+    Where `rate` is given, the times are frames / `rate`, and a frame is every int(fps / rate)-th of the source: so
+    HumanML3D counts.
+    """
+
+    text: str
+    start: float = 0.0
+    end: float = math.inf
+    categories: tuple[str, ...] = ()
+    source: str = "babel"
+    written: str = field(default="", repr=False, compare=False)  # as the file has it, where `text` is not
+    rate: float = field(default=0.0, repr=False)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds for the whole sequence, however long that is."""
+        return self.start <= 0 and self.end == math.inf
+
+    def in_seconds(self, fps: float) -> "Span":
+        """The same label by the clock of a source of `fps` frames a second."""
+        if not self.rate:
+            return self
+        return replace(self.stretched(self.rate * max(int(fps / self.rate), 1) / fps), rate=0.0)
+
+    def stretched(self, factor: float) -> "Span":
+        """The same label on a clock that is `factor` times as slow."""
+        return replace(self, start=self.start * factor, end=self.end * factor)
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """How labels are put on motion."""
+
+    join: str = setting(
+        "distinct",
+        "How the labels of a crop become its joined text. distinct: each once, in alphabetical order. "
+        "release: to the letter as the paper's release.",
+        ("distinct", "release"),
+    )
+    trust: str = setting(
+        "length",
+        "What to do where a motion is not as long as its labels say. length: leave out labels with times. "
+        "labels: stretch their clock to the motion.",
+        ("length", "labels"),
+    )
+    unlabelled: str = setting("keep", "Whether sequences without a label get windows.", ("keep", "drop"))
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def unusual(self) -> dict[str, str]:
+        """The rules that are not the default ones."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Spans, split and seconds of each sequence, by `sequence_key`; what was passed over is counted by reason."""
+
+    spans: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
+    split: Mapping[str, str] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)  # how long the labels' motion is, where they say it
+    rules: LabelRules = LabelRules()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources, in the order of their first label."""
+        return tuple(dict.fromkeys(span.source for spans in self.spans.values() for span in spans))
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of spans, splits and rules."""
+        said: list[object] = [sorted(self.spans.items()), sorted(self.split.items())]
+        clocks = [(key, span.rate) for key, spans in sorted(self.spans.items()) for span in spans if span.rate]
+        # What is as it always was is left out, so that the hash of plain labels is that of earlier stores.
+        said += [each for each in (clocks, self.rules.unusual) if each]
+        return hashlib.sha256(repr(tuple(said)).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,27 @@
+"""Words on their way to a terminal: whatever a file, a label or a prompt holds, they give it no orders."""
+
+import sys
+import unicodedata
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control and format characters, lone surrogates, line separators
+JOINERS = "\u200c\u200d"  # of letters in Persian and Hindi, and of emoji: they do no harm
+
+
+def warn(line: str) -> None:
+    """Say a line on stderr, beside the results."""
+    print(visible(line), file=sys.stderr)
+
+
+def visible(text: str, *, keep: str = "\n\t") -> str:
+    """A text that a terminal cannot take for orders: control characters as \\u001b, but for those to `keep`.
+
+    So are marks that turn the direction of writing, and bytes of file names that are no UTF-8. JSON stays the same.
+    """
+    kept = {*keep, *JOINERS}
+    return "".join(c if c in kept or unicodedata.category(c) not in HIDDEN else escaped(c) for c in text)
+
+
+def escaped(character: str) -> str:
+    """A character as JSON may write it."""
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))

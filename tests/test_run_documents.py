@@ -1,0 +1,187 @@
+"""Run folders that somebody damaged or made to harm: told by file and place, and nothing outside them is read."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mclip.cli import cli
+from mclip.pipeline.embed.loading import load_encoder
+from mclip.training.latent.space import decode
+from mclip.training.model.run import Run, RunError, best_checkpoint, load_run, read_config
+
+FUZZED = 500
+VALUES: list[Any] = [
+    None, True, -1, 0, 1e308, 10**30, 2**63, "", "x" * 10_000, "../../..", "\ud800", "💃", [], {}, [[[]]], {"a": {}},
+    float("nan"), float("inf"), "60", 3.5,
+]  # fmt: skip
+
+
+@pytest.fixture
+def copied(run: Run, tmp_path: Path) -> Path:
+    """A copy of a trained run, to be damaged."""
+    return Path(shutil.copytree(run.folder, tmp_path / "run"))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, each in inner for place in places(each, (*path, key)))]
+
+
+def mutated(content: str, chance: random.Random) -> bytes:
+    """A document with something else at one place, or lacking it, or with bytes changed, cut or repeated."""
+    whole, raw = json.loads(content), bytearray(content.encode())
+    kind = chance.choice(("value", "value", "value", "key", "extra", "byte", "cut", "twice", "deep"))
+    if kind in ("value", "key", "extra"):
+        *path, last = chance.choice(places(whole)[1:])
+        at = whole
+        for key in path:
+            at = at[key]
+        if kind == "key":
+            del at[last]
+        elif kind == "extra" and isinstance(at, dict):
+            at[chance.choice(("", "__class__", "\ud800", "trust_remote_code"))] = chance.choice(VALUES)
+        else:
+            at[last] = chance.choice(VALUES)
+        return json.dumps(whole).encode()
+    if kind == "byte":
+        for _ in range(chance.randint(1, 5)):
+            raw[chance.randrange(len(raw))] = chance.randrange(256)
+        return bytes(raw)
+    if kind == "cut":
+        return bytes(raw[: chance.randrange(len(raw))])
+    return bytes(raw + raw) if kind == "twice" else b"[" * 100_000 + bytes(raw)
+
+
+def used(folder: Path) -> None:
+    """What every command does with a run, but for loading the encoder itself."""
+    run = load_run(folder, best=True)
+    assert run.step >= 0
+    assert run.fps > 0
+    assert run.crop > 0
+    run.encoder_names()
+    assert torch.isfinite(decode(run, torch.randn(1, run.model.config.latent), 4)).all()
+
+
+def test_five_hundred_damaged_runs_are_told_by_file_and_place_or_work(copied: Path) -> None:
+    chance = random.Random(0)
+    files = [copied / "config.json", *copied.glob("checkpoints/*/state.json")]
+    whole = {file: file.read_text() for file in files}
+    refused = 0
+    for _ in range(FUZZED):
+        file = chance.choice(files)
+        file.write_bytes(mutated(whole[file], chance))
+        try:
+            used(copied)
+        except ValueError as error:
+            refused += 1
+            told = str(error)
+            # A size that fits the schema and not the weights is told where the weights are.
+            assert file.name in told or "does not fit the model of config.json" in told, told
+            assert ("found" in told and "expected" in told) or "no JSON" in told or "restore it" in told, told
+        file.write_text(whole[file])
+    assert FUZZED / 2 < refused < FUZZED
+    used(copied)
+
+
+def changed(folder: Path, **encoder: Any) -> None:
+    """Another encoder in a run's config.json."""
+    config = read_config(folder)
+    config["encoder"] |= encoder
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+OUTSIDE: dict[str, dict[str, Any]] = {
+    "hub": {"clip": "hf-hub:someone/evil"},
+    "hub and weights": {"clip": "hf-hub:someone/evil", "pretrained": "weights.pt"},
+    "absolute folder": {"clip": "local-dir:/OUTSIDE"},
+    "folder above": {"clip": "local-dir:../clip"},
+    "folder through itself": {"clip": "local-dir:checkpoints/../../clip"},
+    "link": {"clip": "local-dir:link"},
+    "absolute weights": {"clip": "ViT-B-32", "pretrained": "/etc/passwd"},
+    "weights above": {"clip": "ViT-B-32", "pretrained": "../weights.pt"},
+    "weights by a link": {"clip": "ViT-B-32", "pretrained": "link/weights.pt"},
+    "a tag of another model": {"clip": "ViT-B-32", "pretrained": "../laion2b_s39b_b160k"},
+}
+
+
+@pytest.mark.parametrize("form", OUTSIDE)
+def test_an_encoder_outside_the_run_or_on_the_network_needs_the_users_word(copied: Path, form: str) -> None:
+    (copied.parent / "clip").mkdir()
+    (copied / "link").symlink_to(copied.parent / "clip")
+    changed(copied, **{key: value.replace("/OUTSIDE", str(copied.parent)) for key, value in OUTSIDE[form].items()})
+    with pytest.raises(RunError, match=r"config\.json: at encoder\.(clip|pretrained): found .* --trust-encoder"):
+        load_run(copied).load_encoder()
+    load_run(copied, trust_encoder=True).encoder_names()  # said so, it goes on
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"clip": "offline", "pretrained": None},
+        {"clip": "ViT-B-32", "pretrained": "openai"},
+        {"clip": "ViT-B/32", "pretrained": "laion2b_s34b_b79k"},
+        {"clip": "local-dir:clip", "pretrained": None},
+        {"clip": "ViT-B-32", "pretrained": "clip/weights.pt"},
+    ],
+)
+def test_names_of_open_clip_and_what_lies_in_the_run_are_taken(copied: Path, names: dict[str, Any]) -> None:
+    changed(copied, **names)
+    clip, pretrained = load_run(copied).encoder_names()
+    assert {clip.replace(f"{copied.resolve()}/", ""), (pretrained or "").replace(f"{copied.resolve()}/", "")} == {
+        names["clip"], names["pretrained"] or "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["generate", "walk"], ["search", "walk", "--store", "s"], ["recognise", "a.npz"]])
+def test_commands_take_the_word_and_say_how(copied: Path, words: list[str], store: Any) -> None:
+    changed(copied, clip="hf-hub:someone/evil")
+    command, *others = [store.url if word == "s" else word for word in words]
+    said = CliRunner().invoke(cli, [command, str(copied), *others])
+    assert said.exit_code == 1
+    assert "Traceback" not in said.output
+    assert "--trust-encoder" in said.output
+
+
+def test_an_encoder_of_another_width_or_hash_is_still_refused_when_trusted(copied: Path) -> None:
+    changed(copied, weights_sha256="0" * 64)
+    with pytest.raises(RunError, match="trained with weights 000000000000"):
+        load_run(copied, trust_encoder=True).load_encoder()
+    assert load_encoder("offline").width == 384
+
+
+BOMBS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "latent": lambda c: c["model"].update(latent=999_996),
+    "layers": lambda c: c["model"].update(layers=1000, latent=999_996),
+    "feed forward": lambda c: c["model"].update(feed_forward=1_000_000),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_sizes_that_the_weights_do_not_have_take_no_memory(copied: Path, bomb: str) -> None:
+    config = read_config(copied)
+    BOMBS[bomb](config)
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="does not fit the model of config.json"):
+        load_run(copied)
+
+
+@pytest.mark.parametrize("missing", [1, 1000])
+def test_weights_that_are_cut_say_how_many_bytes_are_missing(copied: Path, missing: int) -> None:
+    file = sorted(copied.glob("checkpoints/*/model.safetensors"))[-1]
+    file.write_bytes(file.read_bytes()[:-missing])
+    with pytest.raises(RunError, match=rf"model\.safetensors: .*, {missing:,} more are missing"):
+        load_run(copied)
+
+
+def test_the_best_is_found_among_checkpoints_only(copied: Path) -> None:
+    (copied / "checkpoints" / "1abc").mkdir()
+    (copied / "checkpoints" / "1abc" / "state.json").write_text("{}")
+    assert best_checkpoint(copied) is not None
