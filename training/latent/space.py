@@ -101,6 +101,8 @@ def clip_vector(run: Run, store: Store, wanted: str, say: Callable[[str], None])
     if clip.among > 1:
         say(described(store, wanted, clip))
     return encode(run, clip_rows(store, clip.window, clip.shift))
+
+
 def text_vectors(run: Run, texts: Sequence[str], encoder: Encoder | None = None) -> Float[Tensor, "N C"]:
     """The run's encoder's vectors (N, C) of texts."""
     encoder = encoder or run.load_encoder()
