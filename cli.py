@@ -3,13 +3,14 @@
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mclip.pipeline.labels.spans import LabelRules
-from mclip.pipeline.machine.commands import Group, Refusal
+from mclip.pipeline.machine.commands import Group, Refusal, going_on, require_all
 from mclip.pipeline.machine.options import Finite, options_of
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
@@ -94,6 +95,12 @@ def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
     click.echo(folder.write_motions(run, kind, prompts, looks=looks, **how))
 
 
+def fps_in_option(name: str) -> Callable[[Any], Any]:
+    """The option for the frame rate that a file does not say, under the name that a command calls it by."""
+    told = "Frames per second of source files that do not say it themselves."
+    return click.option("--fps-in", "--array-fps", name, type=Finite(0, min_open=True), help=told)
+
+
 GROUPS = {
     "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
@@ -123,7 +130,8 @@ def cli() -> None:
     type=click.Path(path_type=Path),
     help="A .csv or .jsonl of path,split, which overrides all other splits; or `amass` for AMASS's own split.",
 )
-@options_of(PrepareOptions, LabelRules)
+@options_of(PrepareOptions, LabelRules, without=("array_fps",))
+@fps_in_option("array_fps")
 @click.option(
     "--only",
     multiple=True,
@@ -486,6 +494,7 @@ def generate(
     from mclip.pipeline.files.documents import no_text
     from mclip.pipeline.machine.words import warn
     from mclip.training.latent.prompts import VARY, generated, prompts_in, unplaced
+    from mclip.training.latent.space import require_readable
     from mclip.training.model.run import load_run
 
     try:
@@ -499,10 +508,17 @@ def generate(
     opened = load_run(run, trust_encoder=trust_encoder)
     tell_plain(opened, plain=plain)
     encoder = opened.load_encoder()
-    for prompt in unplaced(encoder, prompts):
+    good, failed = list[str](), list[str]()
+    for prompt in prompts:
+        with going_on(failed, prompt):
+            require_readable(prompt)
+            good.append(prompt)
+    for prompt in unplaced(encoder, good) if good else []:
         warn(f"{prompt!r} is as far from all known motions as words without sense: expect any motion")
-    made = generated(opened, prompts, seeds, share=vary or VARY, plain=plain, encoder=encoder)
-    write_motions(opened, "generate", made, **how)
+    if good:
+        made = generated(opened, good, seeds, share=vary or VARY, plain=plain, encoder=encoder)
+        write_motions(opened, "generate", made, **how)
+    require_all(failed, len(prompts))
 
 
 @cli.command()
@@ -646,8 +662,13 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     names = classes_of(classes)
     opened = load_run(run, trust_encoder=trust_encoder)
     vectors = opened.load_encoder().encode_texts(names)
-    found = {str(motion): recognise_motion(opened, motion, vectors, names, top=top) for motion in motions}
-    click.echo(told_seen(found, as_json=as_json))
+    found, failed = {}, list[str]()
+    for motion in motions:
+        with going_on(failed, motion):
+            found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top)
+    if found:
+        click.echo(told_seen(found, as_json=as_json))
+    require_all(failed, len(motions))
 
 
 @cli.command()
@@ -685,20 +706,31 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_enc
 )
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
+@fps_in_option("fps_in")
 @options_of(VideoOptions)
-def export(motions: tuple[Path, ...], formats: tuple[str, ...], fps: float | None, out: Path, **looks: Any) -> None:
+def export(
+    motions: tuple[Path, ...],
+    formats: tuple[str, ...],
+    fps: float | None,
+    fps_in: float | None,
+    out: Path,
+    **looks: Any,
+) -> None:
     """Convert motion files to other formats.
 
-    Each MOTION is an AMASS-layout .npz or a .bvh.
+    Each MOTION is a .bvh, or arrays of SMPL's rotations: .npz, .npy, .smpl, .pkl, .pt.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
     """
     from mclip.training.show.export import export as write
 
+    failed: list[str] = []
     for motion in motions:
-        for path in write(motion, formats, out, fps=fps, looks=RenderOptions(**looks)):
-            click.echo(path)
+        with going_on(failed, motion):
+            for path in write(motion, formats, out, fps=fps, fps_in=fps_in, looks=RenderOptions(**looks)):
+                click.echo(path)
+    require_all(failed, len(motions))
 
 
 @cli.command()

@@ -53,9 +53,9 @@ def test_plain_smpl_poses_are_read_as_they_are(tmp_path, write_amass):
 def test_plain_array_needs_a_frame_rate_and_takes_the_given_one():
     file = io.BytesIO()
     np.save(file, np.full((5, 72), 0.25))
-    with pytest.raises(MotionError, match="no frame rate: pass --array-fps"):
+    with pytest.raises(MotionError, match="no frame rate in it .*: pass --fps-in"):
         parse_motion(file.getvalue())
-    motion = parse_motion(file.getvalue(), array_fps=20.0)
+    motion = parse_motion(file.getvalue(), fps_in=20.0)
     assert motion.fps == 20.0
     assert (motion.poses_TJ3 == 0.25).all()
     assert motion.poses_TJ3.shape == (5, 24, 3)
@@ -216,14 +216,14 @@ REFUSED = {
     "0 frames": ({"poses": np.zeros((0, 156)), "trans": np.zeros((0, 3))}, "0 frames, expected at least 2"),
     "1 frame": ({"poses": np.zeros((1, 156)), "trans": np.zeros((1, 3))}, "1 frames, expected at least 2"),
     "other T": ({"trans": np.zeros((19, 3))}, r"trans has shape \(19, 3\), expected \(20, 3\)"),
-    "other width": ({"poses": np.zeros((20, 63))}, r"poses has shape \(20, 63\), expected \(T, 156\|165\|72\)"),
+    "other width": ({"poses": np.zeros((20, 63))}, r"poses has shape \(20, 63\): expected \(T, joints"),
     "NaN": ({"poses": np.where(np.arange(20)[:, None] == 7, np.nan, np.zeros((20, 156)))}, "NaN .*, first in frame 7"),
     "infinite trans": ({"trans": np.full((20, 3), np.inf)}, "trans has NaN or infinity, first in frame 0"),
     "fps 0": ({"mocap_framerate": 0.0}, "mocap_framerate is 0, expected 1 to 1000"),
     "fps negative": ({"mocap_framerate": -30.0}, "mocap_framerate is -30, expected"),
     "fps 1e9": ({"mocap_framerate": 1e9}, r"mocap_framerate is 1e\+09, expected"),
     "fps NaN": ({"mocap_framerate": np.nan}, "mocap_framerate is nan, expected"),
-    "no fps": ({"mocap_framerate": None}, "no mocap_framerate in it: add the frames per second"),
+    "no fps": ({"mocap_framerate": None}, "no frame rate in it .*: pass --fps-in"),
     "1e6 radians": ({"poses": np.full((20, 156), 1e6)}, r"poses has an angle of 1e\+06, expected radians"),
     "integers": ({"poses": np.zeros((20, 156), np.int64)}, "poses holds int64, expected floating point"),
     "text": ({"poses": np.full((20, 156), "x")}, "poses holds <U1, expected floating point"),

@@ -178,3 +178,16 @@ def test_numbers_that_mean_nothing_are_usage_errors(run: Run, words: tuple[objec
     refused = mclip(*(run.folder if word == "RUN" else word for word in words))
     assert refused.exit_code == 2
     assert f"Invalid value for '{words[-2]}'" in refused.output
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130_in_a_recipe_too(monkeypatch, tmp_path):
+    def pressed(*words, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mclip.pipeline.store.status.status", pressed)
+    (tmp_path / "r.toml").write_text('[status]\nstore = "s"\n')
+    monkeypatch.setattr("mclip.pipeline.store.store.open_store", lambda url: None)
+    for words in (["status", "s"], ["run", str(tmp_path / "r.toml"), "--folder", str(tmp_path)]):
+        told = CliRunner().invoke(cli, words)
+        assert told.exit_code == 130
+        assert told.stderr == "status stopped, what is done is kept: the same command goes on from there\n"

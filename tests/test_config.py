@@ -11,7 +11,7 @@ from mclip.pipeline.files.assets import RECIPES
 from mclip.pipeline.machine.options import flag, options_of
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions
-from mclip.training.model.config import TERMS, ModelConfig, TrainConfig, split_options
+from mclip.training.model.config import TERMS, WORLD_TERMS, ModelConfig, TrainConfig, split_options
 
 
 def test_defaults_are_the_papers():
@@ -24,7 +24,9 @@ def test_defaults_are_the_papers():
         0.01,
         10,
     )
-    assert train.weights == {"rot6d": 1, "vertices": 1, "velocity": 1, "text": 0.01, "image": 0.01}
+    assert train.weights == {"rot6d": 1, "vertices": 1, "velocity": 1, "text": 0.01, "image": 0.01} | dict.fromkeys(
+        WORLD_TERMS, 0
+    )
     assert (train.schedule, train.warmup, train.clip_gradient, train.clip_loss) == ("constant", 0, 0, "cosine")
     assert (train.latent_noise, train.text_decoding, train.target) == (0, 0, "joined")
 

@@ -11,6 +11,7 @@ from mclip.pipeline.store.store import Store
 from mclip.training.evaluate.evaluate import evaluate_once
 from mclip.training.model.run import Run, load_run
 from mclip.training.show.gallery import curves, write_gallery
+from mclip.training.train.journal import read_journal
 
 
 def refused(*words: object) -> str:
@@ -58,12 +59,15 @@ def test_a_run_without_metrics_has_a_gallery_without_curves(folder: Path, store:
     assert 'class="curves"' not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_curves_are_drawn_of_the_whole_lines_that_a_kill_left(folder: Path) -> None:
+def test_curves_are_drawn_of_the_whole_lines_that_a_kill_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss/total": 2.0, "loss/rot6d": 1.0}\n{"step": 2, "lo')
     assert "<!-- rot6d -->" in curves(load_run(folder))  # the legend names what was drawn
-    (folder / "metrics.jsonl").write_text("garbage\n")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: damaged .*delete the lines"):
-        curves(load_run(folder))
+    (folder / "metrics.jsonl").write_text('garbage\n{"step": 1, "loss/total": "2"}\n')
+    assert read_journal(folder / "metrics.jsonl") == []
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split("metrics.jsonl: ")[1].split(" (")[0] for line in told] == [
+        f"line {number} is broken and passed over" for number in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +92,32 @@ def test_queries_of_another_form_are_refused_by_name(run: Run, store: Store, tmp
     assert "queries.json: expected a JSON list of" in told
 
 
-@pytest.mark.parametrize("content", ["{", "{}"])
+@pytest.mark.parametrize("content", ["{", "{}", "[" * 9999, '{"request": {"kind": 3}}', '{"request": "\\ud800"}'])
 def test_a_damaged_list_of_motions_is_named(run: Run, store: Store, tmp_path: Path, content: str) -> None:
     (tmp_path / "motions.json").write_text(content)
     told = refused("gallery", run.folder, store.url, tmp_path, "--page", tmp_path / "page.html")
     assert str(tmp_path / "motions.json") in told
+
+
+def test_every_change_of_the_figures_is_seen(folder: Path, store: Store) -> None:
+    evaluate_once(load_run(folder), store, split=None, queries=None, replace=False)
+    file = folder / "evaluation.json"
+    whole = file.read_text()
+    assert '"windows": ' in whole
+    file.write_text(whole.replace('"windows": ', '"windows": 1'))
+    assert "evaluation.json: damaged (what it says does not fit its crc32): pass --replace" in refused(
+        "evaluate", folder, store.url
+    )
+
+
+def test_a_run_in_place_of_a_store_and_the_reverse_are_told(run: Run, store: Store) -> None:
+    assert f"{run.folder}: is a run, expected a store: the other way round" in refused("status", run.folder)
+    assert f"{store.url}: is a store, expected a run: the other way round" in refused("generate", store.url, "walk")
+
+
+@pytest.mark.parametrize(
+    "content", ["[prepare]\nstore = 1979-05-27", "x = " + "[" * 9999, "[prepare]\nstore = {a = 1}"]
+)
+def test_a_recipe_of_another_form_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "r.toml").write_text(content)
+    assert str(tmp_path / "r.toml") in refused("run", tmp_path / "r.toml", "--folder", tmp_path / "out")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,9 @@ def test_stored_motion_stands_where_the_source_stands_within_a_tenth_of_a_millim
 def test_provenance_of_every_file_is_in_the_store_and_in_the_manifest(prepared, amass_folder):
     names, sha256 = prepared.strings("sequences/name"), prepared.read("sequences/sha256")
     lines = [json.loads(line) for line in Path(f"{prepared.url}.manifest.jsonl").read_text().splitlines()]
+    *lines, shape = lines
     assert [line["file"] for line in lines] == names
+    assert (shape["file"], shape["outcome"]) == ("CMU/01/shape.npz", "passed over")
     for name, digest, line in zip(names, sha256, lines, strict=True):
         expected = hashlib.sha256((amass_folder / name).read_bytes())
         assert digest.tobytes() == expected.digest()
@@ -315,7 +318,7 @@ def test_dry_run_counts_and_writes_nothing(tmp_path, amass_folder, prepared):
 def test_a_folder_without_motions_is_refused_with_what_was_expected(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ValueError, match=r"empty: no .npz, .npy, .bvh file or archive below .*SET/SUBJECT/CLIP_poses.npz"
+        ValueError, match=r"empty: no .npz, .npy, .bvh, .* file or archive below .*SET/SUBJECT/CLIP_poses.npz"
     ):
         run(tmp_path / "empty", tmp_path / "s.zarr")
 
@@ -330,7 +333,7 @@ def test_a_source_without_motions_leaves_nothing_behind_and_empties_no_store(tmp
     ):
         result = CliRunner().invoke(cli, ["prepare", *words])
         assert result.exit_code == 1
-        assert "no .npz, .npy, .bvh file or archive below this folder" in result.output
+        assert "file or archive below this folder" in result.output
     assert set(tmp_path.iterdir()) == files
     assert files_of(Path(prepared.url)) == before
 
@@ -498,6 +501,50 @@ def test_bad_files_fail_by_name_and_the_rest_is_done(tmp_path, amass_folder, wri
     assert not store.read("motion/rot6d")[row : row + frames].any()
 
 
+def test_what_is_no_motion_is_passed_over_told_and_no_failure(tmp_path, amass_folder):
+    np.savez(amass_folder / "CMU/01/female_stagei.npz", betas=np.zeros(16), gender="female")
+    np.savez(amass_folder / "CMU/01/camera.npz", K=np.eye(3))
+    store, summary = run(amass_folder, tmp_path / "s.zarr")
+    assert (summary.done, summary.failed) == (5, 0)
+    assert "3 files passed over that are no motions, first CMU/01/camera.npz (no poses" in str(summary)
+    lines = [json.loads(line) for line in Path(f"{store.url}.manifest.jsonl").read_text().splitlines()]
+    assert [line["file"].rpartition("/")[2] for line in lines if line["outcome"] == "passed over"] == [
+        "camera.npz", "female_stagei.npz", "shape.npz",
+    ]  # fmt: skip
+    assert validate(store) == []
+
+
+def test_a_source_without_motions_is_refused_by_a_store_that_has_some(tmp_path, prepared):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no .npz.* that holds a motion"):
+        run(tmp_path / "empty", prepared.url)
+
+
+def test_another_folder_with_the_same_names_is_told_with_both(tmp_path, prepared, amass_folder, write_amass):
+    write_amass(tmp_path / "OTHER/KIT/3/kick_poses.npz", 90, seed=5)
+    expected = rf"1 file of {tmp_path}/OTHER have names of other motions, which .* has from {amass_folder}, first KIT/3"
+    with pytest.raises(ValueError, match=expected):
+        run(tmp_path / "OTHER", prepared.url)
+
+
+def test_headers_that_claim_more_than_the_file_holds_are_one_failed_file_each(tmp_path, write_amass):
+    write_amass(tmp_path / "A/good.npz", 60)
+    with zipfile.ZipFile(tmp_path / "A/bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, shape in (("poses", (1_700_000, 156)), ("trans", (1_700_000, 3)), ("mocap_framerate", ())):
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": shape})
+                member.write(np.float64(1.0).tobytes())
+    channels = "CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation\n"
+    for name, frames, seconds in (("many", 10**9, "0.03"), ("time", 2, "1e-e"), ("nan", 2, "nan"), ("none", 0, "0.03")):
+        text = (
+            f"HIERARCHY\nROOT Hips\n{{\nOFFSET 0 0 0\n{channels}}}\nMOTION\nFrames: {frames}\nFrame Time: {seconds}\n"
+        )
+        (tmp_path / f"A/{name}.bvh").write_text(text + "0 0 0 0 0 0\n" * 2)
+    store, summary = run(tmp_path / "A", tmp_path / "s.zarr")
+    assert (summary.done, summary.failed) == (1, 5)
+    assert store.array("motion/rot6d").shape[0] <= 60 + 2 * 30
+
+
 def test_labels_without_files_and_files_without_labels_are_counted(tmp_path, amass_folder):
     labels = Labels({"CMU/01/01_01": (Span("x"),), "GONE/a": (Span("y"),)})
     store, _ = run(amass_folder, tmp_path / "s.zarr", labels=labels)
@@ -638,5 +685,5 @@ def test_a_store_in_memory_is_the_store_on_disk(tmp_path, prepared, amass_folder
     monkeypatch.chdir(tmp_path)
     store, _ = run(amass_folder, "memory://prepare/test.zarr")
     assert arrays_of(store) == arrays_of(prepared)
-    assert len(read_neighbour(store.url, ".manifest.jsonl").splitlines()) == 5
+    assert len(read_neighbour(store.url, ".manifest.jsonl").splitlines()) == 6
     assert validate(store) == []

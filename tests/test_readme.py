@@ -32,6 +32,7 @@ NOT_RUN = {
     r"mclip import-checkpoint ": "wants a file of the release; tests/test_paper_checkpoint.py",
     r"s3://|tcp://": "wants a server; tests/test_remote.py, tests/test_stage.py",
 }
+CROP = 12  # frames of a crop and of all motions made here, 60 in the real quickstart: a fifth of the drawing
 # Words that are options of other programs, in the lines that name them.
 ELSEWHERE = {"--num_repetitions", "--repeat_times", "--nproc-per-node", "--prefix"}
 
@@ -87,6 +88,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `mclip quickstart` leaves, after three steps of training; and files that the guides name."""
     folder = tmp_path_factory.mktemp("readme")
     text = (RECIPES / "quickstart.toml").read_text(encoding="utf-8")
+    text = text.replace("[prepare]", f"[prepare]\ncrop = {CROP}")
     text = re.sub(r"^epochs = .*", "epochs = 1", text, flags=re.MULTILINE)
     text = re.sub(r"^texts = .*", 'texts = ["karate"]\nformat = ["npz"]', text, flags=re.MULTILINE)
     text = re.sub(r"^(out = .*(?:edited|interpolated).*)", r'\1\nformat = ["npz"]', text, flags=re.MULTILINE)
@@ -95,7 +97,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
         recipe.run(cli, short, folder)
-    (folder / "told.txt").write_text(told.getvalue(), encoding="utf-8")
+    (folder / "told.txt").write_text(told.getvalue().replace(f" --crop {CROP}", ""), encoding="utf-8")
     (folder / "AMASS").symlink_to(MOTIONS)
     (folder / "BABEL").symlink_to(MOTIONS / "babel")
     for name, clip in (("walk", "walk"), ("running", "run")):
@@ -181,7 +183,7 @@ def test_most_commands_are_run_and_every_one_is_named() -> None:
     every = [command for document in DOCUMENTS for command, _ in commands(document)]
     assert sum(map(is_run, every)) >= 30
     named = {words_of(command)[0] for command in every}
-    assert set(cli.commands) - named == set() or set(cli.commands) - named <= {"quickstart", "evaluate"}
+    assert set(cli.commands) - named == {"quickstart"}  # which stands behind its pip install
 
 
 def headings(document: Path) -> set[str]:

@@ -55,11 +55,10 @@ def test_a_flip_in_the_manifest_is_found_and_names_the_line(copy: Path) -> None:
     assert "2 lines, the store has 3 sequences" in validate(open_store(copy))[0]
 
 
-def test_zarr_lists_the_store_without_a_warning_and_what_it_consolidates_hides_nothing(copy: Path) -> None:
+def test_zarr_lists_it_without_a_warning_and_what_it_consolidates_hides_nothing(copy: Path) -> None:
     with warnings.catch_warnings(action="error"):
-        found = {
-            path for path, node in zarr.open_group(str(copy)).members(max_depth=None) if isinstance(node, zarr.Array)
-        }
+        members = zarr.open_group(str(copy)).members(max_depth=None)
+        found = {path for path, node in members if isinstance(node, zarr.Array)}
     assert found == set(array_paths(open_store(copy)))
     with warnings.catch_warnings(action="ignore"):  # of zarr: not part of the specification
         zarr.consolidate_metadata(str(copy))
@@ -70,9 +69,7 @@ def test_zarr_lists_the_store_without_a_warning_and_what_it_consolidates_hides_n
     assert "latents/model/z" in zarr.open_group(str(copy))  # the copy of before is gone, for other readers too
 
 
-def test_a_deletion_that_was_cut_short_hides_what_is_left_and_ends_with_the_next_writer(
-    copy: Path, monkeypatch
-) -> None:
+def test_a_deletion_that_was_cut_short_hides_what_is_left_and_the_next_writer_ends_it(copy: Path, monkeypatch) -> None:
     monkeypatch.setattr(Store, "end_deletion", lambda self: None)
     open_store(copy).forget("pictures", "render")
     monkeypatch.undo()

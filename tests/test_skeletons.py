@@ -118,9 +118,13 @@ def test_a_rest_pose_that_stands_gives_back_every_turn(name):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), order=st.sampled_from(ORDERS), up=st.sampled_from(("y", "z", "-y")),
-    unit=st.sampled_from((1.0, 0.01, 0.001, 0.0254)), six=st.booleans(), scheme=st.integers(0, 3),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    order=st.sampled_from(ORDERS),
+    up=st.sampled_from(("y", "z", "-y")),
+    unit=st.sampled_from((1.0, 0.01, 0.001, 0.0254)),
+    six=st.booleans(),
+    scheme=st.integers(0, 3),
+)
 @pytest.mark.filterwarnings("ignore:Gimbal lock")
 def test_any_rest_pose_order_unit_axis_and_scheme_of_names_gives_back_the_bones(seed, order, up, unit, six, scheme):
     axes = random_axes(seed) if seed % 2 else arms_at(float(seed % 90))
@@ -157,13 +161,24 @@ def test_names_that_are_mirrored_are_found_out_and_told():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("mixamorig:LeftUpLeg", ("left", "upleg")), ("Bip01 L Thigh", ("left", "thigh")), ("thigh.L", ("left", "thigh")),
-        ("J_Bip_R_UpperLeg", ("right", "upperleg")), ("lThigh", ("left", "thigh")), ("thigh_r", ("right", "thigh")),
-        ("Avatar_LeftUpLeg", ("left", "upleg")), ("SHOULDER_LEFT", ("left", "shoulder")), ("lfemur", ("left", "femur")),
-        ("rShldr", ("right", "shldr")), ("UpperLeg_L", ("left", "upperleg")), ("LTOE", ("left", "toe")),
-        ("LeftHandThumb1", ("", "")), ("thigh_twist_01_l", ("", "")), ("Hips", ("", "hips")), ("simHips", ("", "hips")),
+        ("mixamorig:LeftUpLeg", ("left", "upleg")),
+        ("Bip01 L Thigh", ("left", "thigh")),
+        ("thigh.L", ("left", "thigh")),
+        ("J_Bip_R_UpperLeg", ("right", "upperleg")),
+        ("lThigh", ("left", "thigh")),
+        ("thigh_r", ("right", "thigh")),
+        ("Avatar_LeftUpLeg", ("left", "upleg")),
+        ("SHOULDER_LEFT", ("left", "shoulder")),
+        ("lfemur", ("left", "femur")),
+        ("rShldr", ("right", "shldr")),
+        ("UpperLeg_L", ("left", "upperleg")),
+        ("LTOE", ("left", "toe")),
+        ("LeftHandThumb1", ("", "")),
+        ("thigh_twist_01_l", ("", "")),
+        ("Hips", ("", "hips")),
+        ("simHips", ("", "hips")),
     ],
-)  # fmt: skip
+)
 def test_side_and_part_are_found_anywhere_in_a_name(name, expected):
     assert side_and_part(name) == expected
 
@@ -245,25 +260,51 @@ def hand() -> bytes:
 
 LEGS = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("hip", "knee", "ankle", "foot"))
 REFUSED = {
-    "no legs": (lambda: plain(Form(without=LEGS)).encode(), "no joint for left_ankle, left_hip, left_knee, pelvis, right"),
+    "no legs": (
+        lambda: plain(Form(without=LEGS)).encode(),
+        "no joint for left_ankle, left_hip, left_knee, pelvis, right",
+    ),
     "two people": (two_people, "two bodies in it.*A:LeftUpLeg.*B:LeftUpLeg"),
     "four legs": (dog, "a body on four legs"),
-    "a prop": (lambda: b"HIERARCHY\nROOT sword\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\nEnd Site\n{\nOFFSET 0 1 0\n}\n}\n"
-               b"MOTION\nFrames: 2\nFrame Time: 0.03\n0 0 0\n1 1 1\n", "no joint for left_ankle, .* among sword"),
+    "a prop": (
+        lambda: (
+            b"HIERARCHY\nROOT sword\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\n"
+            b"End Site\n{\nOFFSET 0 1 0\n}\n}\nMOTION\nFrames: 2\nFrame Time: 0.03\n0 0 0\n1 1 1\n"
+        ),
+        "no joint for left_ankle, .* among sword",
+    ),
     "a hand": (hand, "no joint for left_ankle, .* among wrist, finger0"),
     "one frame": (lambda: plain(frames=1).encode(), "one frame, a pose and no motion"),
-    "10,000 nested joints": (lambda: (b"HIERARCHY\n" + b"ROOT a\n{\nOFFSET 0 1 0\nCHANNELS 1 Xrotation\n" + b"JOINT b\n{\nOFFSET 0 1 0\n" * 10_000
-                             + b"}\n" * 10_001 + b"MOTION\nFrames: 2\nFrame Time: 0.03\n1\n2\n"), "more than 1,000 joints"),
+    "10,000 nested joints": (
+        lambda: (
+            b"HIERARCHY\n"
+            + b"ROOT a\n{\nOFFSET 0 1 0\nCHANNELS 1 Xrotation\n"
+            + b"JOINT b\n{\nOFFSET 0 1 0\n" * 10_000
+            + b"}\n" * 10_001
+            + b"MOTION\nFrames: 2\nFrame Time: 0.03\n1\n2\n"
+        ),
+        "more than 1,000 joints",
+    ),
     "no MOTION": (lambda: plain().partition("MOTION")[0].encode(), "no line `MOTION`"),
-    "rows of another width": (lambda: plain().replace("MOTION", "}\nROOT x\n{\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n}\nMOTION").replace("}\n}\nROOT", "}\nROOT").encode(),
-                              "frame 0 has 69 numbers, its CHANNELS are 70"),
+    "rows of another width": (
+        lambda: (
+            plain()
+            .replace("MOTION", "}\nROOT x\n{\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n}\nMOTION")
+            .replace("}\n}\nROOT", "}\nROOT")
+            .encode()
+        ),
+        "frame 0 has 69 numbers, its CHANNELS are 70",
+    ),
     "fewer frames than it says": (lambda: changed(plain(), ("Frames: 12", "Frames: 15")), "says 15 frames and has 12"),
-    "a word among numbers": (lambda: plain().encode()[:-30] + b" abc 1 2 3\n", "cannot read 'abc' among its numbers, in frame 11"),
+    "a word among numbers": (
+        lambda: plain().encode()[:-30] + b" abc 1 2 3\n",
+        "cannot read 'abc' among its numbers, in frame 11",
+    ),
     "a number beyond all": (lambda: plain().encode()[:-9] + b"e999\n", "not finite"),
     "JSON in an OFFSET": (lambda: changed(plain(), ("OFFSET 0.000000", 'OFFSET "x"')), "expected three numbers"),
     "no frame time": (lambda: changed(plain(), ("Frame Time", "Frame Tme")), "no `Frames:` and `Frame Time:`"),
     "a rate of nothing": (lambda: changed(plain(), ("Time: 0.033333", "Time: 0")), "Frame Time is 0 s"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -282,7 +323,9 @@ def test_a_zero_length_shin_is_refused_by_name():
 
 
 TEXTS = {
-    "any letter case": lambda text: text.replace("ROOT", "Root").replace("JOINT", "joint").replace("rotation", "ROTATION"),
+    "any letter case": lambda text: (
+        text.replace("ROOT", "Root").replace("JOINT", "joint").replace("rotation", "ROTATION")
+    ),
     "a byte order mark": lambda text: "\ufeff" + text,
     "tabs and carriage returns": lambda text: text.replace(" ", "\t").replace("\n", "\r\n"),
     "no End Sites": lambda text: text.replace("End Site\n{\nOFFSET 0.0 0.0 0.0\n}\n", ""),
@@ -290,7 +333,7 @@ TEXTS = {
     "a whole frame and a piece more": lambda text: text + text.splitlines()[-1] + "\n" + text.splitlines()[-1][:40],
     "braces on the line of the name": lambda text: text.replace("\n{", " {"),
     "a decimal comma": lambda text: text.replace(".", ","),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", TEXTS)

@@ -8,7 +8,7 @@ import pytest
 
 from mclip.pipeline.machine.terminal import peak_memory
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING, REPLACED
-from mclip.pipeline.store.stage import Result, first_blocks, run_stage
+from mclip.pipeline.store.stage import Result, Summary, first_blocks, run_stage
 from mclip.pipeline.store.store import Store, open_store
 
 BLOCKS = [range(0, 3), range(3, 4), range(4, 9), range(9, 12)]
@@ -123,3 +123,13 @@ def test_unknown_scheduler_is_refused_by_name(store):
 def test_peak_memory_is_that_of_this_process():
     ballast = np.ones(30 << 20, np.uint8)
     assert int(peak_memory().split()[2].replace(",", "")) > ballast.nbytes >> 20
+
+
+def test_a_summary_names_ten_failures_with_reasons_equal_ones_together_and_says_where_all_are():
+    failures = tuple(f"S/{number}.bvh: no joint for neck" for number in range(30)) + ("odd\nname.npz: cut short",)
+    told = str(Summary("prepare", "sequences", 5, 0, 31, 0, 1.0, failures, "s.zarr/manifest.jsonl"))
+    lines = told.splitlines()
+    assert lines[1] == "  failed: S/0.bvh, S/1.bvh, S/2.bvh, S/3.bvh, S/4.bvh and 25 more: no joint for neck"
+    assert lines[2] == "  failed: odd\\nname.npz: cut short"
+    assert lines[3] == "  all of them: s.zarr/manifest.jsonl"
+    assert len(lines) == 4

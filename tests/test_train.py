@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -281,3 +282,28 @@ def test_a_store_without_texts_or_pictures_is_refused_in_one_line_or_asked_for(t
     assert "1 steps done" in trainer.train(
         bare, tmp_path / "run", config, ModelConfig(layers=1, feed_forward=64), device=CPU
     )
+
+
+def test_ctrl_c_ends_the_step_saves_it_and_the_same_call_ends_as_if_nothing_had_been(store, tmp_path, monkeypatch):
+    from mclip.training.train.progress import Report
+
+    config = TrainConfig(epochs=4.0, batch=2, precision="float32", log_every=1)
+    sizes = ModelConfig(layers=1, feed_forward=32)
+    again = functools.partial(trainer.train, config=config, sizes=sizes, device=CPU)
+    again(store, tmp_path / "whole")
+    advance = Report.advance
+
+    def press(self: Report, step: int) -> None:
+        advance(self, step)
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Report, "advance", press)
+    with pytest.raises(KeyboardInterrupt, match=r"train stopped at step 3 of \d+, which is saved"):
+        again(store, tmp_path / "stopped")
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "stopped/checkpoints").iterdir()] == ["00000003"]
+    again(store, tmp_path / "stopped")
+    ours, theirs = (journal.read_journal(tmp_path / name / "metrics.jsonl") for name in ("stopped", "whole"))
+    assert ours == theirs
+    assert not list((tmp_path / "stopped").rglob("*.partial*"))

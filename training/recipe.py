@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from mclip.pipeline.files.documents import checked, read_object, read_sealed, read_text
+from mclip.pipeline.machine.commands import Refusal
 from mclip.pipeline.store.store import open_store
 from mclip.training.model.run import EVALUATION
 from mclip.training.train.journal import METRICS, read_journal
@@ -27,7 +28,22 @@ def run(cli: click.Group, recipe: Path, folder: Path) -> None:
     with contextlib.chdir(folder):
         for words in commands:
             click.echo(f"$ mclip {shlex.join(words)}")
-            cli.main(args=words, prog_name="mclip", standalone_mode=False)
+            run_command(cli, words)
+
+
+def run_command(cli: click.Group, words: list[str]) -> None:
+    """Run one command of a recipe; Refusal naming it, and why it ended, where it does not go through."""
+    command = f"`mclip {shlex.join(words)}`"
+    try:
+        cli.main(args=words, prog_name="mclip", standalone_mode=False)
+    except click.ClickException as error:
+        raise Refusal(f"the recipe ends at {command}: {error.format_message()}") from error
+    except SystemExit as ended:
+        if ended.code:
+            raise Refusal(
+                f"the recipe ends at {command}, which did not do all it should (exit code {ended.code}): what failed "
+                "stands above; run the recipe again to go on without it, or mend it first"
+            ) from ended
 
 
 def read_recipe(recipe: Path) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ HEAD = 4096  # bytes that hold a .npy's header: numpy's own writes 128
 Read = Callable[[int, int], bytes | memoryview]  # the bytes at an offset, so many or what there is of them
 
 STORED, DEFLATED = 0, 8
+DENSEST = 1040  # times smaller than it was, at most, is what deflate packs
 END = struct.Struct("<4s4x2H2L2x")  # of the directory: signature, members here and in all, size, offset
 ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")  # of a member: signature, flags, method, crc, sizes, three lengths, offset
 LOCAL = struct.Struct("<4s22x2H")  # of a member where its bytes are: signature, two lengths
@@ -68,7 +69,7 @@ class Npz:
     """
 
     def __init__(self, read: Read, size: int):
-        self.read = read
+        self.read, self.size = read, size
         self.members = {member.name.removesuffix(".npy"): member for member in directory_of(read, size)}
 
     def __iter__(self) -> Iterator[str]:
@@ -78,8 +79,12 @@ class Npz:
         return key in self.members
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of an array from its header alone."""
-        return header_of(bytes(self.unpacked(self.members[key], HEAD)), key)[0]
+        """Shape of an array from its header alone; NpzError where the file cannot hold so many numbers."""
+        member = self.members[key]
+        shape, _, dtype, length = header_of(bytes(self.unpacked(member, HEAD)), key)
+        if length + math.prod(shape) * dtype.itemsize > member.size:
+            raise NpzError(f"{key} claims shape {shape}, and has {member.size:,} bytes: damaged, copy it again")
+        return shape
 
     def __getitem__(self, key: str) -> np.ndarray:
         member = self.members[key]
@@ -96,6 +101,9 @@ class Npz:
         if magic != b"PK\3\4" or member.method not in (STORED, DEFLATED):
             raise zipfile.BadZipFile(f"{member.name} is not where its directory says, or packed as numpy never does")
         begin = member.offset + LOCAL.size + name + extra
+        room = max(0, min(self.size - begin, member.packed))
+        if member.size > (room if member.method == STORED else room * DENSEST):
+            raise NpzError(f"{member.name} claims {member.size:,} bytes, packed in {room:,}: damaged, copy it again")
         if member.method == STORED:
             return self.read(begin, min(most, member.size))
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(self.read(begin, member.packed), max(most, 1))

@@ -5,6 +5,7 @@ taken out of those afterwards. No class or function of any library can be reache
 it would take in memory and depth is checked before.
 """
 
+import io
 import math
 import pickle
 import re
@@ -90,7 +91,7 @@ ADMITTED: dict[tuple[str, str], Any] = {
 class ArrayUnpickler(pickle.Unpickler):
     """An unpickler that admits the stand-ins and nothing else."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: IO[bytes] | io.BytesIO):
         super().__init__(file, encoding="latin1")  # written by Python 2
         self.kinds: dict[tuple[str, str], Any] = dict(ADMITTED)
 

@@ -8,7 +8,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mclip.pipeline.geometry.recording import MotionError, Recording
-from mclip.pipeline.geometry.skeleton import JOINTS
 from mclip.pipeline.machine.compiled import compiled
 
 
@@ -37,13 +36,16 @@ def source_times(frames: int, fps: float, *, target_fps: float, how: str) -> Flo
 
 def resample(
     motion: Recording, fps: float, *, how: str = "slerp"
-) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
-    """6D rotations (N, 24, 6) and root translation (N, 3) at `fps`, float32.
+) -> tuple[Float[Tensor, "N joints 6"], Float[Tensor, "N 3"]]:
+    """6D rotations (N, J, 6) of the recording's joints, SMPL's 24, and root translation (N, 3) at `fps`, float32.
 
     Rotations are slerped and translation is linear between the two source frames around each time.
     """
     time_N = source_times(len(motion.trans_T3), motion.fps, target_fps=fps, how=how)
-    rot6d_NJD, trans_N3 = np.empty((len(time_N), len(JOINTS), 6), np.float32), np.empty((len(time_N), 3), np.float32)
+    rot6d_NJD, trans_N3 = (
+        np.empty((len(time_N), len(motion.joints), 6), np.float32),
+        np.empty((len(time_N), 3), np.float32),
+    )
     fill_rows(motion, time_N, rot6d_NJD, trans_N3)
     return torch.from_numpy(rot6d_NJD), torch.from_numpy(trans_N3)
 

@@ -1,10 +1,11 @@
 """How commands fail and are listed: a mistake becomes one line with its remedy and exit code 1; help has headings."""
 
+import contextlib
 import errno
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import click
@@ -64,6 +65,26 @@ def is_told(error: Exception) -> bool:
     """Whether an error is a user's or a service's, whose text is enough; all others are faults of ours."""
     service = type(error).__module__.split(".")[0] in SERVICES
     return service or (isinstance(error, TOLD) and not isinstance(error, NotImplementedError))
+
+
+@contextlib.contextmanager
+def going_on(failed: list[str], item: object) -> Iterator[None]:
+    """Do one of several items: a mistake in it is told at once, kept in `failed`, and the next item follows."""
+    try:
+        yield
+    except Exception as error:
+        if not is_told(error):
+            raise
+        failed.append(str(item))
+        click.echo(f"Error: {told(error)}", err=True)
+
+
+def require_all(failed: list[str], total: int) -> None:
+    """Exit code 1 where an item failed; several are counted."""
+    if failed and total > 1:
+        raise Refusal(f"{len(failed)} of {total} failed: {', '.join(failed[:10])}")
+    if failed:
+        raise SystemExit(1)
 
 
 def plainly(command: Command) -> Command:

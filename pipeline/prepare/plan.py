@@ -2,13 +2,15 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.geometry.recording import MotionError, NoMotion
 from mclip.pipeline.geometry.resample import frames_at
 from mclip.pipeline.prepare import sources
 from mclip.pipeline.prepare.sources import SourceFile
@@ -83,10 +85,12 @@ def read_plan(store: Store) -> Plan:
 
 @dataclass
 class Changes:
-    """What a source has that a store has not: files to prepare, and files that are not what they were."""
+    """What a source has that a store has not: files to prepare, files that are not what they were, and no motions."""
 
+    seen: int = 0  # files of the source that are motions, or should be
     new: list[int] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    passed_over: dict[str, str] = field(default_factory=dict)  # file -> why it is no motion
 
 
 def extend_plan(
@@ -104,13 +108,19 @@ def extend_plan(
     for recording in found:
         item = known.get(recording.name)
         if item is not None and not is_other(plan, item, recording, root, sha256[item].tobytes()):
+            changes.seen += 1
             continue
+        try:
+            frames, fps_in, frames_in, why = length_of(root, recording, fps=fps, how=how, array_fps=array_fps)
+        except NoMotion as error:
+            changes.passed_over[recording.name] = str(error)
+            continue
+        changes.seen += 1
         if item is not None and plan.done[item] == DONE:
             changes.changed.append(recording.name)
         for name in (recording.name, recording.name + MIRROR)[: 1 + mirror]:
             if name in known:
                 plan.done[known[name]] = REPLACED
-            frames, fps_in, frames_in, why = length_of(root, recording, fps=fps, how=how, array_fps=array_fps)
             named = SourceFile(name, recording.size, recording.modified)
             first = len(plan.name) == first_new
             plan.add(named, frames=frames, fps=fps_in, source_frames=frames_in, new_block=first)
@@ -145,6 +155,8 @@ def length_of(
     try:
         frames, fps_in = sources.probe(root, recording, array_fps)
         return frames_at(frames, fps_in, target_fps=fps, how=how), fps_in, frames, ""
+    except NoMotion:
+        raise
     except MotionError as error:
         return 0, 0.0, 0, f"{recording.name}: {error}"
 
@@ -152,7 +164,7 @@ def length_of(
 def write_plan(store: Store, plan: Plan) -> None:
     """Record the plan; the number of sequences last, so that a half-written plan is written again."""
     total = len(plan.name)
-    for column in ("betas", "gender", "sha256", "split"):
+    for column in ("betas", "gender", "sha256", "split", "account"):
         store.grow(f"sequences/{column}", total)
     store.grow("motion/rot6d", plan.rows)
     store.grow("motion/trans", plan.rows)
@@ -165,3 +177,26 @@ def write_plan(store: Store, plan: Plan) -> None:
         if done != FAILED:
             failures.pop(f"sequences/done[{item}]", None)
     store.set_attributes("prepare", sequences=total, failures=dict(sorted(failures.items())), indexed=False)
+
+
+ACCOUNT = 1024  # bytes of a sequence's account in the store
+
+
+def packed_account(account: Mapping[str, Any]) -> np.ndarray:
+    """How a file was understood as the store keeps it: JSON, then zeros; what is too long for that is left out."""
+    kept = dict(account)
+    while len(text := json.dumps(kept).encode()) > ACCOUNT:
+        kept.popitem()
+    return np.frombuffer(text.ljust(ACCOUNT, b"\0"), np.uint8)
+
+
+def accounts(store: Store) -> list[dict[str, Any]]:
+    """How every sequence's file was understood; empty where nothing was to be said, or an older mclip said nothing."""
+    if "sequences/account" not in store:
+        return [{} for _ in range(len(store.read("sequences/row")))]
+    return [account_in(row) for row in store.read("sequences/account")]
+
+
+def account_in(row: np.ndarray) -> dict[str, Any]:
+    """What `packed_account` packed."""
+    return dict(json.loads(row.tobytes().rstrip(b"\0") or b"{}"))

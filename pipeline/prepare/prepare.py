@@ -3,8 +3,7 @@
 # N frames of a sequence, J joints (24), D rotation numbers (6)
 
 import functools
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,12 +19,23 @@ from mclip.pipeline.labels.matching import match
 from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.prepare import sources
 from mclip.pipeline.prepare.options import PrepareOptions
-from mclip.pipeline.prepare.plan import MIRROR, Changes, Plan, extend_plan, read_plan, write_plan
+from mclip.pipeline.prepare.plan import (
+    ACCOUNT,
+    MIRROR,
+    Changes,
+    Plan,
+    accounts,
+    extend_plan,
+    packed_account,
+    read_plan,
+    write_plan,
+)
 from mclip.pipeline.prepare.sources import SourceFile
 from mclip.pipeline.prepare.windows import index, recordings_in
+from mclip.pipeline.store.location import neighbour
 from mclip.pipeline.store.schema import DONE, OUTCOME, PENDING, SPLITS
-from mclip.pipeline.store.stage import Result, Summary, run_stage
-from mclip.pipeline.store.status import Line, write_manifest
+from mclip.pipeline.store.stage import Result, Summary, run_stage, shown
+from mclip.pipeline.store.status import MANIFEST, Line, write_manifest
 from mclip.pipeline.store.store import Store, is_store, open_store
 
 REASONS = 5  # for passing labels over, that are told
@@ -33,10 +43,17 @@ ABOVE = 3  # folders above a source that are kept with its recordings, for their
 
 
 def chosen(found: Iterable[SourceFile], only: Sequence[str], limit: int | None) -> Iterator[SourceFile]:
-    """The first `limit` recordings whose path holds one of the words `only`, or matches one with * ? [] in it."""
-    return itertools.islice(
-        (each for each in found if not only or any(matches(each.name, word) for word in only)), limit
-    )
+    """The first `limit` recordings whose path holds one of the words `only`, or matches one with * ? [] in it.
+
+    Files that AMASS has beside its motions come along and count for nothing.
+    """
+    wanted = (each for each in found if not only or any(matches(each.name, word) for word in only))
+    count = 0
+    for each in wanted:
+        if count == limit:
+            return
+        count += not sources.is_beside(each.name)
+        yield each
 
 
 def matches(name: str, word: str) -> bool:
@@ -46,17 +63,24 @@ def matches(name: str, word: str) -> bool:
 
 def require_motions(source: Path, only: Sequence[str] = ()) -> None:
     """ValueError when a source has no recording that could be prepared."""
-    if not any(True for _ in chosen(sources.recordings(source), only, 1)):
-        raise no_motions(source, only)
+    if all(sources.is_beside(each.name) for each in chosen(sources.recordings(source), only, 1)):
+        raise no_motions(source, only, {})
 
 
-def no_motions(source: Path, only: Sequence[str]) -> ValueError:
+def no_motions(source: Path, only: Sequence[str], passed_over: Mapping[str, str]) -> ValueError:
     """What to say of a source without recordings."""
     which = f" whose path has {' or '.join(only)}" if only else ""
+    others = f"; {told_passed_over(passed_over)}" if passed_over else ""
     return ValueError(
-        f"{source}: no {', '.join(sources.MOTIONS)} file or archive below this folder{which}; "
-        "expected AMASS's SET/SUBJECT/CLIP_poses.npz"
+        f"{source}: no {', '.join(sources.MOTIONS)} file or archive below this folder{which} that holds a motion; "
+        f"expected AMASS's SET/SUBJECT/CLIP_poses.npz{others}"
     )
+
+
+def told_passed_over(passed_over: Mapping[str, str]) -> str:
+    """How many files are no motions, and the first of them with the reason."""
+    name, why = next(iter(passed_over.items()))
+    return f"{len(passed_over):,} files passed over that are no motions, first {shown(name)} ({why})"
 
 
 def prepare(
@@ -85,16 +109,17 @@ def prepare(
     plan = read_plan(store)
     known = len(plan.name)
     changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
-    if not plan.name:
-        raise no_motions(source, only)
-    folders = [*store.attributes("prepare").get("folders", []), [known, folders_above(source)]]
-    match(labels, recordings_in(plan.name, folders))  # before hours of work: it refuses labels that are nobody's
+    if not changes.seen:
+        raise no_motions(source, only, changes.passed_over)
+    above = [*store.attributes("prepare").get("above", []), [known, folders_above(source)]]
+    match(labels, recordings_in(plan.name, above))  # before hours of work: it refuses labels that are nobody's
     store.fix_options("prepare", made_with, names=names)
     if len(plan.name) > known:
-        store.set_attributes("prepare", folders=folders)
+        store.set_attributes("prepare", above=above)
     if changes.changed:
-        admit_changes(store, changes, replace_changed=replace_changed)
-    if plan.touched or store.array("sequences/done").shape[0] != len(plan.name):
+        admit_changes(store, changes, source, replace_changed=replace_changed)
+    remember_source(store, source, plan, changes)
+    if plan.touched or "sequences/account" not in store or store.array("sequences/done").shape[0] != len(plan.name):
         write_plan(store, plan)
     summary = run_stage(
         store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
@@ -107,7 +132,11 @@ def prepare(
         )  # fmt: skip
     write_manifest(store, manifest(store))
     refused = len(plan.unusable)
-    return replace(summary, failed=summary.failed + refused, skipped=summary.skipped - refused)
+    return replace(
+        summary, failed=summary.failed + refused, skipped=summary.skipped - refused,
+        failures=(*plan.unusable.values(), *summary.failures), where=neighbour(store.url, MANIFEST),
+        passed_over=told_passed_over(changes.passed_over) if changes.passed_over else "",
+    )  # fmt: skip
 
 
 def folders_above(source: Path) -> str:
@@ -115,16 +144,34 @@ def folders_above(source: Path) -> str:
     return "/".join(sources.root_of(source).resolve().parts[1:][-ABOVE:])
 
 
-def admit_changes(store: Store, changes: Changes, *, replace_changed: bool) -> None:
-    """Make room for changed files, or ValueError naming them."""
+def admit_changes(store: Store, changes: Changes, source: Path, *, replace_changed: bool) -> None:
+    """Make room for changed files, or ValueError naming them, and both folders where they are of another one."""
     if not replace_changed:
-        count = len(changes.changed)
+        count, first = len(changes.changed), changes.changed[0]
+        files, folders = f"{count} file{'s' * (count > 1)}", store.attributes("prepare").get("folders", [])
+        here = str(source.resolve())
+        if folders and here not in folders:
+            raise ValueError(
+                f"{files} of {here} have names of other motions, which {store.url} has from {', '.join(folders)}, "
+                f"first {first}: name another store, prepare a folder that holds both, or pass --replace-changed to "
+                "put these in their place"
+            )
         raise ValueError(
-            f"{count} file{'s' * (count > 1)} changed since {store.url} was made from them, first "
-            f"{changes.changed[0]}: pass --replace-changed to prepare them again, or --replace to begin anew"
+            f"{files} changed since {store.url} was made from them, first "
+            f"{first}: pass --replace-changed to prepare them again, or --replace to begin anew"
         )
     store.forget("pictures", "render")
     store.forget("embeddings", "embed")
+
+
+def remember_source(store: Store, source: Path, plan: Plan, changes: Changes) -> None:
+    """Keep which folders the store is from, and what of them is no motion."""
+    told, taken = store.attributes("prepare"), set(plan.name)
+    folders = list(dict.fromkeys([*told.get("folders", []), str(source.resolve())]))
+    passed_over = told.get("passed_over", {}) | changes.passed_over
+    passed_over = {name: why for name, why in passed_over.items() if name not in taken}
+    if (folders, passed_over) != (told.get("folders"), told.get("passed_over", {})):
+        store.set_attributes("prepare", folders=folders, passed_over=dict(sorted(passed_over.items())))
 
 
 def preview(
@@ -142,6 +189,7 @@ def preview(
         f"{len({plan.block[item] for item in waiting}):,} blocks; {len(changes.new):,} new, "
         f"{len(changes.changed):,} changed, {plan.done.count(DONE):,} done already",
         *(f"cannot be used: {reason}" for reason in plan.unusable.values()),
+        *([told_passed_over(changes.passed_over)] if changes.passed_over else []),
         *(f"changed: {name}" for name in changes.changed),
     ]
     return "\n".join(lines)
@@ -152,7 +200,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     first, rows = plan.row[block.start], plan.rows_of(block)
     rot6d, trans = np.zeros((rows, 24, 6), np.float32), np.zeros((rows, 3), np.float32)
     betas, gender = np.zeros((len(block), 16), np.float32), np.zeros(len(block), np.uint8)
-    sha256 = np.zeros((len(block), 32), np.uint8)
+    sha256, account = np.zeros((len(block), 32), np.uint8), np.zeros((len(block), ACCOUNT), np.uint8)
     failures = {}
     items = [item for item in block if plan.done[item] == PENDING]
     for item, name, content in contents_of(source, plan, items):
@@ -165,12 +213,12 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
             continue
         place = item - block.start
         betas[place], gender[place] = motion.betas, GENDERS.index(motion.gender)
-        sha256[place] = np.frombuffer(motion.sha256, np.uint8)
+        sha256[place], account[place] = np.frombuffer(motion.sha256, np.uint8), packed_account(motion.account)
     if rows:
         store = open_store(url)
         store.array("motion/rot6d")[first : first + rows] = rot6d
         store.array("motion/trans")[first : first + rows] = trans
-    columns: dict[str, np.ndarray] = {"betas": betas, "gender": gender, "sha256": sha256}
+    columns: dict[str, np.ndarray] = {"betas": betas, "gender": gender, "sha256": sha256, "account": account}
     return Result(failures, {f"sequences/{name}": values for name, values in columns.items()})
 
 
@@ -213,12 +261,14 @@ def account(store: Store) -> str:
     split = np.bincount(store.read("windows/split"), minlength=3)
     minutes = frames / told["options"]["fps"] / 60
     passed = sum(told["labels_passed_over"].values())
+    turned = sum("up" in each for each in accounts(store))
+    y_up = f", {turned:,} files turned whose up was y" if turned else ""
     return (
         f"store {store.url}: {frames:,} frames ({minutes:.1f} min), {told['windows']:,} windows "
         f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "
         f"{len(store.strings('texts')):,} texts; {told['too_short']:,} sequences too short for a window, "
         f"{told['unlabelled']:,} files without labels, "
-        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over"
+        f"{told['labels_without_file']:,} labelled sequences without a file, {passed:,} labels passed over{y_up}"
     )
 
 
@@ -233,20 +283,23 @@ def told_of_labels(store: Store) -> Iterator[str]:
 
 
 def manifest(store: Store) -> Iterator[Line]:
-    """What became of every source file, in the order of the store."""
+    """What became of every source file, in the order of the store; then what of the source is no motion."""
     plan, told, sha256 = read_plan(store), store.attributes("prepare"), store.read("sequences/sha256")
     failures, fps = told.get("failures", {}), told["options"]["fps"]
-    for item, name in enumerate(plan.name):
+    for item, account in enumerate(accounts(store)):
         reason = failures.get(f"sequences/done[{item}]")
         yield Line(
-            file=printable(name),
+            file=printable(plan.name[item]),
             sha256=sha256[item].tobytes().hex(),
             frames=plan.frames[item],
             fps_in=plan.fps[item],
             fps_out=fps,
             outcome=OUTCOME[plan.done[item]],
             reason=reason and printable(reason),
+            read_as=account,
         )
+    for name, why in told.get("passed_over", {}).items():
+        yield Line(printable(name), "", 0, 0.0, fps, "passed over", why)
 
 
 def printable(name: str) -> str:

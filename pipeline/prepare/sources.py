@@ -8,6 +8,7 @@ import errno
 import functools
 import io
 import os
+import re
 import tarfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mclip.pipeline.files.npz import LARGEST
-from mclip.pipeline.geometry.recording import MotionError, Recording
+from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording, require_finite, require_length
 from mclip.pipeline.prepare import amass, bvh
 from mclip.pipeline.skeletons.joints import read_map
 
-MOTIONS = (".npz", ".npy", ".bvh")
+MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt")
+NO_MOTIONS = re.compile(r"(.*_)?(shape|stagei|settings)\.npz")  # of AMASS: a subject's shape, and what it is from
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 INSIDE = "!/"
 
@@ -36,9 +38,9 @@ class SourceFile:
 
 
 def is_motion(path: str) -> bool:
-    """Whether a file's name says that it may be a motion; AMASS's shape.npz is none."""
+    """Whether a file's name says that it may be a motion."""
     name = path.rpartition("/")[2]
-    return name.lower().endswith(MOTIONS) and name != "shape.npz" and not name.startswith(".")
+    return name.lower().endswith(MOTIONS) and not name.startswith(".")
 
 
 def require_source(source: Path) -> None:
@@ -168,26 +170,63 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, array_fps: float | None, joint_map: str = "") -> Recording:
+def parse(name: str, content: bytes | memoryview, fps_in: float | None, joint_map: str = "") -> Recording:
     """The motion in a recording's bytes; MotionError naming what was found and expected."""
-    if name.lower().endswith(".bvh"):
-        return bvh.parse_motion(content, read_map(joint_map))
-    return amass.parse_motion(content, array_fps=array_fps)
+    if not is_bvh(name):
+        return amass.parse_motion(content, fps_in=fps_in)
+    try:
+        return require_finite(bvh.parse_motion(content, read_map(joint_map)))
+    except MotionError:
+        raise
+    except Exception as error:  # a damaged file makes its parser raise nearly anything
+        raise MotionError(f"cannot be read as BVH ({type(error).__name__}: {error})") from error
 
 
-def probe(root: Path, recording: SourceFile, array_fps: float | None) -> tuple[int, float]:
-    """Number of frames and frames per second of a recording, from its headers; MotionError as `parse`."""
+def probe(root: Path, recording: SourceFile, fps_in: float | None) -> tuple[int, float]:
+    """Number of frames and frames per second of a recording, from its headers; MotionError as `parse`.
+
+    No more frames than its bytes can hold: rows of the store are planned by them.
+    """
+    if is_beside(recording.name):
+        raise NoMotion("a subject's shape or markers, no motion")
     if recording.reason:
         raise MotionError(recording.reason)
     with open_recording(root, recording) as file:
-        if recording.name.lower().endswith(".bvh"):
-            return bvh.probe_motion(file)
+        if is_bvh(recording.name):
+            return probe_bvh(file)
 
         def read(at: int, length: int) -> bytes:
             file.seek(at)
             return file.read(length)
 
-        return amass.probe_motion(read, file.seek(0, os.SEEK_END), array_fps=array_fps)
+        return amass.probe_motion(read, file.seek(0, os.SEEK_END), fps_in=fps_in)
+
+
+def probe_bvh(file: io.BufferedIOBase | io.FileIO) -> tuple[int, float]:
+    """`probe` of an open BVH, whose lines of frames have a number and a blank for each channel at least."""
+    try:
+        frames, fps = bvh.probe_motion(file)
+    except MotionError:
+        raise
+    except Exception as error:
+        raise MotionError(f"cannot be read as BVH ({type(error).__name__}: {error})") from error
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    channels = sum(int(count) for count in re.findall(rb"CHANNELS\s+(\d{1,2})\b", file.read(1 << 20)))
+    if frames * 2 * max(channels, 1) > size:
+        raise MotionError(f"`Frames:` says {frames:,} frames of {channels} channels, its {size:,} bytes hold fewer")
+    require_length(frames, fps)
+    return frames, fps
+
+
+def is_bvh(name: str) -> bool:
+    """Whether a name is a BVH file's."""
+    return name.lower().endswith(".bvh")
+
+
+def is_beside(name: str) -> bool:
+    """Whether a name is that of a file that AMASS has beside its motions."""
+    return NO_MOTIONS.fullmatch(name.lower().rpartition("/")[2]) is not None
 
 
 def open_recording(root: Path, recording: SourceFile) -> io.BufferedIOBase | io.FileIO:
@@ -200,7 +239,7 @@ def open_recording(root: Path, recording: SourceFile) -> io.BufferedIOBase | io.
         raise MotionError(amass.plain(error)) from error
 
 
-MOTION_FILES = (".npz", ".bvh")
+MOTION_FILES = MOTIONS
 
 
 def clip_name(path: str) -> str:
@@ -211,13 +250,13 @@ def clip_name(path: str) -> str:
     return name
 
 
-def read_recording(path: Path) -> Recording:
-    """The recording in an AMASS-layout .npz or a .bvh; MotionError naming the file and what it lacks."""
+def read_recording(path: Path, *, fps_in: float | None = None) -> Recording:
+    """The recording in a file of arrays or a .bvh; MotionError naming the file and what it lacks."""
     if path.suffix.lower() not in MOTION_FILES:
-        kinds = " or ".join(MOTION_FILES)
-        raise MotionError(f"{path}: cannot read {path.suffix or 'this'}; expected a motion, {kinds}")
+        kinds = ", ".join(MOTION_FILES)
+        raise MotionError(f"{path}: cannot read {path.suffix or 'this'}; expected a motion: {kinds}")
     try:
-        return parse(path.name, path.read_bytes(), None)
+        return parse(path.name, path.read_bytes(), fps_in)
     except OSError as error:
         raise MotionError(f"{path}: {error.strerror or error}") from error
     except MotionError as error:

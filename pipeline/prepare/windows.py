@@ -185,7 +185,7 @@ def index(store: Store, labels: Labels, *, window: int, crop: int, short: str, f
     row, frames, rate, source_frames = (
         store.read(f"sequences/{name}").tolist() for name in ("row", "frames", "fps", "source_frames")
     )
-    matched = match(labels, recordings_in(names, store.attributes("prepare").get("folders", [])))
+    matched = match(labels, recordings_in(names, store.attributes("prepare").get("above", [])))
     splits = np.array([SPLITS.index(each) for each in matched.splits], np.uint8)
     texts, fitted = Texts(labels.sources), Fitted(labels)
     sets = LabelSets(texts)

@@ -17,6 +17,7 @@ from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import GENDERS
 from mclip.pipeline.machine.compiled import usable_cores
 from mclip.pipeline.machine.devices import device
+from mclip.pipeline.prepare.plan import accounts
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.scene import Setting, Shot, batch_size, draw_shots, setting_of
 from mclip.pipeline.store.schema import DONE, StoreError
@@ -145,6 +146,21 @@ def check_bodies(store: Store, options: RenderOptions, bodies: dict[str, Body]) 
     if options.betas == "sequence":
         for body in bodies.values():
             body.shaped(torch.zeros(1))
+            check_model(store, options, body)
+
+
+SMPLX_VERTICES = 10_475  # SMPL and SMPL+H, which share their shapes, have 6,890
+
+
+def check_model(store: Store, options: RenderOptions, body: Body) -> None:
+    """ValueError where shapes of SMPL-X would be drawn on another body, or another's on SMPL-X."""
+    smplx = len(body.v_template_V3) == SMPLX_VERTICES
+    models = [account.get("model", "") for account in accounts(store)]
+    if count := sum(bool(model) and (model == "smplx") != smplx for model in models):
+        raise ValueError(
+            f"--betas sequence: the shapes of {count:,} sequences are of {'SMPL' if smplx else 'SMPL-X'}, --body "
+            f"{options.body} is {'SMPL-X' if smplx else 'none of it'}: name a body of that model, or --betas zero"
+        )
 
 
 @functools.lru_cache(maxsize=2)

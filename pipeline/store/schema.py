@@ -59,6 +59,7 @@ SCHEMA: dict[str, Spec] = {
     "sequences/betas": Spec("float32", (16,), 4096, 0, "SMPL shape of the source"),
     "sequences/gender": Spec("uint8", (), 65536, 0, "0 neutral, 1 female, 2 male"),
     "sequences/sha256": Spec("uint8", (32,), 4096, 0, "of the source file"),
+    "sequences/account": Spec("uint8", (1024,), 4096, 0, "how the source was understood: JSON, then zeros"),
     "sequences/split": Spec("uint8", (), 65536, 0, "0 train, 1 val, 2 test"),
     "sequences/done": Spec("uint8", (), 65536, 0, "mark of prepare"),
     "motion/rot6d": Spec("float32", (24, 6), FRAME_CHUNK, 0, "local joint rotations, 6D rows"),

@@ -33,9 +33,12 @@ class Result:
     columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+SHOWN = 10  # failures that a summary names
+
+
 @dataclass(frozen=True)
 class Summary:
-    """What a stage did, in items."""
+    """What a stage did, in items; `failures` are `item: reason`, and all of them lie in `where`."""
 
     stage: str
     unit: str
@@ -44,14 +47,44 @@ class Summary:
     failed: int
     left: int
     seconds: float
+    failures: tuple[str, ...] = field(default=(), repr=False)
+    where: str = ""
+    passed_over: str = ""  # what was no item at all, in words
 
     def __str__(self) -> str:
         rate = f", {self.done / self.seconds:,.0f} {self.unit}/s" if self.done else ""
         left = f", {self.left:,} left" if self.left else ""
-        return (
+        first = (
             f"{self.stage}: {self.done:,} {self.unit} done, {self.skipped:,} skipped, "
             f"{self.failed:,} failed{left} in {self.seconds:.1f} s{rate}"
         )
+        told = [*told_failures(self.failures), f"all of them: {self.where}"] if self.failures else []
+        return "\n  ".join([first, *([self.passed_over] if self.passed_over else []), *told])
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What a journal keeps of it."""
+        names = ("stage", "unit", "done", "skipped", "failed", "left", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+
+def told_failures(failures: Sequence[str]) -> list[str]:
+    """The first failures by item and reason, those of one reason together, ten items at most."""
+    items: dict[str, list[str]] = {}
+    for failure in failures:
+        item, _, reason = failure.partition(": ")
+        items.setdefault(reason, []).append(item)
+    each = max(1, SHOWN // len(items))
+    lines = []
+    for reason, of_it in itertools.islice(sorted(items.items(), key=lambda pair: -len(pair[1])), SHOWN):
+        more = f" and {len(of_it) - each:,} more" if len(of_it) > each else ""
+        lines.append(f"failed: {', '.join(map(shown, of_it[:each]))}{more}: {shown(reason)}")
+    return lines
+
+
+def shown(text: str) -> str:
+    """A text for the terminal, with an escape in place of what would break its line."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def run_stage(
@@ -82,7 +115,7 @@ def run_stage(
     ahead = sum(int((state[block.start : block.stop] == PENDING).sum()) for block in pending)
     skipped = int(((state == DONE) | (state == FAILED)).sum())
     reasons = store.attributes(stage).get("failures", {})
-    failed = 0
+    failed: list[str] = []
     with progress_bar() as bar:
         task = bar.add_task(stage, total=ahead, rate="")
         for block, result in map_blocks(compute, pending, scheduler=scheduler, workers=workers):
@@ -98,13 +131,14 @@ def run_stage(
                 reasons |= {f"{marks}[{item}]": why for item, why in failures.items()}
                 store.set_attributes(stage, failures=dict(sorted(reasons.items())))
             array[at] = state[at]
-            failed += len(failures)
+            failed += failures.values()
             bar.update(task, advance=len(tried))
             finished = bar.tasks[task].completed
             bar.update(task, rate=f"{finished / (time.perf_counter() - started):,.0f} {unit}/s")
     left = int((state == PENDING).sum())
     seconds = time.perf_counter() - started
-    return Summary(stage, unit, ahead - failed, skipped, failed, left, seconds)
+    where = f"`mclip status {store.url}`"
+    return Summary(stage, unit, ahead - len(failed), skipped, len(failed), left, seconds, tuple(failed), where)
 
 
 def first_blocks(blocks: list[range], limit: int | None) -> list[range]:

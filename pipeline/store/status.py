@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mclip.pipeline.files.documents import read_lines
 from mclip.pipeline.files.seal import sealed_line
@@ -74,11 +75,12 @@ class Line:
     fps_out: float
     outcome: str
     reason: str | None
+    read_as: dict[str, Any] = field(default_factory=dict)  # how its file was understood
 
 
 def record_runs(store: Store, summaries: Iterable[Summary]) -> None:
     """Add what stages did to the journal of runs."""
-    lines = "".join(sealed_line(vars(summary)) for summary in summaries if summary.done)
+    lines = "".join(sealed_line(summary.figures) for summary in summaries if summary.done)
     if lines:
         before = read_neighbour(store.url, RUNS).decode("utf-8", "surrogateescape")
         write_neighbour(store.url, RUNS, before + lines)

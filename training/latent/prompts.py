@@ -16,7 +16,7 @@ from mclip.pipeline.embed.classes import BABEL_60
 from mclip.pipeline.embed.encoder import Encoder, check_text
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.files.documents import read_text
-from mclip.pipeline.prepare.label_files import read_labels
+from mclip.pipeline.labels.label_files import read_labels
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP
 from mclip.training.latent.edits import between, edited, styled, varied

@@ -53,6 +53,16 @@ def is_file(source: str) -> bool:
     return source.lower().endswith(MOTION_FILES) and not is_clip(source)
 
 
+def require_readable(source: str) -> None:
+    """ValueError for a motion file that cannot be read, a clip without its store, or a text that is none."""
+    if is_clip(source):
+        raise ValueError(f"{source}: a clip of a store: pass --store")
+    if is_file(source):
+        read_recording(Path(source))
+    else:
+        check_text(source)
+
+
 def is_clip(source: str) -> bool:
     """Whether a source is a clip of a store."""
     return source.startswith(CLIP)

@@ -37,10 +37,11 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
 
 
 def export(
-    motion_file: Path, kinds: tuple[str, ...], out: Path, *, fps: float | None = None, looks: RenderOptions = LOOKS
+    motion_file: Path, kinds: tuple[str, ...], out: Path, *, fps: float | None = None, fps_in: float | None = None,
+    looks: RenderOptions = LOOKS,
 ) -> list[Path]:
     """Write a motion file in other formats into a folder, under its own name; ValueError where one exists."""
-    motion = read(motion_file, fps=fps)
+    motion = read(motion_file, fps=fps, fps_in=fps_in)
     paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds]
     if taken := [path for path in paths if path.exists()]:
         raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")

@@ -3,7 +3,7 @@
 # T frames, J joints, S picture side in pixels
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mclip.pipeline.geometry.body import Body, load_body
+from mclip.pipeline.geometry.recording import Recording
 from mclip.pipeline.geometry.resample import resample
-from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.prepare.sources import read_recording
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.scene import clip_pictures
@@ -28,16 +29,27 @@ class Motion:
     rotmat_TJ33: Float[Tensor, "T 24 3 3"]
     trans_T3: Float[Tensor, "T 3"]
     fps: float
+    recording: Recording | None = None  # that it was read from, with fingers, shape and gender, at the same frames
 
 
-def read(path: Path | str, *, fps: float | None = None) -> Motion:
-    """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError."""
-    recording = read_recording(Path(path))
-    if fps is None:
-        rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
-        return Motion(rotmat, torch.from_numpy(recording.trans_T3), recording.fps)
-    rot6d, trans = resample(recording, fps)
-    return Motion(rot6d_to_matrix(rot6d), trans, fps)
+def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None) -> Motion:
+    """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError.
+
+    `fps_in` is the frame rate of a file that does not say it.
+    """
+    recording = read_recording(Path(path), fps_in=fps_in)
+    if fps is not None:
+        recording = slerped(recording, fps)
+    rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
+    return Motion(rotmat, torch.from_numpy(recording.trans_T3), recording.fps, recording)
+
+
+def slerped(recording: Recording, fps: float) -> Recording:
+    """A recording at another frame rate, fingers and all."""
+    every = replace(recording, joints=tuple(range(recording.poses_TK3.shape[1])))
+    rot6d, trans = resample(every, fps)
+    poses = matrix_to_axis_angle(rot6d_to_matrix(rot6d).double()).numpy()
+    return replace(recording, poses_TK3=poses, trans_T3=trans.double().numpy(), fps=fps)
 
 
 def motion_of_rows(motion_TRD: Float[Tensor, "T 25 6"], fps: float) -> Motion:

@@ -21,7 +21,7 @@ from mclip.pipeline.draw.looks import CLAY
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import matrix_to_quaternion
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
-from mclip.pipeline.prepare.amass import write_motion
+from mclip.pipeline.prepare.amass import write_motion, write_recording
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import picture_row
 from mclip.pipeline.render.video import write_mp4
@@ -34,7 +34,10 @@ CENTIMETRES = 100  # a BVH has no unit; MotionBuilder and Maya take centimetres
 
 
 def write_npz(path: Path, motion: Motion) -> None:
-    """AMASS SMPL+H: what `mclip prepare` reads."""
+    """AMASS: what `mclip prepare` reads; of the body model, shape, gender and fingers that the motion was read with."""
+    if motion.recording is not None and "model" in motion.recording.account:
+        write_recording(path, motion.recording)
+        return
     write_motion(path, rotmat_TJ33=motion.rotmat_TJ33, trans_T3=motion.trans_T3, fps=motion.fps)
 
 

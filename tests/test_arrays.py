@@ -1,0 +1,196 @@
+"""One walk in many forms comes out as one walk; what no number says is decided by the body, and told."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.geometry.recording import MotionError, NoMotion
+from mclip.pipeline.prepare.amass import parse_motion, read_motion
+from mclip.pipeline.prepare.arrays import rest_pelvis
+
+WALK = sorted(MOTIONS.rglob("walk/*.npz"))[0]  # of CMU, upright, z up
+FRAMES = len(read_motion(WALK).trans_T3)
+
+
+def walk() -> tuple[np.ndarray, np.ndarray]:
+    """Rotations (T, 24, 3) and translation (T, 3) of a real walk, by the reader of AMASS's own names."""
+    motion = read_motion(WALK)
+    poses = motion.poses_TJ3[:FRAMES].copy()
+    poses[:, 22:] = 0
+    return poses, motion.trans_T3[:FRAMES]
+
+
+def y_up(poses: np.ndarray, trans: np.ndarray, *, down: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The walk in a world whose y is up, or down as in a camera's: the root turns about the pelvis (SMPL's rule)."""
+    turn = Rotation.from_euler("x", 90 if down else -90, degrees=True)
+    turned = poses.copy()
+    turned[:, 0] = (turn * Rotation.from_rotvec(poses[:, 0])).as_rotvec()
+    return turned, turn.apply(trans + rest_pelvis()) - rest_pelvis()
+
+
+def packed(**arrays: object) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def matrices(poses: np.ndarray) -> np.ndarray:
+    return Rotation.from_rotvec(poses.reshape(-1, 3)).as_matrix().reshape(*poses.shape[:2], 3, 3)
+
+
+def quaternions(poses: np.ndarray) -> np.ndarray:
+    """Imaginary parts first, as scipy writes them."""
+    return Rotation.from_rotvec(poses.reshape(-1, 3)).as_quat().reshape(*poses.shape[:2], 4)
+
+
+def pickled(value: object, protocol: int = 4) -> bytes:
+    return pickle.dumps(value, protocol)
+
+
+def forms() -> dict[str, bytes]:
+    """The walk as others write it."""
+    poses, trans = walk()
+    flat, hands = poses[:, :22].reshape(FRAMES, 66), np.zeros((FRAMES, 90))
+    y_poses, y_trans = y_up(poses, trans)
+    named = {"trans": trans, "mocap_frame_rate": 30.0}
+    root, body = poses[:, 0], flat[:, 3:]
+    rotmat, y_flat = matrices(poses), y_poses[:, :22].reshape(FRAMES, 66)
+    smplx = {"global_orient": y_flat[:, :3], "body_pose": y_flat[:, 3:], "transl": y_trans}
+    camera, c_trans = y_up(poses, trans, down=True)
+    tensors = {name: torch.from_numpy(array) for name, array in smplx.items()}
+    incam = {
+        "global_orient": torch.from_numpy(camera[:, 0]),
+        "body_pose": torch.from_numpy(body),
+        "transl": torch.from_numpy(c_trans + [0, 0, 3.0]),
+    }
+    seventy_two = y_poses.reshape(FRAMES, 72)
+    wham = {"pose_world": seventy_two, "trans_world": y_trans, "pose": poses * 0, "trans": trans}
+    aist = {"smpl_poses": seventy_two, "smpl_trans": y_trans * 98, "smpl_scaling": np.array([98.0])}
+    gvhmr = io.BytesIO()
+    torch.save({"smpl_params_incam": incam, "smpl_params_global": tensors, "K_fullimg": torch.eye(3)}, gvhmr)
+    return {
+        "24 joints": packed(poses=poses.reshape(FRAMES, 72), **named),
+        "24 joints apart": packed(poses=poses, **named),
+        "22 joints": packed(poses=flat, **named),
+        "SMPL-X": packed(poses=np.concatenate([flat, np.zeros((FRAMES, 9)), hands], 1), **named),
+        "AMASS in parts": packed(root_orient=root, pose_body=body, pose_hand=hands, **named),
+        "y up, AMASS's names": packed(poses=y_poses, trans=y_trans, mocap_frame_rate=30.0),
+        "smplx, y up": packed(**smplx, fps=30),
+        "smplx, z up": packed(
+            global_orient=root[:, None], body_pose=body.reshape(FRAMES, 21, 3), transl=trans, fps=[30]
+        ),
+        "smplx matrices": packed(global_orient=rotmat[:, :1], body_pose=rotmat[:, 1:], transl=trans, fps=b"30.0"),
+        "quaternions, real last": packed(poses=quaternions(poses), **named),
+        "quaternions, real first": packed(poses=np.roll(quaternions(poses), 1, axis=-1), **named),
+        "6D rows": packed(poses=rotmat[..., :2, :].reshape(FRAMES, 24, 6), **named),
+        "6D columns": packed(poses=rotmat[..., :2].swapaxes(-1, -2).reshape(FRAMES, 24, 6), **named),
+        "6D columns interleaved": packed(poses=rotmat[..., :2].reshape(FRAMES, 144), **named),
+        "Meshcapade": packed(bodyPose=poses[:, :22], bodyTranslation=trans, frameRate=30.0),
+        "GVHMR": gvhmr.getvalue(),
+        "WHAM": pickled({0: wham}),
+        "AIST++": pickled(aist),
+    }  # fmt: skip
+
+
+FORMS = forms()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_walk_in_any_form_is_the_walk_of_amass(name: str) -> None:
+    poses, trans = walk()
+    found = parse_motion(FORMS[name], fps_in=30.0)
+    assert found.fps == (60.0 if name == "AIST++" else 30.0)
+    same = Rotation.from_rotvec(found.poses_TJ3.reshape(-1, 3)).inv() * Rotation.from_rotvec(poses.reshape(-1, 3))
+    assert same.magnitude().max() < 1e-6  # GVHMR's tensors are read as float32
+    assert np.abs(found.trans_T3 - trans).max() < 1e-6
+    assert ("up" in found.account) == (name in ("y up, AMASS's names", "smplx, y up", "GVHMR", "WHAM", "AIST++"))
+
+
+def test_a_body_that_lies_in_amass_stays_where_it_lies() -> None:
+    for path in sorted(MOTIONS.rglob("*.npz")):
+        assert "up" not in read_motion(path).account, path
+    poses, trans = walk()
+    lying, _ = y_up(poses, trans)  # on its back or belly, its head along y, low above a floor at z = 0
+    content = packed(poses=lying, trans=np.tile([0.0, 3.0, 0.2], (FRAMES, 1)), mocap_framerate=30.0)
+    assert np.array_equal(parse_motion(content).poses_TJ3, lying)
+
+
+@pytest.mark.parametrize(
+    "rate", [np.array(120.0), np.array([120.0]), np.array("120.0"), np.array(b"120"), np.array([[120]])]
+)
+def test_a_frame_rate_is_read_however_it_is_wrapped(rate: object) -> None:
+    poses, trans = walk()
+    assert parse_motion(packed(poses=poses, trans=trans, mocap_framerate=rate)).fps == 120.0
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [("fast", "is 'fast', expected a number"), ([30.0, 60.0], r"has shape \(2,\), expected one value")],
+)
+def test_a_frame_rate_that_is_none_is_named(rate: object, told: str) -> None:
+    poses, trans = walk()
+    with pytest.raises(MotionError, match=f"mocap_framerate .*{told}"):
+        parse_motion(packed(poses=poses, trans=trans, mocap_framerate=rate))
+
+
+@pytest.mark.parametrize("count", [10, 11, 16, 300])
+def test_betas_of_a_row_a_frame_are_the_row(count: int) -> None:
+    poses, trans = walk()
+    row = np.arange(1, count + 1) / 10
+    found = parse_motion(packed(poses=poses, trans=trans, fps=30, betas=np.tile(row, (FRAMES, 1)))).betas
+    assert found == pytest.approx([*row[:16], *[0.0] * (16 - min(count, 16))])
+
+
+def test_betas_that_change_are_refused_in_a_recording_and_averaged_in_an_estimate() -> None:
+    poses, trans = walk()
+    betas = np.random.default_rng(0).normal(size=(FRAMES, 10))
+    with pytest.raises(MotionError, match=r"betas has shape \(\d+, 10\) and its rows differ"):
+        parse_motion(packed(poses=poses, trans=trans, fps=30, betas=betas))
+    smplx = {"global_orient": poses[:, 0], "body_pose": poses[:, 1:22], "transl": trans}
+    found = parse_motion(packed(**smplx, fps=30, betas=betas))
+    assert found.betas[:10] == pytest.approx(betas.mean(0), abs=1e-6)
+    assert found.account["betas"] == "mean of the frames'"
+
+
+def test_a_file_without_a_motion_is_none_and_one_without_its_path_is_refused() -> None:
+    with pytest.raises(NoMotion, match=r"only \['betas', 'gender'\]"):
+        parse_motion(packed(betas=np.zeros(16), gender="female"))
+    with pytest.raises(MotionError, match="no trans in it, only"):
+        parse_motion(packed(poses=walk()[0], fps=30))
+
+
+def test_several_people_are_refused_with_their_names() -> None:
+    poses, trans = walk()
+    each = {"pose": poses.reshape(FRAMES, 72), "trans": trans}
+    with pytest.raises(MotionError, match=r"2 people in it \(3, 7\), expected one"):
+        parse_motion(pickled({3: each, 7: each}), fps_in=30.0)
+
+
+def test_6d_of_knees_that_never_bend_is_refused_rather_than_guessed() -> None:
+    poses = np.zeros((10, 24, 3))
+    poses[:, 0, 0], poses[:, 16, 2] = np.pi / 2, 0.5
+    content = packed(poses=matrices(poses)[..., :2, :].reshape(10, 144), trans=np.zeros((10, 3)), fps=30)
+    with pytest.raises(MotionError, match="6D rotations by rows or by columns"):
+        parse_motion(content)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path, protocol: int) -> None:
+    import pathlib
+
+    class Mine:
+        def __reduce__(self):
+            return (pathlib.Path.touch, (tmp_path / "ran",))
+
+    with pytest.raises(MotionError):
+        parse_motion(pickled({"smpl_poses": Mine()}, protocol))
+    file = io.BytesIO()
+    torch.save({"poses": Mine()}, file)
+    with pytest.raises(MotionError):
+        parse_motion(file.getvalue())
+    assert not (tmp_path / "ran").exists()
