@@ -68,10 +68,10 @@ def test_folder_and_tar_hold_the_same_files_and_equal_runs_equal_bytes(store: St
 
 @pytest.mark.parametrize("name", ["p", "p.tar"])
 def test_nothing_is_left_of_an_export_that_fails(store: Store, tmp_path: Path, monkeypatch, name: str) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pictures.json, "dumps", full)
+    monkeypatch.setattr(pictures.Image.Image, "save", full)
     with pytest.raises(OSError, match="No space left"):
         export_pictures(store, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
@@ -95,3 +95,14 @@ def test_the_command_exports_what_is_drawn(store: Store, tmp_path: Path) -> None
     assert told.exit_code == 0, told.output
     assert "p.tar: 3 pictures" in told.output
     assert open_store(store.url).read("pictures/done").tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["p", "p.tar"])
+def test_the_same_export_again_makes_nothing_and_another_is_refused(store: Store, tmp_path: Path, name: str) -> None:
+    first = export_pictures(store, tmp_path / name)
+    count = first.split(": ")[1]
+    assert export_pictures(store, tmp_path / name) == f"{tmp_path / name}: nothing to do, {count} are there"
+    (tmp_path / name).rename(tmp_path / "whole")
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match="is there already"):
+        export_pictures(store, tmp_path / name)

@@ -50,7 +50,7 @@ def test_the_guard_holds_the_weights_until_somebody_asks(store):
 
 def terms_of(store: Store, **options) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The losses of one batch by one seeded model in evaluation mode, and the gradient of their sum."""
-    config = TrainConfig(**{"precision": "float32", **options})
+    config = TrainConfig(**{"precision": "float32", "places_weight": 1.0, **options})
     crops = load_crops(store, split="train", encoder="offline", target="label", device=CPU)
     torch.manual_seed(0)
     model = MotionClip(SIZES).eval()
@@ -60,10 +60,11 @@ def terms_of(store: Store, **options) -> tuple[dict[str, torch.Tensor], torch.Te
     return terms, model.embed.weight.grad
 
 
-def test_bfloat16_gives_the_losses_of_float32_within_a_hundredth(store):
+def test_bfloat16_gives_the_losses_of_float32_nearly(store):
     (exact, gradient), (rounded, other) = (terms_of(store, precision=each) for each in ("float32", "bfloat16"))
-    for term in TERMS:
-        assert rounded[term].item() == pytest.approx(exact[term].item(), rel=1e-2), term
+    for term in exact:
+        bound = 2e-2 if term in ("steps", "feet") else 1e-2  # differences of near places: rounding weighs more
+        assert rounded[term].item() == pytest.approx(exact[term].item(), rel=bound), term
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), other.flatten(), dim=0) > 0.99
 
 

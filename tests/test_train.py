@@ -13,10 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mclip.pipeline.embed import embed
+from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.skeleton import PARENTS
+from mclip.pipeline.labels.spans import Labels
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.schema import StoreError
-from mclip.pipeline.store.store import Store
+from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.crops import Crops
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import RunError, best_checkpoint, checkpoints, load_run, read_state
@@ -257,6 +262,26 @@ def test_two_processes_follow_the_curve_of_one(store, tmp_path):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4), (theirs["step"], name)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=0, atol=2e-4)
+
+
+def test_a_store_without_texts_or_pictures_is_refused_in_one_line_or_asked_for(tmp_path, encoder):
+    bare = open_store(str(tmp_path / "bare.zarr"), create=True)
+    prepare(MOTIONS, bare, labels=Labels(), options=PrepareOptions(), only=["/walk/"])
+    with pytest.raises(StoreError, match="no picture in this store; run `mclip render .*--without pictures"):
+        embed.embed(bare, encoder)
+    with pytest.raises(
+        StoreError, match="no text in this store; give `mclip prepare` --labels, or pass --without texts"
+    ):
+        embed.embed(bare, encoder, without=["pictures"])
+    assert f"embeddings/{encoder.name}" not in bare  # a refused embed leaves nothing
+    embed.embed(bare, encoder, without=["pictures", "texts"])
+    for option, weights in (("--text-weight 0", {}), ("--image-weight 0", {"text_weight": 0.0})):
+        with pytest.raises(StoreError, match=f"no training (crop|window) has .* or pass {option}"):
+            trainer.train(bare, tmp_path / "run", TrainConfig(epochs=1.0, **weights), ModelConfig(layers=1), device=CPU)
+    config = TrainConfig(epochs=1.0, text_weight=0.0, image_weight=0.0, precision="float32")
+    assert "1 steps done" in trainer.train(
+        bare, tmp_path / "run", config, ModelConfig(layers=1, feed_forward=64), device=CPU
+    )
 
 
 def test_ctrl_c_ends_the_step_saves_it_and_the_same_call_ends_as_if_nothing_had_been(store, tmp_path, monkeypatch):

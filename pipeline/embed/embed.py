@@ -32,7 +32,8 @@ def embed(
     preprocessing, and when there are no pictures or no texts, unless `without` says so.
     """
     group = f"embeddings/{encoder.name}"
-    drawn, texts = store.read("pictures/done"), store.strings("texts")
+    is_drawn = "pictures/done" in store
+    drawn, texts = store.read("pictures/done") if is_drawn else np.zeros(0, np.uint8), store.strings("texts")
     if not (drawn == DONE).any() and "pictures" not in without:
         raise StoreError(
             f"{store.url}: no picture in this store; run `mclip render {store.url}` first, or pass --without pictures"

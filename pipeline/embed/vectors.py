@@ -25,7 +25,7 @@ def window_vectors(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
             f"{store.url}: no vectors of encoder {name}, only of {have}; run `mclip embed {store.url} --clip ...`"
         )
     done, vectors = store.read(f"{group}/image_done") == DONE, store.array(f"{group}/image")
-    window = store.read("pictures/window")[: len(done)]
+    window = store.read("pictures/window")[: len(done)] if len(done) else np.zeros(0, np.int64)
     count = np.bincount(window[done], minlength=store.array("windows/row").shape[0])
     total = np.zeros((len(count), vectors.shape[1]), np.float32)
     for block in blocks(len(done), vectors.chunks[0]):

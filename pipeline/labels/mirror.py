@@ -86,6 +86,8 @@ def is_side(word: str, before: str, after: str) -> bool | None:
     other = "right" if word == "left" else "left"
     if is_part(coming) or (coming in PLACES and (is_part(beyond) or last in LEADING)):
         return True
+    if coming in MOVES and last not in SUBJECTS:  # a left hop
+        return True
     if coming == other or (coming in JOINING and beyond == other):
         return True
     if word == "left" and coming in THINGS:  # he left the room

@@ -197,9 +197,9 @@ def quality(
         worlds.append(tuple(
             world_figures(joints, skin[..., 2].amin(-1), mask, fps=fps) for joints, skin in (found, wanted)
         ))  # fmt: skip
-    pa_mpjpe, vertex, path = (torch.cat(column).cpu().numpy() for column in zip(*errors, strict=True))
+    pa_mpjpe_W, vertex_W, root_W = (torch.cat(column).cpu().numpy() for column in zip(*errors, strict=True))
     decoded_world, source_world = (joined_columns(each) for each in zip(*worlds, strict=True))
-    return Quality(pa_mpjpe, vertex, path, decoded_world, source_world)
+    return Quality(pa_mpjpe_W, vertex_W, root_W, decoded_world, source_world)
 
 
 def posed(motion_BTRD: Tensor, batch: Batch, body: Body) -> tuple[Float[Tensor, "B T J 3"], Float[Tensor, "B T V 3"]]:

@@ -97,7 +97,8 @@ def train(
             norm = learner.learn(step, found)
             done = step + 1
             log, measure, save = due(config, done, steps)
-            save |= interrupt.pressed
+            stop = interrupt.pressed and done < steps  # asked once: what is said to be saved was
+            save |= stop
             if log or measure or save or device.type == "cpu":  # asking a GPU would make every step wait
                 learner.guard.check(crops, feed.order)
             summed = workers.sum_of(found) if log else {}
@@ -111,7 +112,7 @@ def train(
             if save or (measure and is_best(folder, figures)):
                 write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
             report.advance(done)
-            if interrupt.pressed and done < steps:
+            if stop:
                 raise KeyboardInterrupt(f"train stopped at step {done:,} of {steps:,}, which is saved")
     if not workers.first:
         return ""
