@@ -30,9 +30,11 @@ def test_a_recipe_may_name_what_lies_beside_it(tmp_path: Path) -> None:
     assert made[-2:] == ["--split", str(tmp_path / "s.csv")]
 
 
-def test_a_false_flag_is_left_out() -> None:
+def test_a_false_flag_is_left_out_or_said_where_it_is_on() -> None:
     assert words("prepare", source="a", store="b", mirror=False) == ["prepare", "a", "b"]
     assert words("train", store="s", run="r", unit_latent=False) == ["train", "s", "r"]
+    assert words("train", store="s", run="r", unit_latent=True) == ["train", "s", "r", "--unit-latent"]
+    assert words("generate", run="r", ground=False) == ["generate", "r", "--no-ground"]  # it is on by itself
     with pytest.raises(ValueError, match=r"r.toml: \[prepare\] mirror is 'no': expected true or false"):
         words("prepare", source="a", store="b", mirror="no")
 

@@ -82,7 +82,7 @@ def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) 
         elif isinstance(parameter, click.Option) and parameter.is_flag:
             if not isinstance(value, bool):
                 raise ValueError(f"{recipe}: [{name}] {key} is {value!r}: expected true or false")
-            options += parameter.opts[:1] if value else []  # every flag is off unless it is set
+            options += parameter.opts[:1] if value else parameter.secondary_opts[:1]  # --no-, where it is on by itself
         else:
             options += [word for each in values for word in (parameter.opts[-1], each)]
     order = [parameter.name for parameter in command.params if isinstance(parameter, click.Argument)]

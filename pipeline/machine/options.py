@@ -86,7 +86,7 @@ def option_of(each: Field[Any]) -> Callable[[Any], Any]:
     if each.type is bool:
         name = f"--{flag(each.name)}"
         names = f"{name}/--no-{flag(each.name)}" if each.default else name
-        return click.option(names, default=each.default, help=each.metadata["help"])
+        return click.option(names, is_flag=True, default=each.default, help=each.metadata["help"])
     return click.option(f"--{flag(each.name)}", default=each.default, help=each.metadata["help"], type=click_type(each))
 
 
