@@ -75,7 +75,7 @@ def is_run(command: str) -> bool:
 
 def parsed(words: list[str]) -> None:
     """Let click read a command line, without running it."""
-    command, context = cli, click.Context(cli, info_name="mclip")
+    command, context = cli, click.Context(cli, info_name="mclip", **cli.context_settings)
     while isinstance(command, click.Group):
         _, command, words = command.resolve_command(context, words)
         assert command is not None
