@@ -408,7 +408,7 @@ def test_what_was_downloaded_needs_no_hub_and_has_its_tags_activation_and_colour
 def test_a_damaged_download_is_named_with_the_remedy(downloaded: Path) -> None:
     downloaded.write_bytes(downloaded.read_bytes()[:5000])
     with pytest.raises(
-        EncoderError, match=r"open_clip_model\.safetensors: .* is cut short: 5,000 bytes.*delete it to fetch it again"
+        EncoderError, match=r"open_clip_model\.safetensors: .*is cut short: 5,000 bytes.*delete it to fetch it again"
     ):
         load_encoder("tiny", "openai")
 

@@ -224,8 +224,9 @@ def test_a_model_with_a_picture_tower_of_timms_gives_open_clips_own_vectors(
         texts, pictures = own.encode_text(encoder.tokenize(TEXTS)), own.encode_image(encoder.preprocess(rgb))
     assert encoder.describe()["width"] == config["embed_dim"] == texts.shape[1] == pictures.shape[1]
     for found, expected in ((encoder.encode_texts(TEXTS), texts), (encoder.encode_pictures(rgb), pictures)):
-        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
-        assert expected.std() > 1e-4
+        largest = float(expected.abs().max())  # 1e-4 of PE-Core's, whose layers begin near zero
+        assert torch.allclose(found, expected, rtol=0, atol=1e-4 * largest)
+        assert expected.std() > 0.1 * largest
 
 
 @pytest.fixture
