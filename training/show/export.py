@@ -37,7 +37,12 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
 
 
 def export(
-    motion_file: Path, kinds: tuple[str, ...], out: Path, *, fps: float | None = None, fps_in: float | None = None,
+    motion_file: Path,
+    kinds: tuple[str, ...],
+    out: Path,
+    *,
+    fps: float | None = None,
+    fps_in: float | None = None,
     looks: RenderOptions = LOOKS,
 ) -> list[Path]:
     """Write a motion file in other formats into a folder, under its own name; ValueError where one exists."""
