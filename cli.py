@@ -63,11 +63,14 @@ def motion_options(command: Any) -> Any:
     """The options of every command that decodes motions into a folder."""
     shared = (
         click.option(
-            "--root", type=click.Choice(("keep", "front")), default="keep",
+            "--root",
+            type=click.Choice(("keep", "front")),
+            default="keep",
             help="Where the motion faces: as decoded, or turned so that its first frame faces the viewer (-y).",
         ),
         click.option(
-            "--out", type=click.Path(path_type=Path),
+            "--out",
+            type=click.Path(path_type=Path),
             help="Folder to write to [default: one that is named after what is made].",
         ),
         click.option("--replace", is_flag=True, help="Delete the motions of another request that the folder holds."),
@@ -75,13 +78,17 @@ def motion_options(command: Any) -> Any:
             "--frames", type=click.IntRange(2, 5000), help="Frames per motion [default: as many as a training crop]."
         ),
         click.option(
-            "--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("npz", "mp4"),
+            "--format",
+            "formats",
+            multiple=True,
+            type=click.Choice(FORMATS),
+            default=("npz", "mp4"),
             help="Files to write for each motion.",
         ),
         options_of(VideoOptions),
         plain_option,
         trust_option,
-    )  # fmt: skip
+    )
     for decorate in reversed(shared):
         command = decorate(command)
     return command
@@ -133,9 +140,7 @@ def cli() -> None:
 @options_of(PrepareOptions, LabelRules, without=("array_fps",))
 @fps_in_option("array_fps")
 @click.option(
-    "--only",
-    multiple=True,
-    help="Only files whose path holds this word, or matches this pattern; may be repeated.",
+    "--only", multiple=True, help="Only files whose path holds this word, or matches this pattern; may be repeated."
 )
 @limit_option
 @click.option("--workers", default=2, help="How many blocks of sequences are read at the same time.")
@@ -145,9 +150,20 @@ def cli() -> None:
 @click.option("--replace-changed", is_flag=True, help="Prepare files again that changed since; deletes the pictures.")
 @click.option("--take-over", is_flag=True, help="Write to a remote store although a dead run still holds it.")
 def prepare(
-    source: Path, store: str, labels: tuple[Path, ...], split: Path | None, only: tuple[str, ...], limit: int | None,
-    workers: int, scheduler: str, dry_run: bool, replace: bool, replace_changed: bool, take_over: bool, **options: Any,
-) -> None:  # fmt: skip
+    source: Path,
+    store: str,
+    labels: tuple[Path, ...],
+    split: Path | None,
+    only: tuple[str, ...],
+    limit: int | None,
+    workers: int,
+    scheduler: str,
+    dry_run: bool,
+    replace: bool,
+    replace_changed: bool,
+    take_over: bool,
+    **options: Any,
+) -> None:
     """Read motion and label files into a store.
 
     \b
@@ -178,11 +194,18 @@ def prepare(
             delete_store(store)
         opened = open_store(store, create=True)
         summary = stage.prepare(
-            source, opened, labels=found, label_files=", ".join(map(str, labels)), options=shape, only=only,
-            limit=limit, workers=workers, scheduler=scheduler,
+            source,
+            opened,
+            labels=found,
+            label_files=", ".join(map(str, labels)),
+            options=shape,
+            only=only,
+            limit=limit,
+            workers=workers,
+            scheduler=scheduler,
             replace_changed=replace_changed,
-        )  # fmt: skip
-        click.echo(f"{stage.account(opened)}; {peak_memory()}")
+        )
+        click.echo(f"{stage.summary_line(opened)}; {peak_memory()}")
         for line in stage.told_of_labels(opened):
             click.echo(f"  {line}")
     finish(opened, summary)
@@ -260,9 +283,18 @@ def import_body(file: Path, out: Path) -> None:
 @click.option("--replace", is_flag=True, help="Delete the store's pictures and vectors first.")
 @click.option("--take-over", is_flag=True, help="Write to a remote store although a dead run still holds it.")
 def render(
-    store: str, backend: str, sheet: Path | None, export: Path | None, limit: int | None, workers: int, scheduler: str,
-    dry_run: bool, replace: bool, take_over: bool, **options: Any,
-) -> None:  # fmt: skip
+    store: str,
+    backend: str,
+    sheet: Path | None,
+    export: Path | None,
+    limit: int | None,
+    workers: int,
+    scheduler: str,
+    dry_run: bool,
+    replace: bool,
+    take_over: bool,
+    **options: Any,
+) -> None:
     """Draw pictures of every window of a store.
 
     \b
@@ -342,9 +374,16 @@ def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> Non
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(
-    store: str, clip: str, pretrained: str | None, templates: tuple[str, ...], dtype: str, precision: str,
-    without: tuple[str, ...], limit: int | None, replace: bool,
-) -> None:  # fmt: skip
+    store: str,
+    clip: str,
+    pretrained: str | None,
+    templates: tuple[str, ...],
+    dtype: str,
+    precision: str,
+    without: tuple[str, ...],
+    limit: int | None,
+    replace: bool,
+) -> None:
     """Compute the CLIP vector of every picture and text of a store.
 
     \b
@@ -450,7 +489,7 @@ def evaluate(
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.evaluate import evaluate as evaluation
-    from mclip.training.evaluate.report import told
+    from mclip.training.evaluate.report import format_tables
     from mclip.training.model.run import load_run
 
     figures, line = evaluation.evaluate_once(
@@ -461,7 +500,7 @@ def evaluate(
         classes=classes,
         replace=replace,
     )
-    click.echo(json.dumps(figures, indent=2) if as_json else f"{told(figures)}{line}")
+    click.echo(json.dumps(figures, indent=2) if as_json else f"{format_tables(figures)}{line}")
 
 
 @cli.command()
@@ -474,14 +513,21 @@ def evaluate(
     "--seed", "seeds", multiple=True, type=int, help="Make another motion of each text with this seed; may be repeated."
 )
 @click.option(
-    "--vary", type=Finite(0, min_open=True),
+    "--vary",
+    type=Finite(0, min_open=True),
     help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
-)  # fmt: skip
+)
 @motion_options
 def generate(
-    run: Path, texts: tuple[str, ...], file: Any, seeds: tuple[int, ...], vary: float | None, plain: bool,
-    trust_encoder: bool, **how: Any,
-) -> None:  # fmt: skip
+    run: Path,
+    texts: tuple[str, ...],
+    file: Any,
+    seeds: tuple[int, ...],
+    vary: float | None,
+    plain: bool,
+    trust_encoder: bool,
+    **how: Any,
+) -> None:
     """Turn texts into motions.
 
     Each text gives one motion. The decoder is deterministic: the same text always gives the same motion. --seed gives
@@ -491,7 +537,7 @@ def generate(
     Example: mclip generate runs/cmu "a person walks" "jump over the couch"
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
     """
-    from mclip.pipeline.files.documents import no_text
+    from mclip.pipeline.files.documents import not_utf8
     from mclip.pipeline.machine.words import warn
     from mclip.training.latent.prompts import VARY, generated, prompts_in, unplaced
     from mclip.training.latent.space import require_readable
@@ -500,7 +546,7 @@ def generate(
     try:
         prompts = [*texts, *prompts_in(file or ())]
     except UnicodeDecodeError as error:
-        raise no_text(file.name, error) from error
+        raise not_utf8(file.name, error) from error
     if not prompts:
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:
@@ -533,10 +579,17 @@ def generate(
 @clips_option
 @motion_options
 def edit(
-    run: Path, base: str | None, from_: str | None, to: str | None, scales: tuple[float, ...], file: Path | None,
-    store: str | None, plain: bool, trust_encoder: bool,
+    run: Path,
+    base: str | None,
+    from_: str | None,
+    to: str | None,
+    scales: tuple[float, ...],
+    file: Path | None,
+    store: str | None,
+    plain: bool,
+    trust_encoder: bool,
     **how: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Edit a motion: decode base + scale (to - from).
 
     \b
@@ -577,10 +630,17 @@ def edit(
 @clips_option
 @motion_options
 def interpolate(
-    run: Path, start: str | None, end: str | None, steps: int, path: str, file: Path | None, store: str | None,
-    plain: bool, trust_encoder: bool,
+    run: Path,
+    start: str | None,
+    end: str | None,
+    steps: int,
+    path: str,
+    file: Path | None,
+    store: str | None,
+    plain: bool,
+    trust_encoder: bool,
     **how: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Make motions between two motions.
 
     START and END are each a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -613,10 +673,16 @@ def interpolate(
 @clips_option
 @motion_options
 def style(
-    run: Path, content: str, style_: str, neutral: str | None, scales: tuple[float, ...], store: str | None,
-    plain: bool, trust_encoder: bool,
+    run: Path,
+    content: str,
+    style_: str,
+    neutral: str | None,
+    scales: tuple[float, ...],
+    store: str | None,
+    plain: bool,
+    trust_encoder: bool,
     **how: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Do one thing in the style of another.
 
     Decodes content + scale * style, as the paper adds a style; with --neutral, content + scale (style - neutral).
@@ -633,7 +699,7 @@ def style(
     tell_plain(opened, plain=plain)
     made = styles(
         opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None, plain=plain
-    )  # fmt: skip
+    )
     write_motions(opened, "style", made, **how)
 
 
@@ -655,8 +721,8 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     Example: mclip recognise runs/cmu walk.npz --classes babel60 --top 3
     """
     from mclip.pipeline.embed.classes import classes_of
+    from mclip.training.latent.recognise import format_classes
     from mclip.training.latent.recognise import recognise as recognise_motion
-    from mclip.training.latent.recognise import told_seen
     from mclip.training.model.run import load_run
 
     names = classes_of(classes)
@@ -667,7 +733,7 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
         with going_on(failed, motion):
             found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top)
     if found:
-        click.echo(told_seen(found, as_json=as_json))
+        click.echo(format_classes(found, as_json=as_json))
     require_all(failed, len(motions))
 
 
@@ -691,7 +757,7 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_enc
     from mclip.training.model.run import load_run
 
     found = searching.search(load_run(run, trust_encoder=trust_encoder), open_store(store), query, top=top)
-    click.echo(searching.told_hits(query, found, as_json=as_json))
+    click.echo(searching.format_hits(query, found, as_json=as_json))
 
 
 @cli.command()
@@ -801,10 +867,10 @@ def status(store: str) -> None:
     \b
     Example: mclip status store.zarr
     """
-    from mclip.pipeline.store.status import status as told
+    from mclip.pipeline.store.status import status as chain_of
     from mclip.pipeline.store.store import open_store
 
-    click.echo(told(open_store(store)))
+    click.echo(chain_of(open_store(store)))
 
 
 @cli.command()

@@ -36,9 +36,15 @@ def test_smplh_joints_are_the_body_and_two_fingers(tmp_path, write_amass):
 def test_smplx_is_told_by_its_content_and_leaves_out_jaw_and_eyes(tmp_path, write_amass):
     poses = np.tile(np.arange(55)[:, None] * 0.01, (10, 1, 3)).reshape(10, 165)
     path = write_amass(
-        tmp_path / "a_stageii.npz", 10, poses=poses, mocap_framerate=None, mocap_frame_rate=120.0, gender="neutral",
-        surface_model_type="smplx", labels_obs=None,
-    )  # fmt: skip
+        tmp_path / "a_stageii.npz",
+        10,
+        poses=poses,
+        mocap_framerate=None,
+        mocap_frame_rate=120.0,
+        gender="neutral",
+        surface_model_type="smplx",
+        labels_obs=None,
+    )
     motion = read_motion(path)
     assert (motion.poses_TJ3[0, :, 2] * 100).round().astype(int).tolist() == [*range(22), 25, 40]
     assert motion.fps == 120.0
@@ -228,7 +234,7 @@ REFUSED = {
     "integers": ({"poses": np.zeros((20, 156), np.int64)}, "poses holds int64, expected floating point"),
     "text": ({"poses": np.full((20, 156), "x")}, "poses holds <U1, expected floating point"),
     "kilometres": ({"trans": np.full((20, 3), 1e7)}, r"trans reaches 1e\+07, expected metres"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -94,7 +94,7 @@ def forms() -> dict[str, bytes]:
         "GVHMR": gvhmr.getvalue(),
         "WHAM": pickled({0: wham}),
         "AIST++": pickled(aist),
-    }  # fmt: skip
+    }
 
 
 FORMS = forms()

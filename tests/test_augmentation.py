@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.geometry.changes import mirrored as mirrored_recording
+from mclip.pipeline.geometry.changes import mirror_motion as mirrored_recording
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, geodesic, matrix_to_rot6d, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import MIRRORED, forward_kinematics
-from mclip.training.data.augmentation import Augmentation, at_rate, mirrored, text_twins, turned
+from mclip.training.data.augmentation import Augmentation, change_speed, mirror_rows, text_twins, turn_rows
 from mclip.training.data.crops import Batch
 from mclip.training.measure.metrics import mpjpe_mm
 
@@ -42,17 +42,17 @@ def batch_of(motion: torch.Tensor, mask: torch.Tensor, text: list[int]) -> Batch
 @given(seed=seeds)
 def test_a_mirror_twice_is_the_motion_and_once_is_what_prepare_stores(seed):
     motion, _ = motion_of(seed)
-    assert torch.equal(mirrored(mirrored(motion)), motion)
+    assert torch.equal(mirror_rows(mirror_rows(motion)), motion)
     rot6d, trans = mirrored_recording(motion[0, :, :24], motion[0, :, 24, :3])
-    assert torch.equal(mirrored(motion)[0, :, :24], rot6d)
-    assert torch.equal(mirrored(motion)[0, :, 24, :3], trans)
+    assert torch.equal(mirror_rows(motion)[0, :, :24], rot6d)
+    assert torch.equal(mirror_rows(motion)[0, :, 24, :3], trans)
 
 
 def test_joints_of_a_mirrored_motion_lie_on_the_other_side():
     motion, _ = motion_of(0, lengths=(8,))
     rest = load_body("low").joints_J3.double()
     rest = (rest + rest[list(MIRRORED)] * torch.tensor([-1, 1, 1])) / 2  # a body that is its own mirror image
-    found, source = (forward_kinematics(rot6d_to_matrix(m[0, :, :24]), rest)[1] for m in (mirrored(motion), motion))
+    found, source = (forward_kinematics(rot6d_to_matrix(m[0, :, :24]), rest)[1] for m in (mirror_rows(motion), motion))
     expected = source[:, list(MIRRORED)] * torch.tensor([-1.0, 1, 1])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     assert (found - source).abs().max() > 0.1
@@ -64,7 +64,7 @@ def test_a_turn_changes_neither_local_joints_nor_errors_and_turns_the_world(seed
     motion, mask = motion_of(seed)
     other, _ = motion_of(seed + 1)
     angles = torch.full((len(motion),), angle, dtype=torch.float64)
-    a, b = turned(motion, angles), turned(other, angles)
+    a, b = turn_rows(motion, angles), turn_rows(other, angles)
     assert torch.equal(a[:, :, 1:24], motion[:, :, 1:24])
     z = axis_angle_to_matrix(torch.tensor([0.0, 0, angle], dtype=torch.float64))
     rest = load_body("low").joints_J3.double()
@@ -77,15 +77,15 @@ def test_a_turn_changes_neither_local_joints_nor_errors_and_turns_the_world(seed
         for x, y in ((a, b), (motion, other))
     ]
     torch.testing.assert_close(*errors, rtol=0, atol=1e-6)
-    torch.testing.assert_close(turned(a, -angles), motion, rtol=0, atol=1e-12)
+    torch.testing.assert_close(turn_rows(a, -angles), motion, rtol=0, atol=1e-12)
 
 
 def test_speed_one_is_the_motion_and_speed_two_is_every_second_frame():
     motion, mask = motion_of(1)
-    same, same_mask = at_rate(motion, mask, torch.ones(3, dtype=torch.float64))
+    same, same_mask = change_speed(motion, mask, torch.ones(3, dtype=torch.float64))
     torch.testing.assert_close(same, motion, rtol=0, atol=1e-12)
     assert torch.equal(same_mask, mask)
-    fast, fast_mask = at_rate(motion, mask, torch.full((3,), 2.0, dtype=torch.float64))
+    fast, fast_mask = change_speed(motion, mask, torch.full((3,), 2.0, dtype=torch.float64))
     assert fast_mask.sum(1).tolist() == [4, 4, 3]
     torch.testing.assert_close(fast[0, :4], motion[0, ::2], rtol=0, atol=1e-12)
     torch.testing.assert_close(fast[2, :3], motion[2, :5:2], rtol=0, atol=1e-12)
@@ -94,7 +94,7 @@ def test_speed_one_is_the_motion_and_speed_two_is_every_second_frame():
 
 def test_half_the_speed_turns_half_as_far_a_frame():
     motion, mask = motion_of(2)
-    slow, slow_mask = at_rate(motion, mask, torch.full((3,), 0.5, dtype=torch.float64))
+    slow, slow_mask = change_speed(motion, mask, torch.full((3,), 0.5, dtype=torch.float64))
     assert slow_mask.sum(1).tolist() == [8, 8, 8]
     torch.testing.assert_close(slow[0, ::2], motion[0, :4], rtol=0, atol=1e-12)
     rotmat, source = (rot6d_to_matrix(each[0, :, :24]) for each in (slow, motion))
@@ -113,7 +113,7 @@ def test_a_mirrored_crop_has_the_mirrored_text_and_no_picture_and_one_without_su
     batch = batch_of(motion.float(), mask, [0, 1, 3])
     augmentation = Augmentation(1.0, 0.0, 0.0, torch.eye(8)[:4], torch.tensor([0, 2, 1, -1]))
     found = augmentation(batch, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found.motion_BTRD[:2], mirrored(batch.motion_BTRD)[:2])
+    torch.testing.assert_close(found.motion_BTRD[:2], mirror_rows(batch.motion_BTRD)[:2])
     assert torch.equal(found.motion_BTRD[2], batch.motion_BTRD[2])  # of text 3, which has no mirror image
     assert found.text_B.tolist() == [0, 2, 3]
     assert torch.equal(found.text_BC[:2], torch.eye(8)[[0, 2]])

@@ -262,9 +262,16 @@ def test_box_filter_rounds_to_the_nearest_level():
 
 @pytest.mark.parametrize(
     "axis_angle",
-    [(0, 0, 0), (math.pi / 2, 0, 0), (-math.pi / 2, 0, 0), (math.pi, 0, 0), (0, math.pi, 0), (0, math.pi / 2, 0),
-     (0, -math.pi / 4, 1.0)],
-)  # fmt: skip
+    [
+        (0, 0, 0),
+        (math.pi / 2, 0, 0),
+        (-math.pi / 2, 0, 0),
+        (math.pi, 0, 0),
+        (0, math.pi, 0),
+        (0, math.pi / 2, 0),
+        (0, -math.pi / 4, 1.0),
+    ],
+)
 @pytest.mark.parametrize("yaw", orbit(3))
 def test_body_in_any_attitude_is_whole_in_the_picture(axis_angle, yaw):
     body, rotmat = load_body("low"), GOLDEN["poses"]()

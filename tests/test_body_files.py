@@ -42,9 +42,12 @@ def model_arrays(joints: int = 24, *, vertices: int = 300, shapes: int = 10) -> 
 def own_arrays() -> dict[str, np.ndarray]:
     body = load_body("low")
     return {
-        "v_template": body.v_template_V3.numpy(), "faces": body.faces_F3.int().numpy(),
-        "joints": body.joints_J3.numpy(), "weights": body.weights_VJ.numpy(), "parents": np.array(PARENTS, np.int32),
-    }  # fmt: skip
+        "v_template": body.v_template_V3.numpy(),
+        "faces": body.faces_F3.int().numpy(),
+        "joints": body.joints_J3.numpy(),
+        "weights": body.weights_VJ.numpy(),
+        "parents": np.array(PARENTS, np.int32),
+    }
 
 
 def poses(joints: int, batch: int = 3) -> torch.Tensor:
@@ -77,8 +80,11 @@ def posed_by_smplx(kind: str, file: Path, axis_angle: torch.Tensor, **rest: torc
 )
 def test_model_of_true_size_is_posed_as_smplx_poses_it(tmp_path, kind, joints, vertices, shapes, betas):
     arrays = model_arrays(joints, vertices=vertices, shapes=shapes)
-    hands = {f"hands_{name}{side}": np.zeros((45, 45) if name == "components" else 45, np.float32)
-             for name in ("components", "mean") for side in "lr"}  # fmt: skip
+    hands = {
+        f"hands_{name}{side}": np.zeros((45, 45) if name == "components" else 45, np.float32)
+        for name in ("components", "mean")
+        for side in "lr"
+    }
     marks = {"lmk_faces_idx": np.zeros(51, np.int64), "lmk_bary_coords": np.full((51, 3), 1 / 3)}
     file = tmp_path / ("model.pkl" if kind == "SMPL" else "model.npz")
     if kind == "SMPL":

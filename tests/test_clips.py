@@ -95,11 +95,8 @@ def test_every_label_of_a_clip_with_many_is_a_name_of_it(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "near"),
-    [
-        ("wlak", "walk"), ("kick", "Kick [left]"), ("changin", "changing"), ("xyzzy", "nothing"),
-        ("said", "nobody_said"),
-    ],
-)  # fmt: skip
+    [("wlak", "walk"), ("kick", "Kick [left]"), ("changin", "changing"), ("xyzzy", "nothing"), ("said", "nobody_said")],
+)
 def test_what_is_near_is_named_where_nothing_is_called_so(long_store: Store, wanted: str, near: str) -> None:
     with pytest.raises(StoreError) as told:
         find_clip(long_store, wanted)

@@ -46,9 +46,16 @@ def test_consistency_is_what_loops_over_bases_and_edits_find() -> None:
     for edit in EDITS:
         effects = [back((base + edit)[None])[0] - back(base[None])[0] for base in BASES]
         direction += [float(F.cosine_similarity(effect, edit, dim=0)) for effect in effects]
-        agreement.append(np.mean([
-            float(F.cosine_similarity(effects[i], effects[j], dim=0)) for i in range(5) for j in range(5) if i != j
-        ]))  # fmt: skip
+        agreement.append(
+            np.mean(
+                [
+                    float(F.cosine_similarity(effects[i], effects[j], dim=0))
+                    for i in range(5)
+                    for j in range(5)
+                    if i != j
+                ]
+            )
+        )
     assert consistency(back) == pytest.approx(
         {"direction": np.mean(direction), "agreement": np.mean(agreement)}, abs=1e-5
     )

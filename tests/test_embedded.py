@@ -18,10 +18,27 @@ from mclip.pipeline.geometry.skeleton import JOINTS, MIRRORED, PARENTS, forward_
 
 DATA = ASSETS
 CLIPS = {
-    "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "getup_facedown", "getup_faceup", "jump", "kick",
-    "punch", "roll", "run", "spin", "spinkick", "turn_left_0", "turn_left_1", "turn_right_0", "turn_right_1",
-    "walk", "walk_forward",
-}  # fmt: skip
+    "backflip",
+    "cartwheel",
+    "crawl",
+    "dance_a",
+    "dance_b",
+    "getup_facedown",
+    "getup_faceup",
+    "jump",
+    "kick",
+    "punch",
+    "roll",
+    "run",
+    "spin",
+    "spinkick",
+    "turn_left_0",
+    "turn_left_1",
+    "turn_right_0",
+    "turn_right_1",
+    "walk",
+    "walk_forward",
+}
 UPRIGHT = ("walk", "walk_forward", "turn_left_0", "turn_left_1", "turn_right_0", "turn_right_1")
 BODIES = ("body.npz", "body_low.npz")
 
@@ -247,8 +264,12 @@ def test_a_body_has_its_counts_and_uses_every_vertex(name, vertices, faces):
     assert np.array_equal(np.unique(body["faces"]), np.arange(vertices))
     assert tuple(body["parents"]) == PARENTS
     assert [body[key].dtype for key in ("v_template", "faces", "joints", "weights", "parents")] == [
-        np.float32, np.int32, np.float32, np.float16, np.int32,
-    ]  # fmt: skip
+        np.float32,
+        np.int32,
+        np.float32,
+        np.float16,
+        np.int32,
+    ]
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -512,9 +512,10 @@ def test_precision_is_recorded_and_moves_vectors_by_little(encoder: Encoder, ren
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "\0", "💃" * 500, "\u202eيمشي إلى الوراء", "\ud800", "x" * 1_000_000, "walk " * 200_000],
+    "text",
+    ["", " ", "\0", "💃" * 500, "\u202eيمشي إلى الوراء", "\ud800", "x" * 1_000_000, "walk " * 200_000],
     ids=["empty", "space", "nul", "emoji", "rtl", "surrogate", "endless word", "endless text"],
-)  # fmt: skip
+)
 def test_texts_of_any_content_get_finite_vectors_soon(encoder: Encoder, text: str) -> None:
     for each in (encoder, encoder_of(TINY, "tiny-odd")):
         started = time.perf_counter()

@@ -75,9 +75,9 @@ def test_phrases_hit_clips_by_their_folder() -> None:
 
 def test_the_map_calls_a_window_by_its_class_or_else_by_a_label() -> None:
     found = gallery(AXES, LABELS)
-    assert evaluate.shown(found) == ["walk", "walk", "kick", "sit"]
+    assert evaluate.map_labels(found) == ["walk", "walk", "kick", "sit"]
     found.categories_W[2].clear()
-    assert evaluate.shown(found)[2] == "kicks"
+    assert evaluate.map_labels(found)[2] == "kicks"
 
 
 def test_reconstruction_counts_valid_frames_only(run: Run, crops: Crops) -> None:
@@ -125,9 +125,13 @@ def test_all_figures_are_there_each_within_its_interval(
         '[{"text": "roundhouse", "clip": "kick"}, {"text": "stroll", "clip": "walk"}]'
     )
     figures, plots = evaluate.evaluate(
-        run, store, split="train", queries=tmp_path / "queries.json", encoder=encoder,
+        run,
+        store,
+        split="train",
+        queries=tmp_path / "queries.json",
+        encoder=encoder,
         classes=str(tmp_path / "classes.txt"),
-    )  # fmt: skip
+    )
     assert figures["recognition_release"]["items"] == 3
     assert figures["recognition_babel"]["items"] >= 3
     assert figures["recognition_release"]["classes"] == 4

@@ -11,7 +11,10 @@ from mclip.training.evaluate import report
 from mclip.training.model.run import Run
 
 FIGURES = {
-    "split": "val", "windows": 12345, "sequences": 7, "step": 6500,
+    "split": "val",
+    "windows": 12345,
+    "sequences": 7,
+    "step": 6500,
     "reconstruction": {"mpjpe_mm": 23.456, "z_spread": 0.5},
     "text_to_motion": {"R@1": 0.5, "R@2": 0.6, "R@3": 0.7, "R@5": 0.8, "R@10": 0.9, "MedR": 2.0, "queries": 31},
     "motion_to_text": {},
@@ -21,7 +24,7 @@ FIGURES = {
         "text_to_motion": {k: [0.1, 0.2] for k in ("R@1", "R@2", "R@3", "R@5", "R@10", "MedR")},
         "recognition": {"top1": [0.3, 0.5], "top5": [0.8, 1.0], "top1_norm": [0.2, 0.4]},
     },
-}  # fmt: skip
+}
 EVIL = "<script>alert(1)</script> & walk $x^2$"
 
 
@@ -30,9 +33,11 @@ def plots(windows: int) -> report.Plots:
     kinds = [EVIL, "run", "sit", ""]
     return report.Plots(
         ranks={"labels, text_to_motion": np.array([1, 2, 7]), "all, motion_to_text": np.array([3, 1])},
-        classes=[EVIL, "run", "never"], confusion_KK=np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]),
-        z_WC=generator.normal(size=(windows, 8)), shown_W=[kinds[item % 4] for item in range(windows)],
-    )  # fmt: skip
+        classes=[EVIL, "run", "never"],
+        confusion_KK=np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]),
+        z_WC=generator.normal(size=(windows, 8)),
+        shown_W=[kinds[item % 4] for item in range(windows)],
+    )
 
 
 def test_every_figure_has_its_row_with_its_interval() -> None:
@@ -49,7 +54,7 @@ def test_every_figure_has_its_row_with_its_interval() -> None:
         "0.3 [0.2, 0.4]",
     )
     assert "Latent arithmetic" not in found
-    assert "MPJPE, mm" in report.told(FIGURES)
+    assert "MPJPE, mm" in report.format_tables(FIGURES)
 
 
 @pytest.mark.parametrize(("value", "told"), [(3, "3"), (0.12345, "0.123"), (1234.5, "1,234"), (float("nan"), "nan")])

@@ -212,8 +212,12 @@ def khronos_validator() -> dict[str, str]:
         pytest.skip("node and npm are not installed")
     root = subprocess.run(["npm", "root", "-g"], capture_output=True, text=True, check=True).stdout.strip()
     paths = os.pathsep.join(path for path in (os.environ.get("NODE_PATH"), str(VIEWER / "node_modules"), root) if path)
-    found = subprocess.run(["node", "-e", "require('gltf-validator')"], env=os.environ | {"NODE_PATH": paths},
-                           capture_output=True, check=False)  # fmt: skip
+    found = subprocess.run(
+        ["node", "-e", "require('gltf-validator')"],
+        env=os.environ | {"NODE_PATH": paths},
+        capture_output=True,
+        check=False,
+    )
     if found.returncode:
         pytest.skip("gltf-validator is not installed: npm ci --prefix workflows/viewer")
     return os.environ | {"NODE_PATH": paths}
@@ -236,8 +240,13 @@ def test_the_khronos_validator_finds_nothing_wrong(cartwheel: Motion, tmp_path: 
 
     whole = (tmp_path / "a.glb").read_bytes()
     assert issues(tmp_path / "a.glb") | {"truncated": False} == {
-        "numErrors": 0, "numWarnings": 0, "numInfos": 0, "numHints": 0, "messages": [], "truncated": False,
-    }  # fmt: skip
+        "numErrors": 0,
+        "numWarnings": 0,
+        "numInfos": 0,
+        "numHints": 0,
+        "messages": [],
+        "truncated": False,
+    }
     (tmp_path / "b.glb").write_bytes(whole.replace(b'"joints":[0,', b'"joints":[99,', 1)[: len(whole)])
     assert issues(tmp_path / "b.glb")["numErrors"] > 0
 
@@ -266,8 +275,11 @@ def test_the_command_writes_every_format_and_overwrites_none(tmp_path: Path) -> 
     told = CliRunner().invoke(cli.cli, [*words, "--out", str(tmp_path)])
     assert told.exit_code == 0, told.output
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "cartwheel_poses.bvh", "cartwheel_poses.glb", "walk_poses.bvh", "walk_poses.glb",
-    ]  # fmt: skip
+        "cartwheel_poses.bvh",
+        "cartwheel_poses.glb",
+        "walk_poses.bvh",
+        "walk_poses.glb",
+    ]
     again = CliRunner().invoke(cli.cli, [*words, "--out", str(tmp_path)])
     assert again.exit_code == 1
     assert "there already" in again.output

@@ -206,8 +206,11 @@ def test_every_row_is_edited_at_every_scale(run: Run, store: Store, encoder: Enc
     ]
     made = prompts.edits(run, rows, (0.0, 1.0), store=store, encoder=encoder)
     assert [prompt.title for prompt in made] == [
-        "walk + 0 (run - walk)", "walk + 1 (run - walk)", "sit + 0 (walk - kick)", "sit + 1 (walk - kick)",
-    ]  # fmt: skip
+        "walk + 0 (run - walk)",
+        "walk + 1 (run - walk)",
+        "sit + 0 (walk - kick)",
+        "sit + 1 (walk - kick)",
+    ]
     base, away, goal = vectors_of(run, ["sit", "store:kick", "store:walk"], encoder, store=store)
     assert np.allclose(made[3].vector_C, base - away + goal, atol=1e-4)
     assert np.allclose(made[2].vector_C, base, atol=1e-4)
@@ -220,14 +223,31 @@ def test_a_clip_without_a_store_says_which_option_is_missing(run: Run) -> None:
 
 def test_commands_take_words_or_a_file_but_not_both(run: Run, tmp_path: Path) -> None:
     for words in (
-        ["edit", "--base", "walk"], ["edit", "--file", "a.csv", "--base", "a"],
-        ["interpolate", "walk"], ["interpolate", "a", "b", "--file", "a.csv"],
-    ):  # fmt: skip
+        ["edit", "--base", "walk"],
+        ["edit", "--file", "a.csv", "--base", "a"],
+        ["interpolate", "walk"],
+        ["interpolate", "a", "b", "--file", "a.csv"],
+    ):
         told = CliRunner().invoke(cli, [words[0], str(run.folder), *words[1:]])
         assert told.exit_code == 2, told.output
     (tmp_path / "a.csv").write_text("start,end\nwalk,run\nkick,sit\n")
-    told = CliRunner().invoke(cli, ["interpolate", str(run.folder), "--file", str(tmp_path / "a.csv"), "--steps", "2",
-                                    "--frames", "3", "--format", "bvh", "--out", str(tmp_path / "o")])  # fmt: skip
+    told = CliRunner().invoke(
+        cli,
+        [
+            "interpolate",
+            str(run.folder),
+            "--file",
+            str(tmp_path / "a.csv"),
+            "--steps",
+            "2",
+            "--frames",
+            "3",
+            "--format",
+            "bvh",
+            "--out",
+            str(tmp_path / "o"),
+        ],
+    )
     assert told.exit_code == 0, told.output
     assert len(list((tmp_path / "o").glob("*.bvh"))) == 4
 
@@ -239,9 +259,7 @@ def test_a_seed_gives_another_motion_of_a_text_and_always_the_same(run: Run, enc
     assert [prompt.title for prompt in plain] == texts
     assert np.array_equal(plain[1].vector_C, vectors[1].numpy())
     made = variations(texts, vectors, (1, 2), share=0.25)
-    assert [prompt.title for prompt in made] == [
-        "walk (seed 1)", "walk (seed 2)", "kick (seed 1)", "kick (seed 2)",
-    ]  # fmt: skip
+    assert [prompt.title for prompt in made] == ["walk (seed 1)", "walk (seed 2)", "kick (seed 1)", "kick (seed 2)"]
     away = [np.linalg.norm(prompt.vector_C - vectors[item // 2].numpy()) for item, prompt in enumerate(made)]
     assert away == pytest.approx([0.25 * run.z_length] * 4, rel=1e-4)
     alone = variations(texts[1:], vectors[1:], (2,), share=0.25)[0]  # whatever is asked for beside it

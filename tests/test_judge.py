@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from mclip.pipeline.files.assets import MOTIONS
-from mclip.pipeline.geometry.changes import facing_front
-from mclip.pipeline.geometry.continuation import continued
+from mclip.pipeline.geometry.changes import face_front
+from mclip.pipeline.geometry.continuation import continue_motion
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.prepare.sources import read_recording
-from mclip.training.data.augmentation import mirrored, turned
+from mclip.training.data.augmentation import mirror_rows, turn_rows
 from mclip.training.data.rows import ROOT, from_origin, rows_of_motion
 from mclip.training.measure.judge import Judge, Verdict, at_speed, pieces, to_front
 from mclip.training.model.run import Run
@@ -24,7 +24,7 @@ def clips() -> Clips:
     """A crop of every embedded clip in the model's rows, short ones continued as in training."""
     found = {}
     for file in sorted(MOTIONS.rglob("*_poses.npz")):
-        rot6d, trans = continued(*resample(read_recording(file), FPS), CROP)
+        rot6d, trans = continue_motion(*resample(read_recording(file), FPS), CROP)
         found[file.parent.name] = from_origin(rows_of_motion(rot6d, trans))
     assert len(found) == 20
     return found
@@ -52,7 +52,7 @@ def test_real_motion_is_known_played_slower_faster_mirrored_or_turned(judge: Jud
         assert right == 1
         assert natural >= 0.9  # a run at 0.85 times its speed is no run at that speed
     angle = torch.tensor([2.0])
-    for change in (mirrored, lambda rows: turned(rows[None], angle)[0]):
+    for change in (mirror_rows, lambda rows: turn_rows(rows[None], angle)[0]):
         assert share(judge, {name: change(rows) for name, rows in clips.items()}) == (1, 1)
 
 
@@ -132,7 +132,7 @@ def test_a_piece_begins_at_the_origin_and_faces_front(clips: Clips) -> None:
     front = (to_front(headings) @ torch.nn.functional.pad(headings, (0, 1))[..., None])[..., 0]
     expected = torch.tensor([[0.0, -1, 0], [0, -1, 0], [0, -1, 0], [0, -5, 0]])
     assert torch.allclose(front, expected, atol=1e-6)
-    turned_first = rows_of_motion(*facing_front(clips["kick"][:, :ROOT], clips["kick"][:, ROOT, :3]))
+    turned_first = rows_of_motion(*face_front(clips["kick"][:, :ROOT], clips["kick"][:, ROOT, :3]))
     assert torch.allclose(pieces(turned_first, 15, 99)[0], pieces(clips["kick"], 15, 99)[0], atol=0.05)
 
 

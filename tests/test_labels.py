@@ -16,7 +16,7 @@ from mclip.pipeline.labels.babel import read_babel
 from mclip.pipeline.labels.crop_texts import crop_members, joined
 from mclip.pipeline.labels.label_files import read_labels
 from mclip.pipeline.labels.matching import split_of
-from mclip.pipeline.labels.mirror import mirrored
+from mclip.pipeline.labels.mirror import mirror_text
 from mclip.pipeline.labels.names import DATASET_ALIASES, sequence_key
 from mclip.pipeline.labels.spans import LabelError, Labels, Span
 from mclip.pipeline.labels.tables import read_split
@@ -59,9 +59,11 @@ def test_frame_labels_go_before_sequence_labels_and_overlapping_ones_are_all_kep
 
 
 def test_labels_that_end_before_they_start_are_passed_over_and_counted(tmp_path):
-    wrong = [{"raw_label": "a", "act_cat": None, "start_t": 3.0, "end_t": 1.0},
-             {"raw_label": "b", "act_cat": None, "start_t": -1.0, "end_t": 1.0},
-             {"raw_label": "c", "act_cat": None, "start_t": 1.0, "end_t": 2.0}]  # fmt: skip
+    wrong = [
+        {"raw_label": "a", "act_cat": None, "start_t": 3.0, "end_t": 1.0},
+        {"raw_label": "b", "act_cat": None, "start_t": -1.0, "end_t": 1.0},
+        {"raw_label": "c", "act_cat": None, "start_t": 1.0, "end_t": 2.0},
+    ]
     labels = read_babel(write_babel(tmp_path, train=[babel_entry("A/b.npz", frame=wrong), {"nonsense": 1}]))
     assert [span.text for span in labels.spans["A/b"]] == ["c"]
     assert labels.passed_over["label from 3.0 to 1.0 s"] == 1
@@ -108,9 +110,15 @@ def test_rows_of_one_path_are_all_kept_but_may_not_disagree_on_its_split(tmp_pat
 
 @pytest.mark.parametrize(
     ("start", "end", "crops"),
-    [(3.0, 1e9, [False, True, True]), (3.0, 1e308, [False, True, True]), (0.0, 1e308, [True, True, True]),
-     (1e9, 2e9, [False] * 3), (1e300, 1e308, [False] * 3), (4.0, 5.0, [False] * 3)],
-)  # fmt: skip
+    [
+        (3.0, 1e9, [False, True, True]),
+        (3.0, 1e308, [False, True, True]),
+        (0.0, 1e308, [True, True, True]),
+        (1e9, 2e9, [False] * 3),
+        (1e300, 1e308, [False] * 3),
+        (4.0, 5.0, [False] * 3),
+    ],
+)
 def test_spans_beyond_the_clip_hold_for_what_there_is_of_it(start, end, crops):
     members = crop_members([Span("x", start, end)], first_frame=0, shifts=61, crop=60, frames=120, fps=30.0)
     assert members[[30, 31, 60], 0].tolist() == crops
@@ -328,10 +336,14 @@ def test_a_table_that_would_lose_something_is_refused_by_file_and_line(tmp_path,
 TABLE = "path,start,end,text,category,split\n" + "".join(
     f"A/{n}_poses.npz,{n}.5,{n + 2},walks {n},walk|step,train\n" for n in range(5)
 )
-BABEL = json.dumps({
-    str(n): babel_entry(f"A/{n}.npz", frame=[{"raw_label": f"w {n}", "act_cat": ["x"], "start_t": 0, "end_t": n + 1}])
-    for n in range(5)
-})  # fmt: skip
+BABEL = json.dumps(
+    {
+        str(n): babel_entry(
+            f"A/{n}.npz", frame=[{"raw_label": f"w {n}", "act_cat": ["x"], "start_t": 0, "end_t": n + 1}]
+        )
+        for n in range(5)
+    }
+)
 LINES = "".join(json.dumps({"path": f"A/{n}", "text": f"walks {n}", "start": n, "end": n + 1}) + "\n" for n in range(5))
 FORMS = {"own.csv": TABLE, "train.json": BABEL, "own.jsonl": LINES}
 
@@ -400,9 +412,16 @@ def test_old_and_new_names_of_the_data_sets_are_one():
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("SSM_synced/a/b_poses.npz", "test"), ("Transitions/a/b_stageii.npz", "test"), ("MPI_HDM05/a/b_poses.npz", "val"),
-     ("MPI_mosh/a/b.npz", "val"), ("HumanEva/a/b.npz", "val"), ("SFU/a/b.npz", "val"), ("KIT/3/a_poses.npz", "train")],
-)  # fmt: skip
+    [
+        ("SSM_synced/a/b_poses.npz", "test"),
+        ("Transitions/a/b_stageii.npz", "test"),
+        ("MPI_HDM05/a/b_poses.npz", "val"),
+        ("MPI_mosh/a/b.npz", "val"),
+        ("HumanEva/a/b.npz", "val"),
+        ("SFU/a/b.npz", "val"),
+        ("KIT/3/a_poses.npz", "train"),
+    ],
+)
 def test_amass_split_is_the_papers(name, split):
     assert split_of(sequence_key(name), Labels()) == split
 
@@ -423,8 +442,11 @@ def test_a_split_of_a_folder_holds_for_all_below_it_but_a_files_own_goes_before(
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 60), st.integers(1, 40)), max_size=6),
-    st.integers(1, 50), st.integers(1, 20), st.integers(0, 20), st.sampled_from([30.0, 20.0, 33.3]),
-)  # fmt: skip
+    st.integers(1, 50),
+    st.integers(1, 20),
+    st.integers(0, 20),
+    st.sampled_from([30.0, 20.0, 33.3]),
+)
 def test_crop_text_is_the_releases_whatever_the_spans(drawn, frames, crop, first_frame, fps):
     spans = [Span(text, start / 10, (start + length) / 10) for text, start, length in drawn]
     first_frame = min(first_frame, frames - 1)
@@ -457,13 +479,16 @@ def test_spans_beyond_the_clip_are_in_no_crop():
     ],
 )
 def test_mirrored_text_swaps_whole_words_only(text, expected):
-    assert mirrored(text) == expected
+    assert mirror_text(text) == expected
 
 
 def test_fingerprint_changes_with_a_span_a_split_or_a_source():
     base = Labels({"a": (Span("x"),)}, {"a": "train"})
-    others = [Labels({"a": (Span("y"),)}, {"a": "train"}), Labels({"a": (Span("x"),)}, {"a": "val"}),
-              Labels({"a": (Span("x", source="own.csv"),)}, {"a": "train"})]  # fmt: skip
+    others = [
+        Labels({"a": (Span("y"),)}, {"a": "train"}),
+        Labels({"a": (Span("x"),)}, {"a": "val"}),
+        Labels({"a": (Span("x", source="own.csv"),)}, {"a": "train"}),
+    ]
     assert len({each.fingerprint for each in (base, *others)}) == 4
     assert base.fingerprint == Labels({"a": (Span("x"),)}, {"a": "train"}).fingerprint
     assert np.all([len(each.fingerprint) == 16 for each in others])

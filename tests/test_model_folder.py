@@ -195,9 +195,17 @@ def test_the_config_of_every_model_of_open_clip_is_admitted(name: str) -> None:
 
 # The smallest of each family whose picture tower is timm's; eva_giant's class is eva02's, and takes 4 GB.
 FAMILIES = (
-    "convnext_tiny", "EVA02-B-16", "swin_base_patch4_window7_224", "MobileCLIP2-S0", "MobileCLIP-B", "ViT-B-16-SigLIP",
-    "PE-Core-T-16-384", "ViTamin-S", "vit_medium_patch16_gap_256", "vit_relpos_medium_patch16_cls_224",
-)  # fmt: skip
+    "convnext_tiny",
+    "EVA02-B-16",
+    "swin_base_patch4_window7_224",
+    "MobileCLIP2-S0",
+    "MobileCLIP-B",
+    "ViT-B-16-SigLIP",
+    "PE-Core-T-16-384",
+    "ViTamin-S",
+    "vit_medium_patch16_gap_256",
+    "vit_relpos_medium_patch16_cls_224",
+)
 
 
 def small_tokenizer(texts: list[str], context_length: int) -> torch.Tensor:

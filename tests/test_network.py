@@ -167,14 +167,21 @@ def test_first_weights_have_the_bounds_of_torchs_own_layers():
     theirs = nn.TransformerDecoderLayer(256, 4, 128)
     cross, attention = theirs.multihead_attn, theirs.self_attn
     pairs = [
-        (ours.value.weight, cross.in_proj_weight[512:]), (ours.value.bias, cross.in_proj_bias[512:]),
-        (ours.out.weight, cross.out_proj.weight), (ours.out.bias, cross.out_proj.bias),
-        (ours.attention.qkv.weight, attention.in_proj_weight), (ours.attention.out.bias, attention.out_proj.bias),
-        (ours.attention.out.weight, attention.out_proj.weight), (ours.attention.qkv.bias, attention.in_proj_bias),
-        (ours.linear1.weight, theirs.linear1.weight), (ours.linear1.bias, theirs.linear1.bias),
-        (ours.linear2.weight, theirs.linear2.weight), (ours.linear2.bias, theirs.linear2.bias),
-        (ours.norm1.weight, theirs.norm1.weight), (ours.norm2.bias, theirs.norm2.bias),
-    ]  # fmt: skip
+        (ours.value.weight, cross.in_proj_weight[512:]),
+        (ours.value.bias, cross.in_proj_bias[512:]),
+        (ours.out.weight, cross.out_proj.weight),
+        (ours.out.bias, cross.out_proj.bias),
+        (ours.attention.qkv.weight, attention.in_proj_weight),
+        (ours.attention.out.bias, attention.out_proj.bias),
+        (ours.attention.out.weight, attention.out_proj.weight),
+        (ours.attention.qkv.bias, attention.in_proj_bias),
+        (ours.linear1.weight, theirs.linear1.weight),
+        (ours.linear1.bias, theirs.linear1.bias),
+        (ours.linear2.weight, theirs.linear2.weight),
+        (ours.linear2.bias, theirs.linear2.bias),
+        (ours.norm1.weight, theirs.norm1.weight),
+        (ours.norm2.bias, theirs.norm2.bias),
+    ]
     for found, expected in pairs:
         # A bound of numbers drawn evenly, by its largest of 128 to 200,000: within 5 percent.
         torch.testing.assert_close(found.abs().max(), expected.abs().max(), rtol=0.05, atol=0)

@@ -25,9 +25,12 @@ def packed(method: int, comment: bytes = b"", **arrays: np.ndarray) -> bytes:
 
 
 ARRAYS = {
-    "poses": np.random.default_rng(0).normal(size=(300, 156)), "gender": np.array(b"female"), "empty": np.zeros((0, 3)),
-    "ü": np.arange(5, dtype=">i2"), "turned": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
-}  # fmt: skip
+    "poses": np.random.default_rng(0).normal(size=(300, 156)),
+    "gender": np.array(b"female"),
+    "empty": np.zeros((0, 3)),
+    "ü": np.arange(5, dtype=">i2"),
+    "turned": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+}
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

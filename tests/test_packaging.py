@@ -18,14 +18,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     build = "from setuptools import build_meta as b; import sys; print(getattr(b, sys.argv[1])(sys.argv[2]))"
     sdist = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", build, "build_sdist", str(out)],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout.splitlines()[-1]  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()[-1]
     with tarfile.open(out / sdist) as archive:
         archive.extractall(out, filter="data")
     name = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", build, "build_wheel", str(out)],
-        cwd=out / sdist.removesuffix(".tar.gz"), check=True, capture_output=True, text=True,
-    ).stdout.splitlines()[-1]  # fmt: skip
+        cwd=out / sdist.removesuffix(".tar.gz"),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()[-1]
     return zipfile.ZipFile(out / name)
 
 

@@ -259,10 +259,16 @@ def test_no_request_leaves_the_machine_and_the_console_is_clean(browser: Browser
 
 
 HOSTILE = (
-    "A1 - Stand", "a'b\"c", "<img src=x onerror=window.hacked=1>", "</script><script>window.hacked=1</script>",
+    "A1 - Stand",
+    "a'b\"c",
+    "<img src=x onerror=window.hacked=1>",
+    "</script><script>window.hacked=1</script>",
     "{{ 7*7 }}",
-    "x]\\'\"#.:", "javascript:window.hacked=1", "läuft 跳舞 💃", "n" * 200,
-)  # fmt: skip
+    "x]\\'\"#.:",
+    "javascript:window.hacked=1",
+    "läuft 跳舞 💃",
+    "n" * 200,
+)
 
 
 def test_any_name_is_only_a_name_and_its_motion_plays(
@@ -334,8 +340,12 @@ def test_the_script_is_what_its_sources_make(tmp_path: Path) -> None:
         pytest.skip("esbuild is not installed: npm ci --prefix workflows/viewer")
     build = json.loads((VIEWER / "package.json").read_text())["scripts"]["build"]
     words = [word for word in build.split() if not word.startswith("--outfile")]
-    subprocess.run(["npx", "--no-install", *words, f"--outfile={tmp_path / 'made.js'}"], cwd=VIEWER, check=True,
-                   capture_output=True)  # fmt: skip
+    subprocess.run(
+        ["npx", "--no-install", *words, f"--outfile={tmp_path / 'made.js'}"],
+        cwd=VIEWER,
+        check=True,
+        capture_output=True,
+    )
     assert (tmp_path / "made.js").read_bytes() == pages.SCRIPT.read_bytes()
     assert "</script" not in pages.SCRIPT.read_text(encoding="utf-8")  # it would end where it lies
 

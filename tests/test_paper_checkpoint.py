@@ -214,6 +214,11 @@ def test_the_releases_defaults_without_opt_yaml(checkpoint, tmp_path):
     imported(checkpoint, tmp_path)
     sizes = json.loads((tmp_path / "run/config.json").read_text())["model"]
     assert sizes == {
-        "latent": 64, "layers": 2, "heads": 4, "feed_forward": 96, "dropout": 0.1, "unit_latent": False,
+        "latent": 64,
+        "layers": 2,
+        "heads": 4,
+        "feed_forward": 96,
+        "dropout": 0.1,
+        "unit_latent": False,
         "copied_layers": False,
-    }  # fmt: skip
+    }

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry import rotations
-from mclip.pipeline.geometry.changes import facing_front, mirrored
+from mclip.pipeline.geometry.changes import face_front, mirror_motion
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.skeleton import MIRRORED, forward_kinematics
 from mclip.pipeline.labels.label_files import read_labels
@@ -55,8 +55,11 @@ def arrays_of(store: Store) -> dict[str, tuple]:
 
 def files_of(url: Path) -> dict[str, str]:
     """Hash of every file of a store but of the manifest's."""
-    return {path.relative_to(url).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(url.rglob("*")) if path.is_file()}  # fmt: skip
+    return {
+        path.relative_to(url).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(url.rglob("*"))
+        if path.is_file()
+    }
 
 
 # --- what is stored
@@ -110,7 +113,7 @@ def test_windows_are_100_frames_then_the_tail_that_a_crop_fits_into(prepared):
 def test_short_sequences_are_dropped_and_counted_when_asked(tmp_path, amass_folder):
     store, _ = run(amass_folder, tmp_path / "s.zarr", options=PrepareOptions(short="drop"))
     assert store.read("windows/frames").tolist() == [100, 100, 100]
-    assert "2 sequences too short for a window" in stage.account(store)
+    assert "2 sequences too short for a window" in stage.summary_line(store)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +184,10 @@ def test_mirroring_reflects_every_joint_position(tmp_path, write_amass):
     rest = (rest + rest[list(MIRRORED)] * torch.tensor([-1.0, 1, 1])) / 2  # a body of equal sides
     place = [
         forward_kinematics(rotations.rot6d_to_matrix(r.double()), rest, root_B3=t.double())[1]
-        for r, t in ((rot6d, trans), mirrored(rot6d, trans))
+        for r, t in ((rot6d, trans), mirror_motion(rot6d, trans))
     ]
     assert (place[0][:, MIRRORED] * torch.tensor([-1.0, 1, 1]) - place[1]).abs().max() < 1e-6
-    twice = mirrored(*mirrored(rot6d, trans))
+    twice = mirror_motion(*mirror_motion(rot6d, trans))
     assert torch.equal(twice[0], rot6d)
     assert torch.equal(twice[1], trans)
 
@@ -211,7 +214,7 @@ def test_facing_front_turns_the_first_frame_to_minus_y_and_keeps_the_motion(tmp_
     rot6d = rotations.matrix_to_rot6d(rotations.axis_angle_to_matrix(torch.from_numpy(poses))).float()
     rot6d[:, 0] = rotations.matrix_to_rot6d(root).float()
     trans = torch.from_numpy(motion.trans_T3).float()
-    turned, moved = facing_front(rot6d, trans)
+    turned, moved = face_front(rot6d, trans)
     facing = rotations.rot6d_to_matrix(turned[0, 0])[:, 2]
     assert facing.numpy() == pytest.approx([0, -1, 0], abs=1e-6)
     assert torch.equal(turned[:, 1:], rot6d[:, 1:])
@@ -509,8 +512,10 @@ def test_what_is_no_motion_is_passed_over_told_and_no_failure(tmp_path, amass_fo
     assert "3 files passed over that are no motions, first CMU/01/camera.npz (no poses" in str(summary)
     lines = [json.loads(line) for line in Path(f"{store.url}.manifest.jsonl").read_text().splitlines()]
     assert [line["file"].rpartition("/")[2] for line in lines if line["outcome"] == "passed over"] == [
-        "camera.npz", "female_stagei.npz", "shape.npz",
-    ]  # fmt: skip
+        "camera.npz",
+        "female_stagei.npz",
+        "shape.npz",
+    ]
     assert validate(store) == []
 
 
@@ -548,7 +553,7 @@ def test_headers_that_claim_more_than_the_file_holds_are_one_failed_file_each(tm
 def test_labels_without_files_and_files_without_labels_are_counted(tmp_path, amass_folder):
     labels = Labels({"CMU/01/01_01": (Span("x"),), "GONE/a": (Span("y"),)})
     store, _ = run(amass_folder, tmp_path / "s.zarr", labels=labels)
-    assert "4 files without labels, 1 labelled sequences without a file" in stage.account(store)
+    assert "4 files without labels, 1 labelled sequences without a file" in stage.summary_line(store)
 
 
 def test_archive_gives_the_arrays_of_the_folder_that_was_packed(tmp_path, amass_folder):

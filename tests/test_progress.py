@@ -6,7 +6,7 @@ import torch
 
 from mclip.training.model.config import TERMS, TrainConfig
 from mclip.training.model.run import start_run
-from mclip.training.train.progress import Report, live
+from mclip.training.train.progress import Report, loss_line
 from mclip.training.train.speed import Speed
 
 LOSSES = {"total": 0.12345, **{term: 0.01 for term in TERMS}}
@@ -14,7 +14,7 @@ LOSSES = {"total": 0.12345, **{term: 0.01 for term in TERMS}}
 
 def test_the_live_line_tells_losses_rate_and_share():
     terms = "rot6d 0.01 vertices 0.01 velocity 0.01 text 0.01 image 0.01"
-    assert live(LOSSES, crops=206.4, share=0.61) == f"loss 0.1235 ({terms})  206 crops/s  61% of the machine"
+    assert loss_line(LOSSES, crops=206.4, share=0.61) == f"loss 0.1235 ({terms})  206 crops/s  61% of the machine"
 
 
 def test_a_report_shows_the_rate_since_the_last_losses_without_validation(tmp_path, monkeypatch, capfd):

@@ -147,8 +147,9 @@ def test_every_command_parses(document: Path, folder: Path) -> None:
             parsed(words_of(command))
 
 
-@pytest.mark.parametrize("document", [each for each in DOCUMENTS if any(is_run(c) for c, _ in commands(each))],
-                         ids=lambda path: path.stem)  # fmt: skip
+@pytest.mark.parametrize(
+    "document", [each for each in DOCUMENTS if any(is_run(c) for c, _ in commands(each))], ids=lambda path: path.stem
+)
 def test_commands_run_in_order_and_say_what_is_shown(
     document: Path, folder: Path, outputs: dict[str, list[str]]
 ) -> None:

@@ -88,11 +88,14 @@ def test_a_command_that_fails_stops_the_recipe(tmp_path: Path) -> None:
 def measured() -> dict[str, object]:
     rng = np.random.default_rng(3)
     return {
-        "fingerprint": "abc", "rot6d": rng.normal(size=8).tolist(),
+        "fingerprint": "abc",
+        "rot6d": rng.normal(size=8).tolist(),
         "pictures": rng.uniform(100, 255, (2, 8, 8)).tolist(),
-        "image_vectors": rng.normal(size=8).tolist(), "text_vectors": rng.normal(size=8).tolist(),
-        "first_losses": [1.0, 0.9, 0.8, 0.7, 0.6], "final": {"loss": 0.2, "mpjpe_mm": 60.0},
-    }  # fmt: skip
+        "image_vectors": rng.normal(size=8).tolist(),
+        "text_vectors": rng.normal(size=8).tolist(),
+        "first_losses": [1.0, 0.9, 0.8, 0.7, 0.6],
+        "final": {"loss": 0.2, "mpjpe_mm": 60.0},
+    }
 
 
 def changed(value: object) -> object:

@@ -101,9 +101,7 @@ def labelled(tmp_path, write_amass) -> Store:  # type: ignore[no-untyped-def]
 def test_spans_are_cut_into_chunks_of_five_seconds_and_a_rest(labelled: Store) -> None:
     found = [(at.start, at.stop, classes) for at, classes in recognition.chunks_of_spans(labelled, "val")]
     both = {"walk", "wave"}
-    assert found == [
-        (0, 150, both), (150, 300, both), (300, 360, both), (330, 390, {"run"}),
-    ]  # fmt: skip
+    assert found == [(0, 150, both), (150, 300, both), (300, 360, both), (330, 390, {"run"})]
     assert list(recognition.chunks_of_spans(labelled, "train")) == []
 
 
@@ -150,9 +148,15 @@ def test_samples_are_babels_own_whatever_the_windows_are(  # type: ignore[no-unt
     spans, expected = {}, []
     for number, frames in enumerate((20, 80, 390, 455)):
         write_amass(tmp_path / f"AMASS/CMU/01/01_0{number}_poses.npz", frames * 4, 120.0)
-        drawn = [(float(a), float(a + b), str(name)) for a, b, name in zip(
-            chance.uniform(0, frames / 30, 6), chance.uniform(0.01, 7, 6), chance.choice(list("abc"), 6), strict=True
-        )]  # fmt: skip
+        drawn = [
+            (float(a), float(a + b), str(name))
+            for a, b, name in zip(
+                chance.uniform(0, frames / 30, 6),
+                chance.uniform(0.01, 7, 6),
+                chance.choice(list("abc"), 6),
+                strict=True,
+            )
+        ]
         labels = [(a, b, [name] if b > 1 else [name, "d"]) for a, b, name in drawn]
         spans[f"CMU/01/01_0{number}"] = tuple(Span("x", a, b, tuple(names)) for a, b, names in labels)
         expected += [(number, *sample) for sample in babels_samples(labels, frames, frames / 30)]

@@ -20,8 +20,12 @@ def bucket(monkeypatch):
     server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
     server.start()
     host, port = server.get_host_and_port()
-    for name, value in (("ENDPOINT_URL", f"http://{host}:{port}"), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x"),
-                        ("DEFAULT_REGION", "us-east-1")):  # fmt: skip
+    for name, value in (
+        ("ENDPOINT_URL", f"http://{host}:{port}"),
+        ("ACCESS_KEY_ID", "x"),
+        ("SECRET_ACCESS_KEY", "x"),
+        ("DEFAULT_REGION", "us-east-1"),
+    ):
         monkeypatch.setenv(f"AWS_{name}", value)
     import s3fs
 
@@ -83,13 +87,47 @@ def test_every_command_takes_a_store_on_s3(tmp_path, bucket, store, monkeypatch)
         (["train", url, "run", "--layers", "1", "--epochs", "0.5", "--batch", "2"], "1 steps"),
         (["evaluate", "run", url, "--replace"], "3 windows of split train"),
         (["search", "run", motion, "--store", url, "--top", "1"], "kick"),
-        (["edit", "run", "--base", motion, "--from", motion, "--to", motion, "--scale", "1", "--store", url,
-          "--format", "npz", "--out", "edited"], "1 motions"),
-        (["interpolate", "run", motion, motion, "--steps", "2", "--store", url, "--format", "npz",
-          "--out", "between"], "2 motions"),
+        (
+            [
+                "edit",
+                "run",
+                "--base",
+                motion,
+                "--from",
+                motion,
+                "--to",
+                motion,
+                "--scale",
+                "1",
+                "--store",
+                url,
+                "--format",
+                "npz",
+                "--out",
+                "edited",
+            ],
+            "1 motions",
+        ),
+        (
+            [
+                "interpolate",
+                "run",
+                motion,
+                motion,
+                "--steps",
+                "2",
+                "--store",
+                url,
+                "--format",
+                "npz",
+                "--out",
+                "between",
+            ],
+            "2 motions",
+        ),
         (["inspect", url, "kick"], "picture: inspect.png"),
         (["gallery", "run", url, "--most", "1"], "gallery.html"),
-    ):  # fmt: skip
+    ):
         result = CliRunner().invoke(cli, words)
         assert (result.exit_code, told in result.output) == (0, True), f"{words}\n{result.output}"
     assert open_store(url).array("pictures/rgb").shape[1:] == (32, 32, 3)

@@ -250,9 +250,15 @@ def write_body(path: Path, *, tall: float) -> None:
     regressor[np.arange(24), torch.cdist(low.joints_J3, low.v_template_V3).argmin(1)] = 1
     shapedirs = np.stack((template * [0.2, 0, 0.2], template * [0, -0.1, 0]), axis=-1).astype(np.float32)
     np.savez(
-        path, v_template=template, faces=low.faces_F3.int().numpy(), weights=low.weights_VJ.numpy(),
-        joints=low.joints_J3.numpy() * stretch, parents=np.array(PARENTS), shapedirs=shapedirs, J_regressor=regressor,
-    )  # fmt: skip
+        path,
+        v_template=template,
+        faces=low.faces_F3.int().numpy(),
+        weights=low.weights_VJ.numpy(),
+        joints=low.joints_J3.numpy() * stretch,
+        parents=np.array(PARENTS),
+        shapedirs=shapedirs,
+        J_regressor=regressor,
+    )
 
 
 @pytest.fixture
@@ -326,9 +332,12 @@ WHOLE = ("--pick", "all", "--views", "8", "--size", "64", "--body", "low")
 
 def started(*words: object, **settings: object) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "mclip.cli", "render", *map(str, words)], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, **settings,
-    )  # fmt: skip
+        [sys.executable, "-m", "mclip.cli", "render", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **settings,
+    )
 
 
 def picture_files(store: Store) -> dict[str, bytes]:

@@ -27,9 +27,11 @@ from mclip.training.model.run_documents import ROOT_PATH
 
 SIZES = {"latent": 32, "layers": 1, "feed_forward": 32}
 CONFIG = {
-    "model": SIZES, "train": {}, "data": {"fps": 30.0, "crop": 60, "store": "abc"},
+    "model": SIZES,
+    "train": {},
+    "data": {"fps": 30.0, "crop": 60, "store": "abc"},
     "encoder": {"name": "offline", "clip": "offline", "pretrained": None, "weights_sha256": None},
-}  # fmt: skip
+}
 
 
 def stepped() -> tuple[MotionClip, torch.optim.Optimizer]:

@@ -18,9 +18,27 @@ from mclip.training.model.run import Run, RunError, best_checkpoint, load_run, r
 
 FUZZED = 500
 VALUES: list[Any] = [
-    None, True, -1, 0, 1e308, 10**30, 2**63, "", "x" * 10_000, "../../..", "\ud800", "💃", [], {}, [[[]]], {"a": {}},
-    float("nan"), float("inf"), "60", 3.5,
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    10**30,
+    2**63,
+    "",
+    "x" * 10_000,
+    "../../..",
+    "\ud800",
+    "💃",
+    [],
+    {},
+    [[[]]],
+    {"a": {}},
+    float("nan"),
+    float("inf"),
+    "60",
+    3.5,
+]
 
 
 @pytest.fixture
@@ -136,8 +154,9 @@ def test_names_of_open_clip_and_what_lies_in_the_run_are_taken(copied: Path, nam
     changed(copied, **names)
     clip, pretrained = load_run(copied).encoder_names()
     assert {clip.replace(f"{copied.resolve()}/", ""), (pretrained or "").replace(f"{copied.resolve()}/", "")} == {
-        names["clip"], names["pretrained"] or "",
-    }  # fmt: skip
+        names["clip"],
+        names["pretrained"] or "",
+    }
 
 
 @pytest.mark.parametrize("words", [["generate", "walk"], ["search", "walk", "--store", "s"], ["recognise", "a.npz"]])

@@ -70,9 +70,12 @@ def test_no_vertex_is_below_the_floor_and_the_lowest_stands_on_it():
 
 def test_floor_is_level_chequered_and_faces_up():
     vertices, faces, colours = add_ground(
-        torch.zeros(2, 3, 3), torch.tensor([[0, 1, 2]]), torch.zeros(3, 3),
-        centre_B3=torch.tensor([[1.0, 2, -0.5], [0, 0, 3]]), half_B=torch.tensor([2.0, 4]),
-    )  # fmt: skip
+        torch.zeros(2, 3, 3),
+        torch.tensor([[0, 1, 2]]),
+        torch.zeros(3, 3),
+        centre_B3=torch.tensor([[1.0, 2, -0.5], [0, 0, 3]]),
+        half_B=torch.tensor([2.0, 4]),
+    )
     ground = vertices[:, 3:]
     torch.testing.assert_close(ground.amin(1), torch.tensor([[-1.0, 0, -0.5], [-4, -4, 3]]))
     torch.testing.assert_close(ground.amax(1), torch.tensor([[3.0, 4, -0.5], [4, 4, 3]]))

@@ -109,8 +109,14 @@ def test_a_clip_finds_itself_first_and_says_where_it_is(run: Run, store: Store) 
 def test_a_hit_is_the_seconds_that_were_compared_and_says_what_they_show(run: Run, long_store: Store) -> None:
     """Windows 0 to 6 of `long_store`; each is asked for by its own vector, so it is its sequence's best."""
     index = search.index_of(run, long_store)
-    middles = [(20, 80, "walk"), (120, 180, "Kick [left] and walk"), (200, 260, "Kick [left]"), (10, 70, "walk"),
-               (0, 15, "hop"), (20, 80, "")]  # fmt: skip
+    middles = [
+        (20, 80, "walk"),
+        (120, 180, "Kick [left] and walk"),
+        (200, 260, "Kick [left]"),
+        (10, 70, "walk"),
+        (0, 15, "hop"),
+        (20, 80, ""),
+    ]
     for window, (first, last, text) in enumerate(middles):
         hit = search.hits(long_store, *index.best(index.unit_WC[window], 1))[0]
         assert hit.score > 0.999

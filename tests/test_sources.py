@@ -26,9 +26,13 @@ def test_files_of_a_folder_are_found_in_order(amass_folder):
     (amass_folder / "CMU/notes.txt").write_text("x")
     (amass_folder / "CMU/.hidden.npz").write_text("x")
     assert names(amass_folder) == [
-        "CMU/01/01_01_poses.npz", "CMU/01/01_02_poses.npz", "CMU/01/shape.npz", "KIT/3/kick_poses.npz",
-        "SFU/0005/jog_poses.npz", "SSM_synced/20/hop_stageii.npz",
-    ]  # fmt: skip
+        "CMU/01/01_01_poses.npz",
+        "CMU/01/01_02_poses.npz",
+        "CMU/01/shape.npz",
+        "KIT/3/kick_poses.npz",
+        "SFU/0005/jog_poses.npz",
+        "SSM_synced/20/hop_stageii.npz",
+    ]
 
 
 def test_links_are_followed_and_loops_end(tmp_path, write_amass):
@@ -127,14 +131,31 @@ AT_REST = np.zeros((2, 24, 3))
 AT_REST[:, 0, 0] = np.pi / 2  # stands: y up becomes z up
 
 MIXAMO = {
-    "pelvis": "Hips", "left_hip": "LeftUpLeg", "right_hip": "RightUpLeg", "spine1": "Spine", "left_knee": "LeftLeg",
-    "right_knee": "RightLeg", "spine2": "Spine1", "left_ankle": "LeftFoot", "right_ankle": "RightFoot",
-    "spine3": "Spine2", "left_foot": "LeftToeBase", "right_foot": "RightToeBase", "neck": "Neck",
+    "pelvis": "Hips",
+    "left_hip": "LeftUpLeg",
+    "right_hip": "RightUpLeg",
+    "spine1": "Spine",
+    "left_knee": "LeftLeg",
+    "right_knee": "RightLeg",
+    "spine2": "Spine1",
+    "left_ankle": "LeftFoot",
+    "right_ankle": "RightFoot",
+    "spine3": "Spine2",
+    "left_foot": "LeftToeBase",
+    "right_foot": "RightToeBase",
+    "neck": "Neck",
     "left_collar": "LeftShoulder",
-    "right_collar": "RightShoulder", "head": "Head", "left_shoulder": "LeftArm", "right_shoulder": "RightArm",
-    "left_elbow": "LeftForeArm", "right_elbow": "RightForeArm", "left_wrist": "LeftHand", "right_wrist": "RightHand",
-    "left_hand": "LeftHandMiddle1", "right_hand": "RightHandMiddle1",
-}  # fmt: skip
+    "right_collar": "RightShoulder",
+    "head": "Head",
+    "left_shoulder": "LeftArm",
+    "right_shoulder": "RightArm",
+    "left_elbow": "LeftForeArm",
+    "right_elbow": "RightForeArm",
+    "left_wrist": "LeftHand",
+    "right_wrist": "RightHand",
+    "left_hand": "LeftHandMiddle1",
+    "right_hand": "RightHandMiddle1",
+}
 
 
 def bvh_text(poses_TJ3: np.ndarray, trans_T3: np.ndarray, rest_J3: np.ndarray, name=str) -> str:

@@ -87,7 +87,7 @@ def feed_of(store: Store, *, device: torch.device = CPU, **options) -> Feed:
 
 def test_the_moving_average_is_the_mean_of_the_weights_that_were(store):
     learner, feed = learner_of(ema=0.9), feed_of(store)
-    assert learner.judged is learner.average
+    assert learner.eval_model is learner.average
     expected = learner.model.embed.weight.detach().clone()
     for step in range(12):
         learner.learn(step, learner.losses(step, feed(step)))
@@ -96,7 +96,7 @@ def test_the_moving_average_is_the_mean_of_the_weights_that_were(store):
     torch.testing.assert_close(learner.average.embed.weight, expected, rtol=0, atol=1e-6)
     assert (expected - learner.model.embed.weight).abs().max() > 1e-4
     assert not learner.average.training
-    assert learner_of().judged.training
+    assert learner_of().eval_model.training
 
 
 def test_keeping_an_average_changes_no_weight(store):

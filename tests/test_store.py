@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mclip.pipeline.store import schema as stores
-from mclip.pipeline.store.lock import claim, one_writer, remote_lock, told_by
+from mclip.pipeline.store.lock import claim, describe_holder, one_writer, remote_lock
 from mclip.pipeline.store.schema import SCHEMA, StoreError, spec_of
 from mclip.pipeline.store.store import Store, delete_store, open_store
 
@@ -179,8 +179,8 @@ def test_remote_lock_stays_after_a_crash_until_it_is_taken_over():
 def test_a_clock_that_goes_backwards_gives_no_negative_age(monkeypatch):
     lock = claim()
     monkeypatch.setattr(time, "time", lambda: 1.0)
-    assert told_by(lock).endswith("has been writing here for 0 s")
-    assert told_by(b"") == "another process has just begun to write here"
+    assert describe_holder(lock).endswith("has been writing here for 0 s")
+    assert describe_holder(b"") == "another process has just begun to write here"
 
 
 @pytest.mark.parametrize("metadata", [False, True])

@@ -39,9 +39,17 @@ from mclip.training.studio.space import FIRST, TOP, Space
 LONG_FRAMES = {0: 100, 1: 100, 2: 60, 4: 15}  # of windows of `long_store`
 TOKEN = "correct horse battery"
 CAMERA = {
-    "type": "ViewerCameraMessage", "wxyz": (1.0, 0, 0, 0), "position": (0.0, -4, 1), "fov": 0.6, "near": 0.1,
-    "far": 100.0, "image_height": 400, "image_width": 600, "look_at": (0.0, 0, 0), "up_direction": (0.0, 0, 1),
-}  # fmt: skip
+    "type": "ViewerCameraMessage",
+    "wxyz": (1.0, 0, 0, 0),
+    "position": (0.0, -4, 1),
+    "fov": 0.6,
+    "near": 0.1,
+    "far": 100.0,
+    "image_height": 400,
+    "image_width": 600,
+    "look_at": (0.0, 0, 0),
+    "up_direction": (0.0, 0, 1),
+}
 
 
 def wait_for(true: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -60,9 +68,13 @@ class Browser:
     def __init__(self, port: int, name: str = "127.0.0.1", **headers: str) -> None:
         protocol: Any = f"viser-v{viser.__version__}"
         self.socket = connect(
-            f"ws://{name}:{port}", sock=socket.create_connection(("127.0.0.1", port)), subprotocols=[protocol],
-            additional_headers=headers, max_size=None, compression=None,
-        )  # fmt: skip
+            f"ws://{name}:{port}",
+            sock=socket.create_connection(("127.0.0.1", port)),
+            subprotocols=[protocol],
+            additional_headers=headers,
+            max_size=None,
+            compression=None,
+        )
         self.got: list[dict[str, Any]] = []
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -248,7 +260,7 @@ def test_a_text_that_will_not_do_is_told_and_the_body_goes_on(browser: Browser, 
         ("save", "GuiButtonGroupMessage", "exe", "save: 'exe', expected one of npz"),
         ("play", "GuiCheckboxMessage", "no", "play: 'no', expected true or false"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_no_page_can_send_is_told_to_its_sender(
     browser: Browser, served: Studio, capfd: pytest.CaptureFixture[str], label: str, kind: str, value: Any, told: str
 ) -> None:
@@ -292,9 +304,17 @@ def test_a_second_browser_does_not_disturb_the_first(browser: Browser, served: S
     assert browser.moves()
 
 
-@pytest.mark.parametrize("garbage", [b"\xff" * 100, "words", b"", msgspec.msgpack.encode({"type": "NoSuchMessage"}),
-                                     msgspec.msgpack.encode({"type": "GuiUpdateMessage", "uuid": 3, "updates": None}),
-                                     b"x" * (LONGEST_MESSAGE + 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff" * 100,
+        "words",
+        b"",
+        msgspec.msgpack.encode({"type": "NoSuchMessage"}),
+        msgspec.msgpack.encode({"type": "GuiUpdateMessage", "uuid": 3, "updates": None}),
+        b"x" * (LONGEST_MESSAGE + 1),
+    ],
+)
 def test_garbage_hurts_nobody_but_its_sender(browser: Browser, served: Studio, garbage: bytes | str) -> None:
     other = Browser(served.port)
     wait_for(lambda: len(served.sessions) == 2)

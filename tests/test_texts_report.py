@@ -55,6 +55,8 @@ def test_a_decoder_that_remembers_is_right_and_natural_and_one_of_twelve_steps_i
     tree = {"judge": {"bound_mm": judge.bound_mm}, "label_motions": perfect, "quality": {}}
     (table,) = judged_tables(figures_of(tree) | {"ci95": intervals_of(tree)})
     assert [row[0] for row in table.rows] == [
-        f"{len(labels)} labels, carried", f"{len(labels)} labels, plain", "real motion of the split",
-    ]  # fmt: skip
+        f"{len(labels)} labels, carried",
+        f"{len(labels)} labels, plain",
+        "real motion of the split",
+    ]
     assert table.rows[1][1:4] == ("1", "1", "1")

@@ -177,9 +177,14 @@ def smpl_like(path: Path) -> Path:
     regressor = body.joints_J3.numpy() @ np.linalg.pinv(rest)  # rest joints from rest vertices
     correctives = 0.004 * generator.normal(size=(len(rest), 3, 207))
     np.savez(
-        path, v_template=rest, f=body.faces_F3.numpy().astype(np.uint32), weights=body.weights_VJ.numpy(),
-        kintree_table=np.stack([parents, np.arange(24, dtype=np.uint32)]), J_regressor=regressor, posedirs=correctives,
-    )  # fmt: skip
+        path,
+        v_template=rest,
+        f=body.faces_F3.numpy().astype(np.uint32),
+        weights=body.weights_VJ.numpy(),
+        kintree_table=np.stack([parents, np.arange(24, dtype=np.uint32)]),
+        J_regressor=regressor,
+        posedirs=correctives,
+    )
     return path
 
 

@@ -41,10 +41,13 @@ def test_other_nodes_of_chumpy_are_no_arrays():
 def test_arrays_of_every_protocol_come_back(tmp_path, protocol):
     rng = np.random.default_rng(1)
     arrays = {
-        "a": rng.normal(size=(5, 3)), "b": np.asfortranarray(rng.normal(size=(4, 6)).astype(np.float32)),
-        "c": rng.integers(0, 2**32, (2, 24)).astype(np.uint32), "d": np.array(7), "e": np.arange(3, dtype=">i4"),
+        "a": rng.normal(size=(5, 3)),
+        "b": np.asfortranarray(rng.normal(size=(4, 6)).astype(np.float32)),
+        "c": rng.integers(0, 2**32, (2, 24)).astype(np.uint32),
+        "d": np.array(7),
+        "e": np.arange(3, dtype=">i4"),
         "f": np.arange(4, dtype=np.uint8),
-    }  # fmt: skip
+    }
     found = read_pickle(dumped(tmp_path, arrays, protocol=protocol), arrays)
     for name, expected in arrays.items():
         np.testing.assert_array_equal(found[name], expected)

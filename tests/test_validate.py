@@ -58,7 +58,7 @@ DAMAGE = {
     "text": (lambda s: put(s, "labelsets/text", 0, 5), "labelsets/text: expected texts 0 to -1"),
     "column": (lambda s: s.grow("sequences/fps", 9), "sequences/* have different lengths"),
     "names": (lambda s: put(s, "sequences/name/offset", 2, 10**6), "sequences/name/offset does not divide"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DAMAGE)

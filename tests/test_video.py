@@ -24,9 +24,20 @@ def frames_in(path: Path) -> tuple[np.ndarray, float]:
 
 def test_video_has_every_frame_of_the_sequence_and_the_body_moves(store: Store, tmp_path: Path) -> None:
     told = mclip(
-        "video", store.url, "walk", tmp_path / "new/walk.mp4", "--body", "low", "--size", 64, "--ground",
-        "--views", 2, "--colour", "tomato",
-    )  # fmt: skip
+        "video",
+        store.url,
+        "walk",
+        tmp_path / "new/walk.mp4",
+        "--body",
+        "low",
+        "--size",
+        64,
+        "--ground",
+        "--views",
+        2,
+        "--colour",
+        "tomato",
+    )
     assert told.exit_code == 0, told.output
     item = next(i for i, name in enumerate(store.strings("sequences/name")) if "/walk/" in name)
     frames = int(store.read("sequences/frames")[item])

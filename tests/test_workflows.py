@@ -14,8 +14,20 @@ from mclip.pipeline.store.validate import validate
 from mclip.training.train.journal import read_journal
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
-SMALL = ("--layers", "1", "--feed-forward", "64", "--epochs", "1", "--batch", "2", "--precision", "float32",
-         "--device", "cpu")  # fmt: skip
+SMALL = (
+    "--layers",
+    "1",
+    "--feed-forward",
+    "64",
+    "--epochs",
+    "1",
+    "--batch",
+    "2",
+    "--precision",
+    "float32",
+    "--device",
+    "cpu",
+)
 
 # SLURM's commands as far as the scripts need them: jobs and nodes are processes of this machine.
 SLURM = {
@@ -74,17 +86,34 @@ def free_port() -> int:
 def test_slurm_jobs_prepare_what_one_machine_prepares(tmp_path, prepared: Store, amass_folder, slurm):
     pytest.importorskip("dask_jobqueue")
     told = started(
-        sys.executable, WORKFLOWS / "slurm_prepare.py", amass_folder, tmp_path / "s.zarr", "--jobs", 1,
-        "--queue", "short", "--account", "motion", "--walltime", "02:00:00", "--interface", "lo",
-    )  # fmt: skip
+        sys.executable,
+        WORKFLOWS / "slurm_prepare.py",
+        amass_folder,
+        tmp_path / "s.zarr",
+        "--jobs",
+        1,
+        "--queue",
+        "short",
+        "--account",
+        "motion",
+        "--walltime",
+        "02:00:00",
+        "--interface",
+        "lo",
+    )
     assert "5 sequences done, 0 skipped, 0 failed" in told
     made = open_store(tmp_path / "s.zarr")
     assert validate(made) == []
     for path in ("motion/rot6d", "motion/trans", "sequences/sha256", "windows/row"):
         assert np.array_equal(made.read(path), prepared.read(path))
     submitted = (slurm / "submitted").read_text()
-    for line in ("#SBATCH -p short", "#SBATCH -A motion", "#SBATCH -t 02:00:00", "#SBATCH --cpus-per-task=1",
-                 "#SBATCH --mem=4G"):  # fmt: skip
+    for line in (
+        "#SBATCH -p short",
+        "#SBATCH -A motion",
+        "#SBATCH -t 02:00:00",
+        "#SBATCH --cpus-per-task=1",
+        "#SBATCH --mem=4G",
+    ):
         assert f"{line}\n" in submitted
     assert f"{sys.executable} -m distributed.cli.dask_worker tcp://127.0.0.1:" in submitted
     assert "--nthreads 1 " in submitted

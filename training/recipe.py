@@ -155,9 +155,11 @@ def check(recipe: Path, folder: Path) -> str:
     if not file.exists():
         raise ValueError(f"{file}: no expected values; --regenerate writes them from results that you trust")
     expected, found = read_object(file, remedy="restore it, or pass --regenerate"), measure(recipe, folder)
-    off = [] if found["fingerprint"] == expected["fingerprint"] else [
-        f"fingerprint: {found['fingerprint']}, expected {expected['fingerprint']}"
-    ]  # fmt: skip
+    off = (
+        []
+        if found["fingerprint"] == expected["fingerprint"]
+        else [f"fingerprint: {found['fingerprint']}, expected {expected['fingerprint']}"]
+    )
     for name, tolerance in TOLERANCE.items():
         got, want = (np.array(numbers(each[name])) for each in (found, expected))
         if got.shape != want.shape:

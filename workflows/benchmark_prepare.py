@@ -84,11 +84,15 @@ def grow_to_amass(small: Store, url: Path) -> Store:
     windows, width = rows // 100, 512
     vectors = np.random.default_rng(0).normal(size=(windows, width)).astype(np.float32)
     columns = {
-        "windows/row": np.arange(windows) * 100, "windows/frames": np.full(windows, 100),
-        "windows/split": np.zeros(windows), "pictures/window": np.arange(windows),
-        "labelsets/text": np.arange(1000), "labelsets/labels": np.arange(1000),
-        "labelsets/labels_offset": np.arange(1001), f"embeddings/{ENCODER}/image_done": np.ones(windows),
-    }  # fmt: skip
+        "windows/row": np.arange(windows) * 100,
+        "windows/frames": np.full(windows, 100),
+        "windows/split": np.zeros(windows),
+        "pictures/window": np.arange(windows),
+        "labelsets/text": np.arange(1000),
+        "labelsets/labels": np.arange(1000),
+        "labelsets/labels_offset": np.arange(1001),
+        f"embeddings/{ENCODER}/image_done": np.ones(windows),
+    }
     for path, values in columns.items():
         store.write(path, values)
     store.write("windows/labelset", np.arange(windows)[:, None] % 1000 + np.zeros((1, 41), np.int32), shifts=41)
@@ -155,19 +159,24 @@ def codec_rows(store: Store, scratch: Path) -> Iterator[tuple[str, str]]:
     """Size, write and read of one shard's rotations, by chunk length and codec."""
     rot6d = store.read("motion/rot6d")[:FRAME_CHUNK]
     codecs = {
-        "none": [], "zstd-1 bitshuffle": [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
+        "none": [],
+        "zstd-1 bitshuffle": [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
         "zstd-3 bitshuffle": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
         "zstd-3 shuffle": [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")],
         "lz4-5 bitshuffle": [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")],
         "lz4-5 shuffle": [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")],
-    }  # fmt: skip
+    }
     for chunk, (name, codec) in itertools.product((128, 512, 2048), codecs.items()):
         path = scratch / "codec.zarr"
         shutil.rmtree(path, ignore_errors=True)
         array = zarr.create_array(
-            str(path), shape=rot6d.shape, dtype="f4", chunks=(chunk, 24, 6), shards=(len(rot6d), 24, 6),
+            str(path),
+            shape=rot6d.shape,
+            dtype="f4",
+            chunks=(chunk, 24, 6),
+            shards=(len(rot6d), 24, 6),
             compressors=[*codec, Crc32cCodec()],
-        )  # fmt: skip
+        )
         written, read = (
             best(lambda array=array: array.__setitem__(slice(None), rot6d)),
             best(lambda array=array: array[...]),

@@ -84,8 +84,9 @@ def random_run(folder: Path, precision: str) -> Run:
     model = MotionClip(ModelConfig(latent=WIDTH)).eval().requires_grad_(False)
     config = {
         "train": {"precision": precision, "target": "joined", "short": "mask"},
-        "data": {"fps": 30.0, "crop": 60}, "encoder": {"name": ENCODER, "weights_sha256": None},
-    }  # fmt: skip
+        "data": {"fps": 30.0, "crop": 60},
+        "encoder": {"name": ENCODER, "weights_sha256": None},
+    }
     return Run(folder, config, model, {"step": 0, "z_length": 20.0})
 
 

@@ -24,9 +24,17 @@ from mclip.training.studio.server import Studio
 from mclip.training.studio.space import Space
 
 CAMERA = {
-    "type": "ViewerCameraMessage", "wxyz": (1.0, 0, 0, 0), "position": (0.0, -4, 1), "fov": 0.6, "near": 0.1,
-    "far": 100.0, "image_height": 400, "image_width": 600, "look_at": (0.0, 0, 0), "up_direction": (0.0, 0, 1),
-}  # fmt: skip
+    "type": "ViewerCameraMessage",
+    "wxyz": (1.0, 0, 0, 0),
+    "position": (0.0, -4, 1),
+    "fov": 0.6,
+    "near": 0.1,
+    "far": 100.0,
+    "image_height": 400,
+    "image_width": 600,
+    "look_at": (0.0, 0, 0),
+    "up_direction": (0.0, 0, 1),
+}
 WHO = ("a person", "someone", "a dancer", "a child", "an athlete")
 DOES = ("spins around", "kicks a ball", "walks up slowly", "gets off the ground")
 

@@ -80,10 +80,13 @@ def smpl_sized_body() -> Body:
     torch.manual_seed(0)
     weights = torch.rand(VERTICES, 24) ** 8
     return Body(
-        name="random", v_template_V3=torch.randn(VERTICES, 3), joints_J3=load_body("low").joints_J3,
-        weights_VJ=weights / weights.sum(1, keepdim=True), faces_F3=torch.zeros(1, 3, dtype=torch.int64),
+        name="random",
+        v_template_V3=torch.randn(VERTICES, 3),
+        joints_J3=load_body("low").joints_J3,
+        weights_VJ=weights / weights.sum(1, keepdim=True),
+        faces_F3=torch.zeros(1, 3, dtype=torch.int64),
         posedirs_V3P=0.001 * torch.randn(VERTICES, 3, 207),
-    )  # fmt: skip
+    )
 
 
 def all_vertices(body: Body, rot6d_NJD: Tensor) -> Tensor:
@@ -294,10 +297,22 @@ def crops_of(windows: int) -> Crops:
     choice = Choice(three, torch.zeros(1, dtype=torch.int64), torch.full((1,), 3))
     rot6d = torch.randn(1000, 24, 6).repeat(windows // 10, 1, 1)
     return Crops(
-        FRAMES, "label", rot6d, torch.randn(100 * windows, 3), numbers, 100 * numbers, torch.full((windows,), 100),
-        torch.full((windows,), 100), torch.zeros(windows, 41, dtype=torch.int64), choice, choice,
-        torch.randn(3, WIDTH), torch.randn(windows, WIDTH), torch.ones(windows, dtype=torch.bool), padded=False,
-    )  # fmt: skip
+        FRAMES,
+        "label",
+        rot6d,
+        torch.randn(100 * windows, 3),
+        numbers,
+        100 * numbers,
+        torch.full((windows,), 100),
+        torch.full((windows,), 100),
+        torch.zeros(windows, 41, dtype=torch.int64),
+        choice,
+        choice,
+        torch.randn(3, WIDTH),
+        torch.randn(windows, WIDTH),
+        torch.ones(windows, dtype=torch.bool),
+        padded=False,
+    )
 
 
 def print_data(clock: Callable[[], float], rounds: int) -> None:

@@ -41,11 +41,19 @@ from mclip.training.model.run import Run, load_run
 
 SEEDS, RANKINGS = 5, 200  # of random weights, and of blind choice
 COLUMNS = {
-    "MPJPE mm": "mpjpe_mm", "95 %": "mpjpe_ci95", "moves": "movement_ratio",
-    "text -> motion R@1": "t2m_R@1", "R@3": "t2m_R@3", "MedR": "t2m_MedR",
-    "motion -> text R@1": "m2t_R@1", "R@3 ": "m2t_R@3", "MedR ": "m2t_MedR",
-    "category top-1": "top1", "top-5": "top5", "mean over categories": "top1_norm",
-}  # fmt: skip
+    "MPJPE mm": "mpjpe_mm",
+    "95 %": "mpjpe_ci95",
+    "moves": "movement_ratio",
+    "text -> motion R@1": "t2m_R@1",
+    "R@3": "t2m_R@3",
+    "MedR": "t2m_MedR",
+    "motion -> text R@1": "m2t_R@1",
+    "R@3 ": "m2t_R@3",
+    "MedR ": "m2t_MedR",
+    "category top-1": "top1",
+    "top-5": "top5",
+    "mean over categories": "top1_norm",
+}
 
 Figures = dict[str, Any]
 

@@ -18,9 +18,21 @@ from mclip.training.model.run import checkpoints, read_state
 from mclip.training.train.train import train
 
 SIZES = ModelConfig(layers=2, dropout=0.1, unit_latent=True)
-RECIPE = {"batch": 16, "learning_rate": 6e-4, "schedule": "cosine", "warmup": 50, "clip_gradient": 1.0,
-          "short": "continue", "target": "label", "text": 0.1, "image": 0.1, "vertices": 4.0, "velocity": 4.0,
-          "validate_every": 10_000, "save_every": 10_000}  # fmt: skip
+RECIPE = {
+    "batch": 16,
+    "learning_rate": 6e-4,
+    "schedule": "cosine",
+    "warmup": 50,
+    "clip_gradient": 1.0,
+    "short": "continue",
+    "target": "label",
+    "text": 0.1,
+    "image": 0.1,
+    "vertices": 4.0,
+    "velocity": 4.0,
+    "validate_every": 10_000,
+    "save_every": 10_000,
+}
 
 
 @click.command()

@@ -34,7 +34,7 @@ from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_mat
 from mclip.pipeline.labels.babel import read_babel
 from mclip.pipeline.labels.crop_texts import crop_members, frame_range
 from mclip.pipeline.labels.crop_texts import joined as joined_text
-from mclip.pipeline.labels.mirror import mirrored
+from mclip.pipeline.labels.mirror import mirror_text
 from mclip.pipeline.labels.names import sequence_key
 from mclip.pipeline.labels.spans import Span
 from mclip.pipeline.prepare import amass
@@ -93,7 +93,7 @@ class Clips:
     def mirrored_N(self) -> Tensor:
         """Number of the text that each becomes in a mirror."""
         index = {text: number for number, text in enumerate(self.texts)}
-        return torch.tensor([index[mirrored(text) or text] for text in self.texts])
+        return torch.tensor([index[mirror_text(text) or text] for text in self.texts])
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def read_clips(folder: Path) -> Clips:
         spans.append(found.spans[key])
     said = [say(len(part), own) for part, own in zip(parts, spans, strict=True)]
     once = {text for clip in said for kind in clip[:2] for frame in kind for text in frame}
-    texts = sorted(once | {mirrored(text) or text for text in once})
+    texts = sorted(once | {mirror_text(text) or text for text in once})
     categories = sorted({text for clip in said for frame in clip[2] for text in frame})
     columns = [[frame for clip in said for frame in clip[kind]] for kind in range(3)]
     return Clips(
@@ -391,11 +391,18 @@ def record(recipe: Recipe, times: dict[str, float], sha256: str, lines: Sequence
     """The measured part of the record."""
     return "\n".join(
         [
-            f"Recipe: `{asdict(recipe)}`", "", f"Architecture: `{OFFLINE_VISION}`", "",
-            f"Body {load_body().fingerprint[:16]}; weights sha256 `{sha256}`.", "",
-            "; ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items()) + " of CPU time.", "", *lines, "",
+            f"Recipe: `{asdict(recipe)}`",
+            "",
+            f"Architecture: `{OFFLINE_VISION}`",
+            "",
+            f"Body {load_body().fingerprint[:16]}; weights sha256 `{sha256}`.",
+            "",
+            "; ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items()) + " of CPU time.",
+            "",
+            *lines,
+            "",
         ]
-    )  # fmt: skip
+    )
 
 
 @click.command(help=__doc__)

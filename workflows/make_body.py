@@ -32,19 +32,37 @@ PELVIS = np.array([0.0, -0.22, 0.03])
 MOST_INFLUENCES = 4
 
 LEFT_BONE_TO_JOINT = {
-    "LHipJoint": "pelvis", "LeftUpLeg": "left_hip", "LeftLeg": "left_knee", "LeftFoot": "left_ankle",
-    "LeftToeBase": "left_foot", "LeftShoulder": "left_collar", "LeftArm": "left_shoulder",
-    "LeftForeArm": "left_elbow", "LeftHand": "left_wrist", "LThumb": "left_wrist",
-    "LeftFingerBase": "left_wrist", "LeftHandFinger1": "left_hand",
-}  # fmt: skip
-BONE_TO_JOINT = {
-    "Hips": "pelvis", "LowerBack": "spine1", "Spine": "spine2", "Spine1": "spine3",
-    "Neck": "neck", "Neck1": "neck", "Head": "head",
-} | LEFT_BONE_TO_JOINT | {
-    bone.replace("Left", "Right").replace("LHip", "RHip").replace("LThumb", "RThumb"):
-    joint.replace("left", "right")
-    for bone, joint in LEFT_BONE_TO_JOINT.items()
-}  # fmt: skip
+    "LHipJoint": "pelvis",
+    "LeftUpLeg": "left_hip",
+    "LeftLeg": "left_knee",
+    "LeftFoot": "left_ankle",
+    "LeftToeBase": "left_foot",
+    "LeftShoulder": "left_collar",
+    "LeftArm": "left_shoulder",
+    "LeftForeArm": "left_elbow",
+    "LeftHand": "left_wrist",
+    "LThumb": "left_wrist",
+    "LeftFingerBase": "left_wrist",
+    "LeftHandFinger1": "left_hand",
+}
+BONE_TO_JOINT = (
+    {
+        "Hips": "pelvis",
+        "LowerBack": "spine1",
+        "Spine": "spine2",
+        "Spine1": "spine3",
+        "Neck": "neck",
+        "Neck1": "neck",
+        "Head": "head",
+    }
+    | LEFT_BONE_TO_JOINT
+    | {
+        bone.replace("Left", "Right").replace("LHip", "RHip").replace("LThumb", "RThumb"): joint.replace(
+            "left", "right"
+        )
+        for bone, joint in LEFT_BONE_TO_JOINT.items()
+    }
+)
 # The bone whose head is the joint, where several bones move with one joint.
 JOINT_TO_BONE = {joint: bone for bone, joint in reversed(BONE_TO_JOINT.items())}
 JOINT_TO_BONE |= {"pelvis": "Hips", "neck": "Neck", "left_wrist": "LeftHand", "right_wrist": "RightHand"}
@@ -52,12 +70,17 @@ JOINT_TO_BONE |= {"pelvis": "Hips", "neck": "Neck", "left_wrist": "LeftHand", "r
 # Where each bone of the T-pose points, SMPL axes: arms level, legs plumb. Bones not named here keep anny's posture.
 LEVEL, PLUMB = np.array([1.0, 0, 0]), np.array([0.0, -1, 0])
 T_POSE = {
-    "left_shoulder": ("left_elbow", LEVEL), "right_shoulder": ("right_elbow", -LEVEL),
-    "left_elbow": ("left_wrist", LEVEL), "right_elbow": ("right_wrist", -LEVEL),
-    "left_wrist": ("left_hand", LEVEL), "right_wrist": ("right_hand", -LEVEL),
-    "left_hip": ("left_knee", PLUMB), "right_hip": ("right_knee", PLUMB),
-    "left_knee": ("left_ankle", PLUMB), "right_knee": ("right_ankle", PLUMB),
-}  # fmt: skip
+    "left_shoulder": ("left_elbow", LEVEL),
+    "right_shoulder": ("right_elbow", -LEVEL),
+    "left_elbow": ("left_wrist", LEVEL),
+    "right_elbow": ("right_wrist", -LEVEL),
+    "left_wrist": ("left_hand", LEVEL),
+    "right_wrist": ("right_hand", -LEVEL),
+    "left_hip": ("left_knee", PLUMB),
+    "right_hip": ("right_knee", PLUMB),
+    "left_knee": ("left_ankle", PLUMB),
+    "right_knee": ("right_ankle", PLUMB),
+}
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,29 @@ DATA = ASSETS
 CLIPS = {
     name: f"humanoid3d_{name}.txt"
     for name in (
-        "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "getup_facedown", "getup_faceup", "jump", "kick",
-        "punch", "roll", "run", "spin", "spinkick", "walk",
+        "backflip",
+        "cartwheel",
+        "crawl",
+        "dance_a",
+        "dance_b",
+        "getup_facedown",
+        "getup_faceup",
+        "jump",
+        "kick",
+        "punch",
+        "roll",
+        "run",
+        "spin",
+        "spinkick",
+        "walk",
     )
 } | {
-    "walk_forward": "walker/0walk_forward.txt", "turn_left_0": "walker/turn_left0.txt",
-    "turn_left_1": "walker/turn_left1.txt", "turn_right_0": "walker/turn_right0.txt",
+    "walk_forward": "walker/0walk_forward.txt",
+    "turn_left_0": "walker/turn_left0.txt",
+    "turn_left_1": "walker/turn_left1.txt",
+    "turn_right_0": "walker/turn_right0.txt",
     "turn_right_1": "walker/turn_right1.txt",
-}  # fmt: skip
+}
 
 # DeepMimic: x forward, y up, z to the right. SMPL: x to the left, y up, z forward.
 DEEPMIMIC_TO_SMPL = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])

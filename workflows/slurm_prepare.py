@@ -24,9 +24,12 @@ def cluster_of(kind: str, jobs: int, options: dict[str, Any]) -> Any:
     from dask_jobqueue import SLURMCluster  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     cluster = SLURMCluster(
-        cores=1, processes=1, memory="4GB", scheduler_options={"dashboard_address": None},
+        cores=1,
+        processes=1,
+        memory="4GB",
+        scheduler_options={"dashboard_address": None},
         **{name: value for name, value in options.items() if value},
-    )  # fmt: skip
+    )
     cluster.scale(jobs=jobs)
     return cluster
 

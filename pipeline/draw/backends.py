@@ -64,9 +64,14 @@ def render_bodies(
         pictures = _render_pyrender(vertices_BV3, faces_F3, camera, **look)
     else:
         pictures = rasterise.draw(
-            vertices_BV3.cpu(), faces_F3.cpu(), R_B33=camera.R_B33.cpu(), T_B3=camera.T_B3.cpu(), focal=camera.focal,
-            threads=threads, **look | {"colours_V3": colours_V3.cpu()},
-        )  # fmt: skip
+            vertices_BV3.cpu(),
+            faces_F3.cpu(),
+            R_B33=camera.R_B33.cpu(),
+            T_B3=camera.T_B3.cpu(),
+            focal=camera.focal,
+            threads=threads,
+            **look | {"colours_V3": colours_V3.cpu()},
+        )
     return box_filter(pictures, antialias).to(vertices_BV3.device)
 
 
@@ -189,14 +194,19 @@ def _render_pytorch3d(
     # bin_size stays None: on CUDA that is the coarse-to-fine kernel; 0 would be the slow one.
     settings = renderer.RasterizationSettings(image_size=size)
     lights = renderer.DirectionalLights(
-        ambient_color=[[rasterise.AMBIENT] * 3], diffuse_color=[[rasterise.DIFFUSE] * 3],
-        specular_color=[[rasterise.SPECULAR] * 3], direction=[rasterise.light_direction()], device=device,
-    )  # fmt: skip
+        ambient_color=[[rasterise.AMBIENT] * 3],
+        diffuse_color=[[rasterise.DIFFUSE] * 3],
+        specular_color=[[rasterise.SPECULAR] * 3],
+        direction=[rasterise.light_direction()],
+        device=device,
+    )
     shader = renderer.HardPhongShader(
-        device=device, cameras=cameras, lights=lights,
+        device=device,
+        cameras=cameras,
+        lights=lights,
         materials=renderer.Materials(shininess=rasterise.SHININESS, device=device),
         blend_params=renderer.BlendParams(background_color=background),
-    )  # fmt: skip
+    )
     with torch.no_grad():
         fragments = renderer.MeshRasterizer(cameras, settings)(meshes)
         rgb_BSS3: Tensor = shader(fragments, meshes)[..., :3]

@@ -120,12 +120,8 @@ def _normals(view_V3, faces_F3, normals_V3):  # type: ignore[no-untyped-def]
     normals_V3[:] = 0
     for f in range(faces_F3.shape[0]):
         a, b, c = faces_F3[f, 0], faces_F3[f, 1], faces_F3[f, 2]
-        ux, uy, uz = (
-            view_V3[c, 0] - view_V3[b, 0], view_V3[c, 1] - view_V3[b, 1], view_V3[c, 2] - view_V3[b, 2],
-        )  # fmt: skip
-        wx, wy, wz = (
-            view_V3[a, 0] - view_V3[b, 0], view_V3[a, 1] - view_V3[b, 1], view_V3[a, 2] - view_V3[b, 2],
-        )  # fmt: skip
+        ux, uy, uz = (view_V3[c, 0] - view_V3[b, 0], view_V3[c, 1] - view_V3[b, 1], view_V3[c, 2] - view_V3[b, 2])
+        wx, wy, wz = (view_V3[a, 0] - view_V3[b, 0], view_V3[a, 1] - view_V3[b, 1], view_V3[a, 2] - view_V3[b, 2])
         x, y, z = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
         for v in (a, b, c):
             normals_V3[v, 0] += x
@@ -224,11 +220,7 @@ def light_direction() -> tuple[float, float, float]:
 
 
 def rasterise(
-    view_BV3: Float[Tensor, "batch vertices 3"],
-    faces_F3: Int[Tensor, "faces 3"],
-    *,
-    focal: float,
-    size: int,
+    view_BV3: Float[Tensor, "batch vertices 3"], faces_F3: Int[Tensor, "faces 3"], *, focal: float, size: int
 ) -> Fragments:
     """PyTorch3D-style Fragments of meshes in view axes (metres, +x left, +y up, +z forward), on the CPU.
 
@@ -277,10 +269,7 @@ def draw(
 
 
 def vertex_colours(
-    view_V3: Float[Tensor, "vertices 3"],
-    faces_F3: Int[Tensor, "faces 3"],
-    *,
-    colours_V3: Float[Tensor, "vertices 3"],
+    view_V3: Float[Tensor, "vertices 3"], faces_F3: Int[Tensor, "faces 3"], *, colours_V3: Float[Tensor, "vertices 3"]
 ) -> Float[Tensor, "vertices 3"]:
     """The shading formula at the vertices (V, 3), RGB 0..1, of a mesh in view axes: for renderers that blend them."""
     out = np.empty((len(view_V3), 3), np.float32)

@@ -25,7 +25,7 @@ Drawn = tuple[np.ndarray, np.ndarray]  # pictures (B, size, size, 3), and whethe
 
 def embed(
     store: Store, encoder: Encoder, *, dtype: str = "float32", limit: int | None = None, without: Sequence[str] = ()
-) -> list[Summary]:  # fmt: skip
+) -> list[Summary]:
     """Fill embeddings/<encoder>/ with a vector per picture and per text; those that are there are skipped.
 
     `dtype` is float32 or float16. StoreError when the store's vectors of this name came from other weights or

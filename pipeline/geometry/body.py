@@ -59,9 +59,13 @@ class Body:
         """Some vertices of this body, by their numbers: a cloud of points without faces that poses as they do."""
         dirs = self.posedirs_V3P
         return Body(
-            self.name, self.v_template_V3[chosen_N], self.joints_J3, self.weights_VJ[chosen_N], self.faces_F3[:0],
+            self.name,
+            self.v_template_V3[chosen_N],
+            self.joints_J3,
+            self.weights_VJ[chosen_N],
+            self.faces_F3[:0],
             posedirs_V3P=None if dirs is None else dirs[chosen_N],
-        )  # fmt: skip
+        )
 
     def shaped(self, betas_S: Float[Tensor, " shapes"]) -> "Body":
         """The body of other proportions: rest vertices and joints under `betas_S`, the first of its shape numbers."""
@@ -74,10 +78,7 @@ class Body:
         return replace(self, v_template_V3=rest_V3, joints_J3=self.J_regressor_JV @ rest_V3)
 
     def pose(
-        self,
-        rotmat_BJ33: Float[Tensor, "batch joints 3 3"],
-        *,
-        trans_B3: Float[Tensor, "batch 3"] | None = None,
+        self, rotmat_BJ33: Float[Tensor, "batch joints 3 3"], *, trans_B3: Float[Tensor, "batch 3"] | None = None
     ) -> Float[Tensor, "batch vertices 3"]:
         """Vertices (B, V, 3) in metres, in the frame of the pelvis's rotation (world z up for AMASS).
 
@@ -95,10 +96,7 @@ class Body:
         return skin_sparse(rest_BV3, *self._strongest, affine_BJ34, trans_B3)
 
     def pose_joints(
-        self,
-        rotmat_BJ33: Float[Tensor, "batch joints 3 3"],
-        *,
-        trans_B3: Float[Tensor, "batch 3"] | None = None,
+        self, rotmat_BJ33: Float[Tensor, "batch joints 3 3"], *, trans_B3: Float[Tensor, "batch 3"] | None = None
     ) -> Float[Tensor, "batch joints 3"]:
         """Joints (B, J, 3) float32 of `pose`."""
         trans_B3 = None if trans_B3 is None else trans_B3.float()

@@ -141,11 +141,17 @@ def parents_of(kintree: np.ndarray, *, path: Path) -> list[int]:
 def shapes(vertices: int, joints: int) -> dict[str, tuple[int | None, ...]]:
     """Shapes of a body's arrays, ours and official; None is any."""
     return {
-        "v_template": (vertices, 3), "faces": (None, 3), "f": (None, 3), "joints": (joints, 3),
-        "weights": (vertices, joints), "parents": (joints,), "kintree_table": (2, joints),
-        "shapedirs": (vertices, 3, None), "posedirs": (vertices, 3, 9 * (joints - 1)),
+        "v_template": (vertices, 3),
+        "faces": (None, 3),
+        "f": (None, 3),
+        "joints": (joints, 3),
+        "weights": (vertices, joints),
+        "parents": (joints,),
+        "kintree_table": (2, joints),
+        "shapedirs": (vertices, 3, None),
+        "posedirs": (vertices, 3, 9 * (joints - 1)),
         "J_regressor": (joints, vertices),
-    }  # fmt: skip
+    }
 
 
 def check_body(arrays: Arrays, *, path: Path) -> None:

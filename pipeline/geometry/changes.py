@@ -10,7 +10,7 @@ from mclip.pipeline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import MIRRORED
 
 
-def mirrored(
+def mirror_motion(
     rot6d_NJD: Float[Tensor, "N 24 6"], trans_N3: Float[Tensor, "N 3"]
 ) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
     """The motion in a mirror at x = 0: joints change sides, a rotation R becomes M R M with M = diag(-1, 1, 1)."""
@@ -18,7 +18,7 @@ def mirrored(
     return rot6d_NJD[:, MIRRORED] * sign, trans_N3 * torch.tensor([-1.0, 1, 1])
 
 
-def facing_front(
+def face_front(
     rot6d_NJD: Float[Tensor, "N 24 6"], trans_N3: Float[Tensor, "N 3"]
 ) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
     """The motion turned about the vertical through its start, so that its first frame faces -y, as SMPL's rest pose.

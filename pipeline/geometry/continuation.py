@@ -25,7 +25,7 @@ def yaw_between(start_33: Float[Tensor, "3 3"], end_33: Float[Tensor, "3 3"]) ->
     return torch.stack((cosine, -sine, zero, sine, cosine, zero, zero, zero, one)).view(3, 3)
 
 
-def continued(
+def continue_motion(
     rot6d_NJD: Float[Tensor, "N 24 6"], trans_N3: Float[Tensor, "N 3"], frames: int
 ) -> tuple[Float[Tensor, "T 24 6"], Float[Tensor, "T 3"]]:
     """The motion at `frames` frames: 6D rotations (T, 24, 6) and root translation (T, 3), metres, z up.

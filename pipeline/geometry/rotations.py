@@ -49,10 +49,16 @@ def quaternion_to_matrix(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor,
     """Rotation matrices (*, 3, 3) of quaternions (*, 4) of any length but zero."""
     w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
     rows = (
-        1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
-        2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
-        2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
-    )  # fmt: skip
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - z * w),
+        2 * (x * z + y * w),
+        2 * (x * y + z * w),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - x * w),
+        2 * (x * z - y * w),
+        2 * (y * z + x * w),
+        1 - 2 * (x * x + y * y),
+    )
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
@@ -70,9 +76,26 @@ def matrix_to_quaternion(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
     xz = rotmat[..., 0, 2] + rotmat[..., 2, 0]
     yz = rotmat[..., 2, 1] + rotmat[..., 1, 2]
     outer = torch.stack(
-        (1 + xx + yy + zz, wx, wy, wz, wx, 1 + xx - yy - zz, xy, xz,
-         wy, xy, 1 - xx + yy - zz, yz, wz, xz, yz, 1 - xx - yy + zz), dim=-1,
-    ).unflatten(-1, (4, 4))  # fmt: skip
+        (
+            1 + xx + yy + zz,
+            wx,
+            wy,
+            wz,
+            wx,
+            1 + xx - yy - zz,
+            xy,
+            xz,
+            wy,
+            xy,
+            1 - xx + yy - zz,
+            yz,
+            wz,
+            xz,
+            yz,
+            1 - xx - yy + zz,
+        ),
+        dim=-1,
+    ).unflatten(-1, (4, 4))
     largest = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
     row = torch.take_along_dim(outer, largest[..., None, None], dim=-2).squeeze(-2)
     return torch.nn.functional.normalize(row, dim=-1)

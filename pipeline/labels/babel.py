@@ -123,7 +123,7 @@ def number(value: Any, none: float) -> float:
 def read_json(file: Path) -> dict[str, Any]:
     """A BABEL file's entries; LabelError when it is no JSON object."""
     try:
-        entries = json.loads(read_text(file), object_pairs_hook=without_twins)
+        entries = json.loads(read_text(file), object_pairs_hook=reject_duplicate_keys)
     except RecursionError as error:
         raise LabelError(f"{file}: cannot be read as JSON (nested too deep)") from error
     except (OSError, ValueError) as error:
@@ -133,7 +133,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return entries
 
 
-def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; ValueError when a key stands twice, of which readers keep the last and say nothing."""
     found = dict(pairs)
     if len(found) < len(pairs):

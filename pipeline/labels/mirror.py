@@ -40,7 +40,7 @@ WORD = re.compile(
 )
 
 
-def mirrored(text: str) -> str | None:
+def mirror_text(text: str) -> str | None:
     """The text of the mirrored motion: left and right swapped, and the ways round; None where it is not sure.
 
     "he left the room" and "right away" stay as they are: the words around tell a side from a verb or a saying.
@@ -49,7 +49,7 @@ def mirrored(text: str) -> str | None:
     for found in WORD.finditer(text):
         if (other := swapped(found, text[: found.start()], text[found.end() :])) is None:
             return None
-        out += [text[end : found.start()], like(found[0], other)]
+        out += [text[end : found.start()], match_case(found[0], other)]
         end = found.end()
     return "".join([*out, text[end:]])
 
@@ -114,7 +114,7 @@ def is_move(word: str) -> bool:
     return bool(stems & MOVES)
 
 
-def like(word: str, other: str) -> str:
+def match_case(word: str, other: str) -> str:
     """`other` with the capitals of `word`."""
     if word.isupper():
         return other.upper()

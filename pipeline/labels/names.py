@@ -14,10 +14,26 @@ DATASETS = {
     "TCDHands": ("TCD_handMocap", "TCDhandMocap"),
     "Transitions": ("Transitions_mocap", "Transitionsmocap"),
     **dict.fromkeys(
-        ("ACCAD", "BMLhandball", "BMLmovi", "CMU", "CNRS", "DanceDB", "EKUT", "GRAB", "HUMAN4D", "HumanEva", "KIT",
-         "SFU", "SOMA", "TotalCapture", "WEIZMANN"), ()
+        (
+            "ACCAD",
+            "BMLhandball",
+            "BMLmovi",
+            "CMU",
+            "CNRS",
+            "DanceDB",
+            "EKUT",
+            "GRAB",
+            "HUMAN4D",
+            "HumanEva",
+            "KIT",
+            "SFU",
+            "SOMA",
+            "TotalCapture",
+            "WEIZMANN",
+        ),
+        (),
     ),
-}  # fmt: skip
+}
 DATASET_ALIASES = {old: name for name, others in DATASETS.items() for old in others}
 # AMASS's own split by data set; everything else is training data.
 AMASS_SPLIT = dict.fromkeys(("Transitions", "SSM"), "test") | dict.fromkeys(("HumanEva", "HDM05", "SFU", "MoSh"), "val")

@@ -48,7 +48,7 @@ def stopped(said: str) -> Stopped:
     return Stopped(f"{said or f'{name} stopped, what is done is kept'}: the same command goes on from there")
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An error's text, with a remedy where it is the operating system's, which says none."""
     if isinstance(error, MemoryError):
         return f"not enough memory ({error}): ask for less at a time"
@@ -61,7 +61,7 @@ def told(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def is_told(error: Exception) -> bool:
+def is_users_error(error: Exception) -> bool:
     """Whether an error is a user's or a service's, whose text is enough; all others are faults of ours."""
     service = type(error).__module__.split(".")[0] in SERVICES
     return service or (isinstance(error, TOLD) and not isinstance(error, NotImplementedError))
@@ -73,10 +73,10 @@ def going_on(failed: list[str], item: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_told(error):
+        if not is_users_error(error):
             raise
         failed.append(str(item))
-        click.echo(f"Error: {told(error)}", err=True)
+        click.echo(f"Error: {describe_error(error)}", err=True)
 
 
 def require_all(failed: list[str], total: int) -> None:
@@ -87,7 +87,7 @@ def require_all(failed: list[str], total: int) -> None:
         raise SystemExit(1)
 
 
-def plainly(command: Command) -> Command:
+def without_traceback(command: Command) -> Command:
     """Turn the library's errors, which say what to do, into a message without a traceback."""
 
     @functools.wraps(command)
@@ -97,9 +97,9 @@ def plainly(command: Command) -> Command:
         except (KeyboardInterrupt, click.Abort) as error:
             raise stopped(str(error)) from error
         except Exception as error:
-            if not is_told(error):
+            if not is_users_error(error):
                 raise
-            raise Refusal(visible(told(error))) from error
+            raise Refusal(visible(describe_error(error))) from error
 
     return wrapped
 
@@ -122,5 +122,5 @@ class Group(click.Group):
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         assert cmd.callback is not None
-        cmd.callback = plainly(cmd.callback)
+        cmd.callback = without_traceback(cmd.callback)
         super().add_command(cmd, name)

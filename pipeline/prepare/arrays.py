@@ -208,8 +208,10 @@ def from_6d(values_TK6: np.ndarray, account: dict[str, Any]) -> np.ndarray:
 
     The last is told by which numbers are square on each other; rows from columns by the knees, which bend one way.
     """
-    pairs = {"one after the other": (values_TK6[..., :3], values_TK6[..., 3:]),
-             "interleaved": (values_TK6[..., ::2], values_TK6[..., 1::2])}  # fmt: skip
+    pairs = {
+        "one after the other": (values_TK6[..., :3], values_TK6[..., 3:]),
+        "interleaved": (values_TK6[..., ::2], values_TK6[..., 1::2]),
+    }
     off = {
         name: max(np.abs((a * b).sum(-1)).max(), np.abs((a * a).sum(-1) - 1).max()) for name, (a, b) in pairs.items()
     }

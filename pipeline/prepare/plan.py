@@ -46,9 +46,7 @@ class Plan:
         """Rows of the motion arrays."""
         return self.row[-1] + self.frames[-1] if self.name else 0
 
-    def add(
-        self, recording: SourceFile, *, frames: int, fps: float, source_frames: int = 0, new_block: bool
-    ) -> None:  # fmt: skip
+    def add(self, recording: SourceFile, *, frames: int, fps: float, source_frames: int = 0, new_block: bool) -> None:
         """Put a sequence behind the last one, or at the next free chunk when the block's chunk is full.
 
         A block is called by the chunk it begins with.
@@ -94,9 +92,16 @@ class Changes:
 
 
 def extend_plan(
-    plan: Plan, store: Store | None, source: Path, found: Iterable[SourceFile], *, fps: float, how: str,
-    mirror: bool = False, array_fps: float | None = None,
-) -> Changes:  # fmt: skip
+    plan: Plan,
+    store: Store | None,
+    source: Path,
+    found: Iterable[SourceFile],
+    *,
+    fps: float,
+    how: str,
+    mirror: bool = False,
+    array_fps: float | None = None,
+) -> Changes:
     """Add the recordings that the plan does not have yet; their lengths come from the files' headers.
 
     A file whose size or time is another and whose sha256 is another too has changed. One that failed before is simply

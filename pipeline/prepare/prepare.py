@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mclip.pipeline.geometry.changes import facing_front, mirrored
+from mclip.pipeline.geometry.changes import face_front, mirror_motion
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.resample import fill_rows, source_times
 from mclip.pipeline.geometry.skeleton import GENDERS
@@ -42,7 +42,7 @@ REASONS = 5  # for passing labels over, that are told
 ABOVE = 3  # folders above a source that are kept with its recordings, for their labels' sake
 
 
-def chosen(found: Iterable[SourceFile], only: Sequence[str], limit: int | None) -> Iterator[SourceFile]:
+def select_files(found: Iterable[SourceFile], only: Sequence[str], limit: int | None) -> Iterator[SourceFile]:
     """The first `limit` recordings whose path holds one of the words `only`, or matches one with * ? [] in it.
 
     Files that AMASS has beside its motions come along and count for nothing.
@@ -63,7 +63,7 @@ def matches(name: str, word: str) -> bool:
 
 def require_motions(source: Path, only: Sequence[str] = ()) -> None:
     """ValueError when a source has no recording that could be prepared."""
-    if all(sources.is_beside(each.name) for each in chosen(sources.recordings(source), only, 1)):
+    if all(sources.is_beside(each.name) for each in select_files(sources.recordings(source), only, 1)):
         raise no_motions(source, only, {})
 
 
@@ -108,7 +108,9 @@ def prepare(
     store.refuse_other_options("prepare", made_with, names=names)
     plan = read_plan(store)
     known = len(plan.name)
-    changes = extend_plan(plan, store, source, chosen(sources.recordings(source), only, limit), **options.planning)
+    changes = extend_plan(
+        plan, store, source, select_files(sources.recordings(source), only, limit), **options.planning
+    )
     if not changes.seen:
         raise no_motions(source, only, changes.passed_over)
     above = [*store.attributes("prepare").get("above", []), [known, folders_above(source)]]
@@ -117,26 +119,40 @@ def prepare(
     if len(plan.name) > known:
         store.set_attributes("prepare", above=above)
     if changes.changed:
-        admit_changes(store, changes, source, replace_changed=replace_changed)
+        allow_changes(store, changes, source, replace_changed=replace_changed)
     remember_source(store, source, plan, changes)
     if plan.touched or "sequences/account" not in store or store.array("sequences/done").shape[0] != len(plan.name):
         write_plan(store, plan)
     summary = run_stage(
-        store, "prepare", marks="sequences/done", blocks=plan.blocks(), unit="sequences", scheduler=scheduler,
-        workers=workers, compute=functools.partial(prepare_block, store.url, source, options, plan),
-    )  # fmt: skip
+        store,
+        "prepare",
+        marks="sequences/done",
+        blocks=plan.blocks(),
+        unit="sequences",
+        scheduler=scheduler,
+        workers=workers,
+        compute=functools.partial(prepare_block, store.url, source, options, plan),
+    )
     if not store.is_indexed:
         index(
-            store, labels, window=options.window, crop=options.crop, short=options.short, fps=options.fps,
+            store,
+            labels,
+            window=options.window,
+            crop=options.crop,
+            short=options.short,
+            fps=options.fps,
             how=options.resample,
-        )  # fmt: skip
+        )
     write_manifest(store, manifest(store))
     refused = len(plan.unusable)
     return replace(
-        summary, failed=summary.failed + refused, skipped=summary.skipped - refused,
-        failures=(*plan.unusable.values(), *summary.failures), where=neighbour(store.url, MANIFEST),
+        summary,
+        failed=summary.failed + refused,
+        skipped=summary.skipped - refused,
+        failures=(*plan.unusable.values(), *summary.failures),
+        where=neighbour(store.url, MANIFEST),
         passed_over=told_passed_over(changes.passed_over) if changes.passed_over else "",
-    )  # fmt: skip
+    )
 
 
 def folders_above(source: Path) -> str:
@@ -144,7 +160,7 @@ def folders_above(source: Path) -> str:
     return "/".join(sources.root_of(source).resolve().parts[1:][-ABOVE:])
 
 
-def admit_changes(store: Store, changes: Changes, source: Path, *, replace_changed: bool) -> None:
+def allow_changes(store: Store, changes: Changes, source: Path, *, replace_changed: bool) -> None:
     """Make room for changed files, or ValueError naming them, and both folders where they are of another one."""
     if not replace_changed:
         count, first = len(changes.changed), changes.changed[0]
@@ -180,7 +196,7 @@ def preview(
     """What `prepare` would do, in words; nothing is written."""
     store = open_store(url) if is_store(url) else None
     plan = read_plan(store) if store else Plan()
-    found = chosen(sources.recordings(source), only, limit)
+    found = select_files(sources.recordings(source), only, limit)
     changes = extend_plan(plan, store, source, found, **options.planning)
     waiting = [item for item, done in enumerate(plan.done) if done == PENDING]
     hours = sum(plan.frames[item] for item in waiting) / options.fps / 3600
@@ -249,12 +265,12 @@ def write_rows(
         found, expected = len(time_N), len(rot6d_NJD)
         raise MotionError(f"has {found} frames at {options.fps:g} fps, its headers said {expected}: run again")
     fill_rows(motion, time_N, rot6d_NJD, trans_N3)
-    for wanted, change in ((mirror, mirrored), (options.face_front, facing_front)):
+    for wanted, change in ((mirror, mirror_motion), (options.face_front, face_front)):
         if wanted:
             rot6d_NJD[:], trans_N3[:] = change(torch.from_numpy(rot6d_NJD), torch.from_numpy(trans_N3))
 
 
-def account(store: Store) -> str:
+def summary_line(store: Store) -> str:
     """One line on what the store holds now."""
     told = store.attributes("prepare")
     frames = store.read("sequences/frames")[store.read("sequences/done") == DONE].sum()

@@ -11,7 +11,7 @@ import numpy as np
 from mclip.pipeline.geometry.resample import source_times, stride_of
 from mclip.pipeline.labels.crop_texts import crop_members, joined, release_frames, release_texts
 from mclip.pipeline.labels.matching import NAMED, Recording, match
-from mclip.pipeline.labels.mirror import mirrored
+from mclip.pipeline.labels.mirror import mirror_text
 from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.plan import MIRROR
 from mclip.pipeline.store.schema import DONE, SPLITS
@@ -146,12 +146,12 @@ class Fitted:
         """The labels of a mirrored sequence; one whose sides are not sure is left out."""
         found = []
         for span in spans:
-            text, *categories = (mirrored(each) for each in (span.text, *span.categories))
+            text, *categories = (mirror_text(each) for each in (span.text, *span.categories))
             if text is None:
                 self.passed_over["label whose mirror image is not sure"] += 1
                 continue
             kept = tuple(each for each in categories if each is not None)
-            found.append(replace(span, text=text, categories=kept, written=(mirrored(span.written) or "")))
+            found.append(replace(span, text=text, categories=kept, written=(mirror_text(span.written) or "")))
         return found
 
     def of_other_length(
@@ -213,11 +213,18 @@ def index(store: Store, labels: Labels, *, window: int, crop: int, short: str, f
     texts.write(store)
     passed_over = Counter(labels.passed_over) + fitted.passed_over
     store.set_attributes(
-        "prepare", indexed=True, windows=len(table), too_short=too_short, sources=list(labels.sources),
-        unlabelled=sum(not labels.spans.get(key) for key in matched.keys), labels_told=matched.told,
-        labels_without_file=len(matched.labels_alone), labels_passed_over=dict(passed_over),
-        other_length=len(fitted.other_length), other_length_told=fitted.other_length[:NAMED],
-    )  # fmt: skip
+        "prepare",
+        indexed=True,
+        windows=len(table),
+        too_short=too_short,
+        sources=list(labels.sources),
+        unlabelled=sum(not labels.spans.get(key) for key in matched.keys),
+        labels_told=matched.told,
+        labels_without_file=len(matched.labels_alone),
+        labels_passed_over=dict(passed_over),
+        other_length=len(fitted.other_length),
+        other_length_told=fitted.other_length[:NAMED],
+    )
 
 
 def write_windows(

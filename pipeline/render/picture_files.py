@@ -96,11 +96,7 @@ def members(store: Store, items: np.ndarray) -> Iterator[tuple[str, bytes]]:
 
 def stories(store: Store, items: np.ndarray) -> Iterator[dict[str, Any]]:
     """What each picture shows: file, seconds into it, labels of that moment, window, frame, view, split."""
-    names, texts, fps = (
-        store.strings("sequences/name"),
-        store.strings("texts"),
-        store.fps,
-    )
+    names, texts, fps = (store.strings("sequences/name"), store.strings("texts"), store.fps)
     spans = defaultdict(list)
     for sequence, *span in zip(*(store.read(f"spans/{name}").tolist() for name in SPAN), strict=True):
         spans[sequence].append(span)
@@ -111,5 +107,12 @@ def stories(store: Store, items: np.ndarray) -> Iterator[dict[str, Any]]:
         sequence = int(sequence_W[window])
         seconds = float(row_W[window] - first_row[sequence] + frame) / fps
         labels = sorted({texts[text] for start, end, text in spans[sequence] if start <= seconds < end})
-        yield {"sequence": names[sequence], "split": SPLITS[split_W[window]], "seconds": round(seconds, 4),
-               "labels": labels, "window": window, "frame": frame, "view": view}  # fmt: skip
+        yield {
+            "sequence": names[sequence],
+            "split": SPLITS[split_W[window]],
+            "seconds": round(seconds, 4),
+            "labels": labels,
+            "window": window,
+            "frame": frame,
+            "view": view,
+        }

@@ -76,7 +76,7 @@ def preview(store: Store, options: RenderOptions) -> str:
     """What `render` would do, in words; nothing is written."""
     require_windows(store)
     check_frames(store, options)
-    store.refuse_other_options("render", recorded(options, load_bodies(options.body)))
+    store.refuse_other_options("render", render_options_record(options, load_bodies(options.body)))
     total = len(picture_index(store, options)["window"])
     done = int((store.read("pictures/done") == DONE).sum()) if "pictures/done" in store else 0
     return (
@@ -91,15 +91,21 @@ def require_windows(store: Store) -> None:
         raise StoreError(f"{store.url}: no windows in this store; run `mclip prepare SOURCE {store.url}` first")
 
 
-def recorded(options: RenderOptions, bodies: dict[str, Body]) -> dict[str, Any]:
+def render_options_record(options: RenderOptions, bodies: dict[str, Body]) -> dict[str, Any]:
     """The options as the store records them: the body by what is in it, not by its name."""
     return asdict(options) | {"body": fingerprint_of(bodies)}
 
 
 def render(
-    store: Store, options: RenderOptions, *, backend: str = "auto", limit: int | None = None, scheduler: str = "sync",
-    workers: int = 1, replace: bool = False,
-) -> Summary:  # fmt: skip
+    store: Store,
+    options: RenderOptions,
+    *,
+    backend: str = "auto",
+    limit: int | None = None,
+    scheduler: str = "sync",
+    workers: int = 1,
+    replace: bool = False,
+) -> Summary:
     """Draw every picture that is not there yet; one whose motion is no numbers is recorded as failed.
 
     `replace` deletes the store's pictures and vectors first, once the new ones are known to be possible. StoreError
@@ -114,15 +120,22 @@ def render(
     if replace:
         store.forget("pictures", "render")
         store.forget("embeddings", "embed")
-    store.fix_options("render", recorded(options, bodies))
+    store.fix_options("render", render_options_record(options, bodies))
     blocks = plan_pictures(store, options)
     # A dask worker is one of many on its machine; here the cores are shared out.
     threads = 1 if "://" in scheduler else max(1, usable_cores() // (1 if scheduler == "sync" else workers))
     compute = functools.partial(render_block, store.url, options, fingerprint_of(bodies), chosen, threads)
     return run_stage(
-        store, "render", marks="pictures/done", blocks=blocks, compute=compute, unit="pictures", limit=limit,
-        scheduler=scheduler, workers=workers,
-    )  # fmt: skip
+        store,
+        "render",
+        marks="pictures/done",
+        blocks=blocks,
+        compute=compute,
+        unit="pictures",
+        limit=limit,
+        scheduler=scheduler,
+        workers=workers,
+    )
 
 
 def check_frames(store: Store, options: RenderOptions) -> None:
@@ -173,7 +186,7 @@ def bodies_on(device: torch.device, name: str, expected: str) -> dict[str, Body]
     return {gender: moved[id(body)] for gender, body in bodies.items()}
 
 
-def casting(store: Store, options: RenderOptions, expected: str) -> Callable[[int], Body]:
+def body_for_sequence(store: Store, options: RenderOptions, expected: str) -> Callable[[int], Body]:
     """A function that gives the body of a sequence: its gender's, in its shape where the options say so."""
     bodies = bodies_on(device(), options.body, expected)
     genders, betas = store.read("sequences/gender"), torch.from_numpy(store.read("sequences/betas")).to(device())
@@ -193,7 +206,7 @@ def render_block(url: str, options: RenderOptions, bodies: str, backend: str, th
     """Draw and write the pictures of a block, which is a shard."""
     store, at = open_store(url), slice(block.start, block.stop)
     window, frame, view = (store.read(f"pictures/{name}", at) for name in ("window", "frame", "view"))
-    shots = shots_of(store, options, window, frame, view, body_of=casting(store, options, bodies))
+    shots = shots_of(store, options, window, frame, view, body_of=body_for_sequence(store, options, bodies))
     rgb_NSS3 = np.zeros((len(block), options.size, options.size, 3), np.uint8)
     failed = np.ones(len(block), bool)
     for part in torch.arange(len(block)).split(batch_size(options, shots[0].body)):
@@ -201,10 +214,14 @@ def render_block(url: str, options: RenderOptions, bodies: str, backend: str, th
         drawn = part.numpy()[finite]
         rgb_NSS3[drawn], failed[drawn] = pictures, False
     store.array("pictures/rgb")[at] = rgb_NSS3
-    return Result({
-        block.start + item: f"{name_of(store, window[item])}: frame {frame[item]} of window {window[item]} has NaN or "
-        "infinity in its rotations or shape" for item in np.flatnonzero(failed).tolist()
-    })  # fmt: skip
+    return Result(
+        {
+            block.start
+            + item: f"{name_of(store, window[item])}: frame {frame[item]} of window {window[item]} has NaN or "
+            "infinity in its rotations or shape"
+            for item in np.flatnonzero(failed).tolist()
+        }
+    )
 
 
 def shots_of(

@@ -167,9 +167,16 @@ def picture(
             vertices_BV3, faces_F3, colours_V3, centre_B3=ground_B3, half_B=half_B, tiles=tiles
         )
     return render_bodies(
-        vertices_BV3, faces_F3, camera, size=options.size, backend=backend, colour=colours_V3,
-        background=rgb(options.background), antialias=options.antialias, threads=threads,
-    )  # fmt: skip
+        vertices_BV3,
+        faces_F3,
+        camera,
+        size=options.size,
+        backend=backend,
+        colour=colours_V3,
+        background=rgb(options.background),
+        antialias=options.antialias,
+        threads=threads,
+    )
 
 
 def clip_pictures(
@@ -213,9 +220,14 @@ def clip_ground(body: Body, rotmat_TJ33: Float[Tensor, "T 24 3 3"], trans_T3: Fl
 
 
 def render_clip(
-    body: Body, rotmat_TJ33: Float[Tensor, "T 24 3 3"], trans_T3: Float[Tensor, "T 3"], *, fps: float, size: int = 224,
+    body: Body,
+    rotmat_TJ33: Float[Tensor, "T 24 3 3"],
+    trans_T3: Float[Tensor, "T 3"],
+    *,
+    fps: float,
+    size: int = 224,
     backend: str = "auto",
-) -> UInt8[Tensor, "T size size 3"]:  # fmt: skip
+) -> UInt8[Tensor, "T size size 3"]:
     """All pictures (T, S, S, 3) of a motion in front of a camera that glides along."""
     options = RenderOptions(size=size, antialias=2)
     return torch.cat(list(clip_pictures(body, rotmat_TJ33, trans_T3, fps=fps, options=options, backend=backend)))

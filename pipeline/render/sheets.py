@@ -97,9 +97,15 @@ def cut_to_content(pictures_BSS3: np.ndarray) -> np.ndarray:
 
 
 def write_words(
-    image: Image.Image, words: str, at: tuple[int, int], *, width: int, size: int = 13, colour: str = SOFT,
+    image: Image.Image,
+    words: str,
+    at: tuple[int, int],
+    *,
+    width: int,
+    size: int = 13,
+    colour: str = SOFT,
     anchor: str = "la",
-) -> None:  # fmt: skip
+) -> None:
     """Write a line into a picture, cut with an ellipsis where it is wider than `width` pixels."""
     font, words = typeface(size), visible(words, keep="")
     if font.getlength(words) > width:

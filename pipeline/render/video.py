@@ -19,7 +19,7 @@ from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.machine.devices import device
 from mclip.pipeline.machine.terminal import tracked
 from mclip.pipeline.render.options import RenderOptions
-from mclip.pipeline.render.render import casting, check_bodies
+from mclip.pipeline.render.render import body_for_sequence, check_bodies
 from mclip.pipeline.render.scene import clip_pictures
 from mclip.pipeline.store.schema import DONE, StoreError
 from mclip.pipeline.store.store import Store
@@ -37,7 +37,7 @@ def write_video(store: Store, item: int, path: Path, *, options: RenderOptions, 
         raise StoreError(f"{store.url}: {name} has no motion to draw: it is not done")
     bodies = load_bodies(options.body)
     check_bodies(store, options, bodies)
-    body = casting(store, options, fingerprint_of(bodies))(item)
+    body = body_for_sequence(store, options, fingerprint_of(bodies))(item)
     row, frames = (int(store.read(f"sequences/{column}")[item]) for column in ("row", "frames"))
     rot6d, trans = (torch.from_numpy(each).to(device()) for each in store.motion(slice(row, row + frames)))
     fps = store.fps

@@ -53,11 +53,16 @@ def read_bvh(content: bytes | memoryview) -> Bvh:
     width = sum(map(len, channels))
     letters = "".join("".join(each) for each in channels)
     return Bvh(
-        tuple(names), np.array(parents), np.array(offsets), np.array(ends),
-        np.cumsum([0, *map(len, channels)]), np.array(["prs".index(kind) for kind in letters[1::2]], int),
+        tuple(names),
+        np.array(parents),
+        np.array(offsets),
+        np.array(ends),
+        np.cumsum([0, *map(len, channels)]),
+        np.array(["prs".index(kind) for kind in letters[1::2]], int),
         np.array(["xyz".index(axis) for axis in letters[::2]], int),
-        read_values(text, begin, frames=frames, width=width), frame_time,
-    )  # fmt: skip
+        read_values(text, begin, frames=frames, width=width),
+        frame_time,
+    )
 
 
 def plain_text(content: bytes | memoryview) -> bytes | memoryview:
@@ -81,9 +86,7 @@ def read_times(text: bytes | memoryview, at: int) -> tuple[int, float, int]:
     return frames, time, found.end()
 
 
-def read_hierarchy(
-    head: str,
-) -> tuple[list[str], list[int], list[list[float]], list[bool], list[list[str]]]:
+def read_hierarchy(head: str) -> tuple[list[str], list[int], list[list[float]], list[bool], list[list[str]]]:
     """Names, parents, OFFSETs, whether it is an End Site, and channels ("xp", "zr", ...) of every joint, in order.
 
     Any letter case, blanks in names, several roots, and End Sites missing are read; every other deviation is a

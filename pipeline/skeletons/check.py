@@ -16,8 +16,11 @@ from mclip.pipeline.skeletons.frames import Turns, placed, rest_places, unit
 from mclip.pipeline.skeletons.joints import Understood
 from mclip.pipeline.skeletons.solve import Solved
 
-BONES = [(f"{side}_{a}", f"{side}_{b}") for side in ("left", "right") for a, b in (
-    ("hip", "knee"), ("knee", "ankle"), ("ankle", "foot"), ("shoulder", "elbow"), ("elbow", "wrist"))]  # fmt: skip
+BONES = [
+    (f"{side}_{a}", f"{side}_{b}")
+    for side in ("left", "right")
+    for a, b in (("hip", "knee"), ("knee", "ankle"), ("ankle", "foot"), ("shoulder", "elbow"), ("elbow", "wrist"))
+]
 BONES += [("pelvis", "neck"), ("neck", "head"), ("right_hip", "left_hip"), ("right_shoulder", "left_shoulder")]
 MOST_DEGREES = 5.0  # the mean of a bone over a clip; a skeleton that was understood has limbs at 0.0
 STANCE = 5  # per cent of the frames, in which the body's lowest point is the floor: feet sink in for a moment
@@ -28,10 +31,18 @@ def account_of(found: Understood, solved: Solved) -> dict[str, Any]:
     """How a file was understood, for the manifest; MotionError where bones come out elsewhere than in it."""
     bone, degrees = require_agreement(bone_degrees(solved))
     return {
-        "skeleton": found.skeleton, "joints": len(found.joints), "by": found.how, "axes": solved.axes, "up": solved.up,
-        "metres": round(solved.metres, 6), "floor_shift_m": round(floor_shift(solved), 4), "worst_bone": bone,
-        "degrees": round(degrees, 3), "mm": round(joint_millimetres(solved), 1), "notes": list(found.notes),
-    }  # fmt: skip
+        "skeleton": found.skeleton,
+        "joints": len(found.joints),
+        "by": found.how,
+        "axes": solved.axes,
+        "up": solved.up,
+        "metres": round(solved.metres, 6),
+        "floor_shift_m": round(floor_shift(solved), 4),
+        "worst_bone": bone,
+        "degrees": round(degrees, 3),
+        "mm": round(joint_millimetres(solved), 1),
+        "notes": list(found.notes),
+    }
 
 
 def bone_degrees(solved: Solved) -> dict[str, float]:

@@ -22,11 +22,24 @@ Places = Mapping[str, Float[np.ndarray, "T 3"]]
 Turns = dict[str, Float[np.ndarray, "T 3 3"]]
 STRAIGHT, BENT = 0.15, 0.4  # sine of a knee's bend: below the first its hinge is not seen, above the second wholly
 NEXT = {
-    "spine1": ("spine2", "spine3", "neck"), "spine2": ("spine3", "neck"), "spine3": ("neck",), "neck": ("head",),
-    **{f"{side}_{a}": (f"{side}_{b}",) for side in ("left", "right") for a, b in (
-        ("hip", "knee"), ("knee", "ankle"), ("ankle", "foot"), ("collar", "shoulder"), ("shoulder", "elbow"),
-        ("elbow", "wrist"), ("wrist", "hand"))},
-}  # fmt: skip
+    "spine1": ("spine2", "spine3", "neck"),
+    "spine2": ("spine3", "neck"),
+    "spine3": ("neck",),
+    "neck": ("head",),
+    **{
+        f"{side}_{a}": (f"{side}_{b}",)
+        for side in ("left", "right")
+        for a, b in (
+            ("hip", "knee"),
+            ("knee", "ankle"),
+            ("ankle", "foot"),
+            ("collar", "shoulder"),
+            ("shoulder", "elbow"),
+            ("elbow", "wrist"),
+            ("wrist", "hand"),
+        )
+    },
+}
 
 
 @functools.cache
@@ -61,9 +74,11 @@ def axes_of(main: Float[np.ndarray, "*n 3"], second: Float[np.ndarray, "*n 3"]) 
 
 
 def turned_to(
-    main: Float[np.ndarray, "*n 3"], second: Float[np.ndarray, "*n 3"], rest_main: Float[np.ndarray, "3"],
+    main: Float[np.ndarray, "*n 3"],
+    second: Float[np.ndarray, "*n 3"],
+    rest_main: Float[np.ndarray, "3"],
     rest_second: Float[np.ndarray, "3"],
-) -> Float[np.ndarray, "*n 3 3"]:  # fmt: skip
+) -> Float[np.ndarray, "*n 3 3"]:
     """The turn that takes one direction at rest exactly to `main`, and another as near to `second` as can be."""
     return axes_of(main, second) @ axes_of(rest_main, rest_second).T
 
@@ -143,9 +158,13 @@ def body_frames(place: Places) -> Turns:
 
 
 def limb(
-    turns: Turns, place: Places, side: str, parts: tuple[str, str, str], trunk_T33: Float[np.ndarray, "T 3 3"],
+    turns: Turns,
+    place: Places,
+    side: str,
+    parts: tuple[str, str, str],
+    trunk_T33: Float[np.ndarray, "T 3 3"],
     hinge: Float[np.ndarray, "3"],
-) -> None:  # fmt: skip
+) -> None:
     """Add the turns of a limb's two long bones; `hinge` is the axis at rest about which the second bends."""
     first, middle, last = (f"{side}_{part}" for part in parts)
     upper = bone_of(first, place)

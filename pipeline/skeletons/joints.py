@@ -188,8 +188,12 @@ def fore_reach(place: Places) -> float:
     """Length of the arms over that of the legs; 0.6 in people."""
 
     def length(*parts: str) -> float:
-        return float(sum(np.linalg.norm(place[f"left_{b}"] - place[f"left_{a}"], axis=-1).mean()
-                         for a, b in zip(parts, parts[1:], strict=False)))  # fmt: skip
+        return float(
+            sum(
+                np.linalg.norm(place[f"left_{b}"] - place[f"left_{a}"], axis=-1).mean()
+                for a, b in zip(parts, parts[1:], strict=False)
+            )
+        )
 
     arm = ("shoulder", "elbow", "wrist") if "left_wrist" in place else ("shoulder", "elbow")
     return length(*arm) / length("hip", "knee", "ankle")

@@ -36,9 +36,17 @@ def world_of(bvh: Bvh, wanted_W: Int[np.ndarray, " W"], *, frames: slice = slice
     place_TW3 = np.empty((len(values_TC), len(wanted_W), 3))
     turn_TW33 = np.empty((len(values_TC), len(wanted_W), 3, 3))
     place_joints(
-        bvh.parents_J, bvh.offsets_J3, bvh.first_J, bvh.kind_C, bvh.axis_C, values_TC, added_to_offsets(bvh), slot_J,
-        place_TW3, turn_TW33,
-    )  # fmt: skip
+        bvh.parents_J,
+        bvh.offsets_J3,
+        bvh.first_J,
+        bvh.kind_C,
+        bvh.axis_C,
+        values_TC,
+        added_to_offsets(bvh),
+        slot_J,
+        place_TW3,
+        turn_TW33,
+    )
     return World(place_TW3, turn_TW33)
 
 

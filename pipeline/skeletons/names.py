@@ -37,13 +37,24 @@ BESIDE = set(
 ANIMALS = {"foreleg", "frontleg", "hindleg", "rearleg", "backleg", "paw", "hoof", "wing"}
 # Skeletons by a name that only they have.
 KNOWN = (
-    ("Mixamo", r"mixamorig"), ("3ds Max Biped", r"Bip0"), ("VRM", r"J_Bip_"), ("Character Creator", r"CC_Base_"),
-    ("SMPL", r"(m_avg_|^)(L_Hip|left_hip)$"), ("Rigify", r"DEF-"), ("Second Life", r"^mHipLeft$"),
-    ("Azure Kinect", r"^(HIP_LEFT|SPINE_NAVAL)$"), ("Kinect", r"^HipLeft$"), ("ASF", r"^lfemur$"),
-    ("Daz", r"^l(Shldr|ThighBend)"), ("CMU", r"^LHipJoint$"), ("SOMA", r"^LeftShin$"), ("Unreal", r"^thigh_l$"),
-    ("Xsens", r"^(Chest4|L5)$"), ("Biovision", r"^(LeftHip|LeftUpArm|LeftLowLeg)$"),
+    ("Mixamo", r"mixamorig"),
+    ("3ds Max Biped", r"Bip0"),
+    ("VRM", r"J_Bip_"),
+    ("Character Creator", r"CC_Base_"),
+    ("SMPL", r"(m_avg_|^)(L_Hip|left_hip)$"),
+    ("Rigify", r"DEF-"),
+    ("Second Life", r"^mHipLeft$"),
+    ("Azure Kinect", r"^(HIP_LEFT|SPINE_NAVAL)$"),
+    ("Kinect", r"^HipLeft$"),
+    ("ASF", r"^lfemur$"),
+    ("Daz", r"^l(Shldr|ThighBend)"),
+    ("CMU", r"^LHipJoint$"),
+    ("SOMA", r"^LeftShin$"),
+    ("Unreal", r"^thigh_l$"),
+    ("Xsens", r"^(Chest4|L5)$"),
+    ("Biovision", r"^(LeftHip|LeftUpArm|LeftLowLeg)$"),
     ("Mixamo's names", r"^LeftUpLeg$"),
-)  # fmt: skip
+)
 
 Parents = Sequence[int]
 
@@ -94,9 +105,14 @@ def joints_by_name(names: tuple[str, ...], parents: tuple[int, ...]) -> dict[str
 
 
 def best_chain(
-    limb: Sequence[Mapping[str, int]], side: str, told: Sequence[tuple[str, str]], names: Sequence[str],
-    parents: Parents, *, needed: Sequence[bool],
-) -> tuple[int | None, ...]:  # fmt: skip
+    limb: Sequence[Mapping[str, int]],
+    side: str,
+    told: Sequence[tuple[str, str]],
+    names: Sequence[str],
+    parents: Parents,
+    *,
+    needed: Sequence[bool],
+) -> tuple[int | None, ...]:
     """The likeliest joints of a limb, each below the one before; () where needed ones are not there."""
     options: list[list[int | None]] = []
     for words, must in zip(limb, needed, strict=True):

@@ -89,9 +89,12 @@ def meeting_of(pair: tuple[list[int], list[int]], parents: Sequence[int]) -> int
 
 
 def body_of(
-    legs: tuple[list[int], list[int]], arms: tuple[list[int], list[int]], parents: Sequence[int],
-    longest: list[list[int]], children: list[list[int]],
-) -> dict[str, int]:  # fmt: skip
+    legs: tuple[list[int], list[int]],
+    arms: tuple[list[int], list[int]],
+    parents: Sequence[int],
+    longest: list[list[int]],
+    children: list[list[int]],
+) -> dict[str, int]:
     """SMPL's joints of two legs and two arms; which is left is decided by `exchanged` afterwards."""
     pelvis, chest = (meeting_of(pair, parents) for pair in (legs, arms))
     found = {"pelvis": pelvis} | spine_of(pelvis, chest, parents)
@@ -129,5 +132,8 @@ def exchanged(place: Places) -> bool:
 def swapped(joints: Mapping[str, int]) -> dict[str, int]:
     """The same joints with left and right exchanged."""
     sides = {"left": "right", "right": "left"}
-    return {"_".join((sides.get(side, side), *rest)): joint
-            for name, joint in joints.items() for side, *rest in [name.split("_")]}  # fmt: skip
+    return {
+        "_".join((sides.get(side, side), *rest)): joint
+        for name, joint in joints.items()
+        for side, *rest in [name.split("_")]
+    }

@@ -96,8 +96,11 @@ def require_lengths(place: Mapping[str, Float[np.ndarray, "T 3"]]) -> None:
     """MotionError for a limb of no length, which points nowhere."""
     leg = leg_length(place)
     bones = [("right_hip", "left_hip"), ("right_shoulder", "left_shoulder"), ("pelvis", "neck")]
-    bones += [(f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b in (
-        ("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"))]  # fmt: skip
+    bones += [
+        (f"{s}_{a}", f"{s}_{b}")
+        for s in ("left", "right")
+        for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"))
+    ]
     for start, end in bones:
         length = np.linalg.norm(place[end] - place[start], axis=-1)
         if not length.min() > 0.01 * leg:
@@ -171,9 +174,10 @@ def axes_in(
 
 
 def borne_out(
-    basis: Float[np.ndarray, "3 3"], place: Mapping[str, Float[np.ndarray, "T 3"]],
+    basis: Float[np.ndarray, "3 3"],
+    place: Mapping[str, Float[np.ndarray, "T 3"]],
     turn: Mapping[str, Float[np.ndarray, "T 3 3"]],
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether hips and shoulders lie as the rest pose's axes say while the body moves."""
     for joint, line, most in (("pelvis", hips_line(place), 25), ("spine3", shoulders_line(place), 45)):
         if joint in turn:

@@ -37,7 +37,7 @@ def local_lock(url: str) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         # The lock is alive, so its process is: taking it over would make two writers.
-        raise StoreError(f"{url}: {told_by(holder.read_bytes())}: wait for it, or name another") from None
+        raise StoreError(f"{url}: {describe_holder(holder.read_bytes())}: wait for it, or name another") from None
     try:
         holder.write_bytes(claim())
         if any((Path(url) / name).exists() for name in ("zarr.json", "config.json")):  # a store, a run: nobody else's
@@ -62,7 +62,7 @@ def remote_lock(url: str, *, take_over: bool) -> Iterator[None]:
     """`one_writer` by an object `<store>.lock` beside the store."""
     filesystem, path = filesystem_of(neighbour(url, ".lock"))
     if filesystem.exists(path) and not take_over:
-        told = told_by(filesystem.cat_file(path))
+        told = describe_holder(filesystem.cat_file(path))
         raise StoreError(f"{url}: {told}: wait for it; if it is dead, pass --take-over")
     mine = claim()
     filesystem.pipe_file(path, mine)
@@ -79,7 +79,7 @@ def claim() -> bytes:
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}).encode()
 
 
-def told_by(lock: bytes) -> str:
+def describe_holder(lock: bytes) -> str:
     """A lock's holder and age in words; a lock that is just being written says nothing yet."""
     try:
         told = json.loads(lock)

@@ -29,8 +29,15 @@ def validate(store: Store) -> list[str]:
     if damaged:  # what cannot be read cannot be compared
         return damaged
     paths = array_paths(store)
-    return [*misshapen(store, paths), *bad_marks(store), *bad_sequences(store), *bad_windows(store), *bad_texts(store),
-            *bad_pictures(store), *bad_vectors(store)]  # fmt: skip
+    return [
+        *misshapen(store, paths),
+        *bad_marks(store),
+        *bad_sequences(store),
+        *bad_windows(store),
+        *bad_texts(store),
+        *bad_pictures(store),
+        *bad_vectors(store),
+    ]
 
 
 def bad_metadata(store: Store) -> Iterator[str]:

@@ -23,10 +23,15 @@ from mclip.pipeline.geometry.skeleton import JOINTS
 SIZE = 128
 
 STRIDE = {
-    "left_hip": (-0.5, 0, 0), "right_hip": (0.4, 0, 0), "left_knee": (0.3, 0, 0), "right_knee": (0.5, 0, 0),
-    "left_shoulder": (0, 0, -1.2), "right_shoulder": (0, 0, 1.2),
-    "left_elbow": (0, -0.4, 0), "right_elbow": (0, 0.4, 0),
-}  # fmt: skip
+    "left_hip": (-0.5, 0, 0),
+    "right_hip": (0.4, 0, 0),
+    "left_knee": (0.3, 0, 0),
+    "right_knee": (0.5, 0, 0),
+    "left_shoulder": (0, 0, -1.2),
+    "right_shoulder": (0, 0, 1.2),
+    "left_elbow": (0, -0.4, 0),
+    "right_elbow": (0, 0.4, 0),
+}
 # Name: turn of the upright body in the world (axis-angle, z up), pose, yaw of the camera. The stride differs between
 # left and right, so a mirrored picture shows.
 SCENES = {

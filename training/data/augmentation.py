@@ -24,7 +24,7 @@ from mclip.pipeline.geometry.rotations import (
 )
 from mclip.pipeline.geometry.skeleton import MIRRORED
 from mclip.pipeline.labels.crop_texts import joined
-from mclip.pipeline.labels.mirror import mirrored as mirrored_text
+from mclip.pipeline.labels.mirror import mirror_text as mirrored_text
 from mclip.training.data.crops import Batch, Crops, vectors_of
 from mclip.training.data.rows import ROOT, joints_of
 
@@ -58,9 +58,9 @@ class Augmentation:
         if self.mirror:
             batch = self.with_mirrored(batch, chance_3B[0] < self.mirror)
         if self.yaw:
-            batch = replace(batch, motion_BTRD=turned(batch.motion_BTRD, angle_B))
+            batch = replace(batch, motion_BTRD=turn_rows(batch.motion_BTRD, angle_B))
         if self.speed:
-            motion, mask = at_rate(batch.motion_BTRD, batch.mask_BT, rate_B)
+            motion, mask = change_speed(batch.motion_BTRD, batch.mask_BT, rate_B)
             batch = replace(batch, motion_BTRD=motion, mask_BT=mask, padded=True)
         return batch
 
@@ -71,12 +71,16 @@ class Augmentation:
         text_B, label_B = (
             torch.where(which_B & batch.has_text_B, self.twin_N[n], n) for n in (batch.text_B, batch.label_B)
         )
-        motion = torch.where(which_B[:, None, None, None], mirrored(batch.motion_BTRD), batch.motion_BTRD)
+        motion = torch.where(which_B[:, None, None, None], mirror_rows(batch.motion_BTRD), batch.motion_BTRD)
         return replace(
-            batch, motion_BTRD=motion, has_image_B=batch.has_image_B & ~which_B,
-            text_B=text_B, text_BC=vectors_of(self.text_XC, text_B),
-            label_B=label_B, label_BC=vectors_of(self.text_XC, label_B),
-        )  # fmt: skip
+            batch,
+            motion_BTRD=motion,
+            has_image_B=batch.has_image_B & ~which_B,
+            text_B=text_B,
+            text_BC=vectors_of(self.text_XC, text_B),
+            label_B=label_B,
+            label_BC=vectors_of(self.text_XC, label_B),
+        )
 
 
 def text_twins(texts: Sequence[str]) -> list[int]:
@@ -93,13 +97,13 @@ def text_twins(texts: Sequence[str]) -> list[int]:
     return [twin(text) for text in texts]
 
 
-def mirrored(motion_BTRD: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:
+def mirror_rows(motion_BTRD: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:
     """The motion in a mirror at x = 0: sides swapped, a rotation R becomes M R M with M = diag(-1, 1, 1)."""
     sign_RD = motion_BTRD.new_tensor([[1.0, -1, -1, -1, 1, 1]] * 24 + [[-1.0, 1, 1, 1, 1, 1]])
     return motion_BTRD[..., ROWS, :] * sign_RD
 
 
-def turned(motion_BTRD: Float[Tensor, "B T 25 6"], angle_B: Float[Tensor, " B"]) -> Float[Tensor, "B T 25 6"]:
+def turn_rows(motion_BTRD: Float[Tensor, "B T 25 6"], angle_B: Float[Tensor, " B"]) -> Float[Tensor, "B T 25 6"]:
     """The motion turned by an angle (radians) about the world's vertical z, through where the root begins.
 
     The first two rows of Z R are mixtures of the first two rows of R alone.
@@ -112,7 +116,7 @@ def turned(motion_BTRD: Float[Tensor, "B T 25 6"], angle_B: Float[Tensor, " B"])
     return out
 
 
-def at_rate(
+def change_speed(
     motion_BTRD: Float[Tensor, "B T 25 6"], mask_BT: Bool[Tensor, "B T"], rate_B: Float[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B T 25 6"], Bool[Tensor, "B T"]]:
     """The motion `rate` times as fast from its first frame on, and its mask: a faster one ends earlier.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed.vectors import text_vectors, window_vectors
-from mclip.pipeline.geometry.continuation import continued
+from mclip.pipeline.geometry.continuation import continue_motion
 from mclip.pipeline.machine.compiled import compiled, run_parts
 from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.schema import FRAME_CHUNK, SPLITS, StoreError
@@ -148,9 +148,18 @@ class Crops:
         text, has_text = self.targets.pick(labelset, chance_B)
         label, _ = self.labels.pick(labelset, chance_B)
         return Batch(
-            motion, mask_BT, text, vectors_of(self.text, text), has_text, label, vectors_of(self.text, label),
-            self.image.index_select(0, item_B), self.has_image[item_B], self.window[item_B], self.padded,
-        )  # fmt: skip
+            motion,
+            mask_BT,
+            text,
+            vectors_of(self.text, text),
+            has_text,
+            label,
+            vectors_of(self.text, label),
+            self.image.index_select(0, item_B),
+            self.has_image[item_B],
+            self.window[item_B],
+            self.padded,
+        )
 
 
 def vectors_of(text_XC: Float[Tensor, "X C"], text_B: Int64[Tensor, " B"]) -> Float[Tensor, "B C"]:
@@ -159,9 +168,13 @@ def vectors_of(text_XC: Float[Tensor, "X C"], text_B: Int64[Tensor, " B"]) -> Fl
 
 
 def cut_by_index(
-    rot6d_FJD: Float[Tensor, "F 24 6"], trans_F3: Float[Tensor, "F 3"], row_B: Int64[Tensor, " B"],
-    frames_B: Int64[Tensor, " B"], *, crop: int,
-) -> tuple[Float[Tensor, "B T 25 6"], Bool[Tensor, "B T"]]:  # fmt: skip
+    rot6d_FJD: Float[Tensor, "F 24 6"],
+    trans_F3: Float[Tensor, "F 3"],
+    row_B: Int64[Tensor, " B"],
+    frames_B: Int64[Tensor, " B"],
+    *,
+    crop: int,
+) -> tuple[Float[Tensor, "B T 25 6"], Bool[Tensor, "B T"]]:
     """The model's rows of crops that begin at `row_B` and have `frames_B` frames, zeros behind those; and which have.
 
     The 25th row is the root's path, from where the crop begins; the release has its right ankle there. The motion may
@@ -177,9 +190,13 @@ def cut_by_index(
 
 
 def cut_compiled(
-    rot6d_FJD: Float[Tensor, "F 24 6"], trans_F3: Float[Tensor, "F 3"], row_B: Int64[Tensor, " B"],
-    frames_B: Int64[Tensor, " B"], *, crop: int,
-) -> tuple[Float[Tensor, "B T 25 6"], Bool[Tensor, "B T"]]:  # fmt: skip
+    rot6d_FJD: Float[Tensor, "F 24 6"],
+    trans_F3: Float[Tensor, "F 3"],
+    row_B: Int64[Tensor, " B"],
+    frames_B: Int64[Tensor, " B"],
+    *,
+    crop: int,
+) -> tuple[Float[Tensor, "B T 25 6"], Bool[Tensor, "B T"]]:
     """What `cut_by_index` gives, of float32 rotations on a CPU, in one pass: each number is read and written once.
 
     IndexError when a crop leads out of the motion: compiled code would read whatever lies there.
@@ -218,9 +235,17 @@ def copy_crops(rot6d_FD, trans_F3, row_B, frames_B, motion_BTD, mask_BT):  # typ
 
 
 def load_crops(
-    store: Store, *, split: str, encoder: str, target: str, device: torch.device, storage: str = "float32",
-    short: str = "mask", room: int | None = None, folder: Path | None = None,
-) -> Crops:  # fmt: skip
+    store: Store,
+    *,
+    split: str,
+    encoder: str,
+    target: str,
+    device: torch.device,
+    storage: str = "float32",
+    short: str = "mask",
+    room: int | None = None,
+    folder: Path | None = None,
+) -> Crops:
     """The crops of a split, rotations in float32 or float16; `short` as in TrainConfig.
 
     Motion of more than `room` bytes is memory-mapped from a file in `folder`, which has no name and goes with the
@@ -291,7 +316,7 @@ def load_motion(
             values = store.read(f"motion/{name}", slice(start, start + FRAME_CHUNK))[kept]
             if not np.isfinite(values).all():
                 broken = start + int(kept[~np.isfinite(values).reshape(len(kept), -1).all(1)][0])
-                raise StoreError(f"{store.url}: {told_not_finite(store, name, broken)}")
+                raise StoreError(f"{store.url}: {not_finite_message(store, name, broken)}")
             array[end : end + len(kept)] = values
         end += len(kept)
     return motion
@@ -314,7 +339,7 @@ def new_array(shape: tuple[int, ...], dtype: str, folder: Path | None) -> np.nda
         return np.memmap(file, dtype, "w+", shape=shape)
 
 
-def told_not_finite(store: Store, name: str, row: int) -> str:
+def not_finite_message(store: Store, name: str, row: int) -> str:
     """Where a number of the store is none, and what to do."""
     first, frames = store.read("sequences/row"), store.read("sequences/frames")
     owner = np.flatnonzero((first <= row) & (row < first + frames))
@@ -336,7 +361,7 @@ def continue_short(
     end = len(rot6d) - len(short) * crop
     for window in short:
         at = slice(row[window], row[window] + frames[window])
-        longer = continued(torch.from_numpy(rot6d[at]).float(), torch.from_numpy(trans[at]), crop)
+        longer = continue_motion(torch.from_numpy(rot6d[at]).float(), torch.from_numpy(trans[at]), crop)
         rot6d[end : end + crop], trans[end : end + crop] = (each.numpy() for each in longer)
         row[window], frames[window], end = end, crop, end + crop
     return {"row": row, "frames": frames}
@@ -373,9 +398,13 @@ def crops_of(run: Run, store: Store, split: str) -> Crops:
         )
     options = run.config["train"]
     crops = load_crops(
-        store, split=split, encoder=described["name"], target=options.get("target", "joined"),
-        short=options.get("short", "mask"), device=run.device,
-    )  # fmt: skip
+        store,
+        split=split,
+        encoder=described["name"],
+        target=options.get("target", "joined"),
+        short=options.get("short", "mask"),
+        device=run.device,
+    )
     if run.row25 == ANKLE_PATH:
         parts = [ankle_places(part) for part in crops.rot6d.split(FRAME_CHUNK)]
         crops = replace(crops, trans=torch.cat(parts))

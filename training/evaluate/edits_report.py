@@ -71,9 +71,7 @@ def decoded_joints(run: Run, vectors_NC: Float[Tensor, "N C"]) -> Float[Tensor, 
     return forward_kinematics(rot6d_to_matrix(joints_of(rows)), load_body("low").joints_J3)[1]
 
 
-def edit_consistency(
-    back: Back, base_BC: Float[Tensor, "B C"], edit_PC: Float[Tensor, "P C"]
-) -> dict[str, Measured]:  # fmt: skip
+def edit_consistency(back: Back, base_BC: Float[Tensor, "B C"], edit_PC: Float[Tensor, "P C"]) -> dict[str, Measured]:
     """Whether an edit does the same to every base, and what it was asked to do.
 
     An edit's effect on a base is how far the motion of base + edit lies from the motion of base, both encoded again.
@@ -103,7 +101,7 @@ def smoothness(joints_PNTJ3: Float[Tensor, "P N T J 3"], *, fps: float) -> dict[
     ends_P = mean_distance(joints_PNTJ3[:, -1], joints_PNTJ3[:, 0])
     jerk_PN = jerk(
         joints_PNTJ3.flatten(0, 1), torch.ones(len(joints_PNTJ3.flatten(0, 1)), joints_PNTJ3.shape[2]).bool(), fps=fps
-    ).unflatten(0, joints_PNTJ3.shape[:2])  # fmt: skip
+    ).unflatten(0, joints_PNTJ3.shape[:2])
     columns = {
         "step_mm": 1000 * step_PM.mean(1),
         "largest_step": step_PM.amax(1) / step_PM.mean(1),

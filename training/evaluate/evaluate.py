@@ -91,7 +91,7 @@ def with_texts(run: Run, result: Reconstruction, crops: Crops) -> tuple[dict[str
     return figures, {f"{name}, {way}": ranks[name][way].ravel() for name in ranks for way in ranks[name]}
 
 
-def shown(gallery: Gallery) -> list[str]:
+def map_labels(gallery: Gallery) -> list[str]:
     """What the map calls every window: its first category, else its sequence's first label."""
     labels = [sorted(found - {""})[:1] for found in gallery.labels]
     return [
@@ -101,9 +101,14 @@ def shown(gallery: Gallery) -> list[str]:
 
 
 def evaluate(
-    run: Run, store: Store, *, split: str | None, queries: Path | None, encoder: Encoder | None,
+    run: Run,
+    store: Store,
+    *,
+    split: str | None,
+    queries: Path | None,
+    encoder: Encoder | None,
     classes: str | None = None,
-) -> tuple[dict[str, Any], Plots]:  # fmt: skip
+) -> tuple[dict[str, Any], Plots]:
     """All figures of a run on a split of a store (default: val where it has one, else train), and what to draw.
 
     Figures that are means or medians have 95 % intervals, in the same tree under `ci95`. What is not known is left out.
@@ -147,10 +152,12 @@ def evaluate(
         tree["phrase_motions"] = judged(run, judge, *asked, bar="phrases")
     header = {"split": split, "windows": len(crops), "sequences": len(gallery.names), "step": run.step}
     plots = Plots(
-        ranks={f"labels, {way}": found for way, found in ranks.items()} | curves, classes=names,
+        ranks={f"labels, {way}": found for way, found in ranks.items()} | curves,
+        classes=names,
         confusion_KK=confusion(centre(run, result.z_WC), gallery.categories_W, class_KC, names),
-        z_WC=result.z_WC, shown_W=shown(gallery),
-    )  # fmt: skip
+        z_WC=result.z_WC,
+        shown_W=map_labels(gallery),
+    )
     return header | known(figures_of(tree) | {"ci95": intervals_of(tree)}), plots
 
 

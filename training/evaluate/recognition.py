@@ -27,7 +27,7 @@ CHUNK = 5.0  # seconds of a chunk in BABEL's protocol
 
 def recognition(
     z_NC: np.ndarray, true_N: Sequence[set[str]], class_KC: np.ndarray, names: Sequence[str]
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """`recognition_by` the cosines of vectors with those of the classes."""
     return recognition_by(cosines(z_NC, class_KC), names, true_N)
 
@@ -47,10 +47,13 @@ def recognition_by(score_NK: np.ndarray, names: Sequence[str], true_N: Sequence[
     ranks, first = best_ranks(score_NK, relevant), score_NK.argmax(1)
     by_class = [(first[carried] == k).mean() for k, carried in enumerate(relevant.T) if carried.any()]
     return {
-        "top1": Measured((ranks <= 1).astype(float)), "top5": Measured((ranks <= 5).astype(float)),
-        "top1_norm": Measured(np.array(by_class)), "items": int(asked.sum()), "classes": len(names),
+        "top1": Measured((ranks <= 1).astype(float)),
+        "top5": Measured((ranks <= 5).astype(float)),
+        "top1_norm": Measured(np.array(by_class)),
+        "items": int(asked.sum()),
+        "classes": len(names),
         "chance": float(relevant.mean()),
-    }  # fmt: skip
+    }
 
 
 def relevance(names: Sequence[str], true_N: Sequence[set[str]]) -> np.ndarray:
@@ -58,9 +61,7 @@ def relevance(names: Sequence[str], true_N: Sequence[set[str]]) -> np.ndarray:
     return np.array([[name in true for name in names] for true in true_N], bool).reshape(len(true_N), len(names))
 
 
-def confusion(
-    z_NC: np.ndarray, true_N: Sequence[set[str]], class_KC: np.ndarray, names: Sequence[str]
-) -> np.ndarray:  # fmt: skip
+def confusion(z_NC: np.ndarray, true_N: Sequence[set[str]], class_KC: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """(K, K) counts of items of true class k (row) whose nearest class is j (column); once for each true class."""
     if not names:
         return np.zeros((0, 0), np.int64)
@@ -85,9 +86,7 @@ def random_crops(run: Run, store: Store, crops: Crops, *, seed: int = 0) -> tupl
     return torch.cat(z_WC).numpy(), [sets[number] for number in crops.labelset[item_W, shift_W].tolist()]
 
 
-def babel_chunks(
-    run: Run, store: Store, split: str, names: Sequence[str]
-) -> tuple[np.ndarray, list[set[str]]]:  # fmt: skip
+def babel_chunks(run: Run, store: Store, split: str, names: Sequence[str]) -> tuple[np.ndarray, list[set[str]]]:
     """Vectors (N, C) of the samples of BABEL's protocol and the one class of each.
 
     Every labelled span of the split is cut into chunks of five seconds and a rest (BABEL's create_dataset.py); a chunk

@@ -33,40 +33,54 @@ CURVE_TO = 50
 MEASURES: dict[str, dict[str, dict[str, str]]] = {
     "Reconstruction": {
         "reconstruction": {
-            "mpjpe_mm": "MPJPE, mm", "geodesic_deg": "joint angle, degrees",
+            "mpjpe_mm": "MPJPE, mm",
+            "geodesic_deg": "joint angle, degrees",
             "movement_ratio": "movement over the source's",
         },
         "quality": {
-            "pa_mpjpe_mm": "PA-MPJPE, mm", "vertex_mm": "vertices, mm", "root_mm": "root's path, mm",
-            "planted_mm_s": "standing foot, mm/s", "source_planted_mm_s": "standing foot of the source, mm/s",
-            "floating_cm": "height over the floor, cm", "source_floating_cm": "height of the source, cm",
-            "over_floor": "frames over 5 cm high", "under_floor": "frames under the floor by 3 cm",
+            "pa_mpjpe_mm": "PA-MPJPE, mm",
+            "vertex_mm": "vertices, mm",
+            "root_mm": "root's path, mm",
+            "planted_mm_s": "standing foot, mm/s",
+            "source_planted_mm_s": "standing foot of the source, mm/s",
+            "floating_cm": "height over the floor, cm",
+            "source_floating_cm": "height of the source, cm",
+            "over_floor": "frames over 5 cm high",
+            "under_floor": "frames under the floor by 3 cm",
             "root_jerk_ratio": "jerk of the root over the source's",
             "joint_jerk_ratio": "jerk of joints over the source's",
         },
     },
     "Alignment with CLIP": {
         "reconstruction": {
-            "text_cosine": "cosine with the text", "image_cosine": "cosine with the picture", "z_spread": "spread of z",
+            "text_cosine": "cosine with the text",
+            "image_cosine": "cosine with the picture",
+            "z_spread": "spread of z",
         },
         "alignment": {"cka_text": "CKA with the texts"},
     },
     "Motions decoded from texts": {
         "generation": {
-            "fid": "FID, model's own features", "diversity": "diversity", "source_diversity": "diversity of the source",
-            "text_cosine": "cosine with the text, encoded again", "motions": "motions",
-        },
+            "fid": "FID, model's own features",
+            "diversity": "diversity",
+            "source_diversity": "diversity of the source",
+            "text_cosine": "cosine with the text, encoded again",
+            "motions": "motions",
+        }
     },
     "Latent arithmetic": {
         "disentanglement": {
-            "direction": "edit: cosine of effect and edit", "agreement": "edit: cosine of effects on other bases",
+            "direction": "edit: cosine of effect and edit",
+            "agreement": "edit: cosine of effects on other bases",
         },
         "interpolation": {
-            "step_mm": "interpolation: mean step, mm", "largest_step": "interpolation: largest over mean step",
-            "detour": "interpolation: way over distance", "jerk": "interpolation: jerk over that of the ends",
+            "step_mm": "interpolation: mean step, mm",
+            "largest_step": "interpolation: largest over mean step",
+            "detour": "interpolation: way over distance",
+            "jerk": "interpolation: jerk over that of the ends",
         },
     },
-}  # fmt: skip
+}
 RECOGNITION = {  # the release: a random crop, any true class of it; BABEL: chunks of five seconds, one class each
     "recognition": "own categories",
     "recognition_release": "release",
@@ -101,9 +115,7 @@ class Table:
 
 def tables(figures: dict[str, Any]) -> list[Table]:
     """Every figure of an evaluation with its interval, in tables."""
-    made = [
-        *measure_tables(figures), *judged_tables(figures), *ranking_tables(figures), *recognition_tables(figures)
-    ]  # fmt: skip
+    made = [*measure_tables(figures), *judged_tables(figures), *ranking_tables(figures), *recognition_tables(figures)]
     return [each for each in made if each.rows]
 
 
@@ -118,10 +130,15 @@ def measure_tables(figures: dict[str, Any]) -> Iterator[Table]:
 
 
 JUDGED = {
-    "right": "right", "natural": "natural", "both": "both", "natural_mm": "from real, mm",
-    "planted_mm_s": "standing foot, mm/s", "floating_cm": "height, cm", "jerk": "jerk, m/s³",
+    "right": "right",
+    "natural": "natural",
+    "both": "both",
+    "natural_mm": "from real, mm",
+    "planted_mm_s": "standing foot, mm/s",
+    "floating_cm": "height, cm",
+    "jerk": "jerk, m/s³",
     "root_jerk": "of the root",
-}  # fmt: skip
+}
 
 
 def cells(found: Mapping[str, float | None]) -> list[str]:
@@ -170,10 +187,16 @@ def recognition_tables(figures: dict[str, Any]) -> Iterator[Table]:
     """Recognition: a row a protocol."""
     columns = {"top1": "top-1", "top5": "top-5", "top1_norm": "mean of classes"}
     rows = [
-        (title, *(f"{number(figures[key][k])} {span(figures['ci95'][key][k])}" for k in columns),
-         number(figures[key]["chance"]), str(figures[key]["classes"]), str(figures[key]["items"]))
-        for key, title in RECOGNITION.items() if figures.get(key)
-    ]  # fmt: skip
+        (
+            title,
+            *(f"{number(figures[key][k])} {span(figures['ci95'][key][k])}" for k in columns),
+            number(figures[key]["chance"]),
+            str(figures[key]["classes"]),
+            str(figures[key]["items"]),
+        )
+        for key, title in RECOGNITION.items()
+        if figures.get(key)
+    ]
     yield Table(
         "Recognition: any true class of a crop; BABEL: the one class of a chunk of 5 s",
         ("", *columns.values(), "chance", "classes", "items"),
@@ -191,7 +214,7 @@ def span(interval: Sequence[float] | None) -> str:
     return f"[{number(interval[0])}, {number(interval[1])}]" if interval else ""
 
 
-def told(figures: dict[str, Any]) -> str:
+def format_tables(figures: dict[str, Any]) -> str:
     """All tables for the terminal."""
     return "".join(table(each.title, each.columns, each.rows) for each in tables(figures))
 
@@ -227,11 +250,20 @@ def drawings(plots: Plots) -> Iterator[tuple[str, str, str]]:
 
 # Text stays text, in the page's font; colours of axes and text become the page's own.
 STYLE: Any = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 10,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "legend.frameon": False, "grid.color": INK, "grid.alpha": 0.15,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+}
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -253,9 +285,13 @@ def curves(ranks: Mapping[str, np.ndarray]) -> str:
             most = np.arange(1, CURVE_TO + 1)
             share = (found[:, None] < most + 1).mean(0)  # as `recalls`
             axes.plot(
-                most, share, color=colours[protocol], linestyle="-" if way == "text_to_motion" else "--", linewidth=1.6,
+                most,
+                share,
+                color=colours[protocol],
+                linestyle="-" if way == "text_to_motion" else "--",
+                linewidth=1.6,
                 label=f"{protocol.replace('_', ' ')}, {WAYS[way]}",
-            )  # fmt: skip
+            )
         axes.set(xscale="log", xlabel="k", ylabel="R@k", ylim=(0, 1.02), xlim=(1, CURVE_TO))
         axes.set_xticks([1, 2, 3, 5, 10, 20, 50], ["1", "2", "3", "5", "10", "20", "50"], minor=False)
         axes.minorticks_off()

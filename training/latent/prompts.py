@@ -118,9 +118,14 @@ def variations(
 
 
 def generated(
-    run: Run, texts: Sequence[str], seeds: Sequence[int], *, share: float = VARY, plain: bool = False,
+    run: Run,
+    texts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    share: float = VARY,
+    plain: bool = False,
     encoder: Encoder | None = None,
-) -> list[Prompt]:  # fmt: skip
+) -> list[Prompt]:
     """The prompts of texts, one for every seed where there are any; a seed leads to other training motions near it.
 
     `plain`, or a run that keeps no training z: as `variations`, in a random direction.
@@ -144,9 +149,14 @@ def named(source: str) -> str:
 
 
 def edits(
-    run: Run, rows: Sequence[Mapping[str, str]], scales: Sequence[float], *, store: Store | None = None,
-    encoder: Encoder | None = None, plain: bool = False,
-) -> list[Prompt]:  # fmt: skip
+    run: Run,
+    rows: Sequence[Mapping[str, str]],
+    scales: Sequence[float],
+    *,
+    store: Store | None = None,
+    encoder: Encoder | None = None,
+    plain: bool = False,
+) -> list[Prompt]:
     """The prompts of base + scale (v_end - v_start), for every row of the three, and every scale."""
     vectors_NC = vectors_of(run, [row[name] for row in rows for name in EDIT], encoder, store=store, plain=plain)
     made = []
@@ -158,9 +168,16 @@ def edits(
 
 
 def styles(
-    run: Run, content: str, style: str, scales: Sequence[float], *, neutral: str | None = None,
-    store: Store | None = None, encoder: Encoder | None = None, plain: bool = False,
-) -> list[Prompt]:  # fmt: skip
+    run: Run,
+    content: str,
+    style: str,
+    scales: Sequence[float],
+    *,
+    neutral: str | None = None,
+    store: Store | None = None,
+    encoder: Encoder | None = None,
+    plain: bool = False,
+) -> list[Prompt]:
     """The prompts of a content in a style, each a text, a motion file or a clip, at every scale.
 
     The paper adds the vector of the style's name. A clip shows an action beside its style: with `neutral`, the same
@@ -177,9 +194,15 @@ def styles(
 
 
 def interpolations(
-    run: Run, rows: Sequence[Mapping[str, str]], steps: int, *, path: str, store: Store | None = None,
-    encoder: Encoder | None = None, plain: bool = False,
-) -> list[Prompt]:  # fmt: skip
+    run: Run,
+    rows: Sequence[Mapping[str, str]],
+    steps: int,
+    *,
+    path: str,
+    store: Store | None = None,
+    encoder: Encoder | None = None,
+    plain: bool = False,
+) -> list[Prompt]:
     """The prompts on the way from start to end, for every row of both."""
     vectors_NC = vectors_of(
         run, [row[name] for row in rows for name in INTERPOLATION], encoder, store=store, plain=plain

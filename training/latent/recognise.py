@@ -41,14 +41,22 @@ def recognise(run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Seque
     ]
 
 
-def told_seen(found: dict[str, list[Seen]], *, as_json: bool) -> str:
+def format_classes(found: dict[str, list[Seen]], *, as_json: bool) -> str:
     """What motions show, as tables or as JSON."""
     if as_json:
         named: dict[str, Any] = {path: [asdict(seen) for seen in pieces] for path, pieces in found.items()}
         return json.dumps(named, indent=2, ensure_ascii=False)
     return "".join(
-        table(path, ("seconds", "nearest classes, with their cosines"), [
-            (f"{seen.from_s:.1f} to {seen.to_s:.1f}", ", ".join(f"{name} {score:.3f}" for name, score in seen.classes))
-            for seen in pieces
-        ]) for path, pieces in found.items()
-    )  # fmt: skip
+        table(
+            path,
+            ("seconds", "nearest classes, with their cosines"),
+            [
+                (
+                    f"{seen.from_s:.1f} to {seen.to_s:.1f}",
+                    ", ".join(f"{name} {score:.3f}" for name, score in seen.classes),
+                )
+                for seen in pieces
+            ],
+        )
+        for path, pieces in found.items()
+    )

@@ -131,7 +131,7 @@ def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
     ]
 
 
-def told_hits(query: str, found: Sequence[Hit], *, as_json: bool) -> str:
+def format_hits(query: str, found: Sequence[Hit], *, as_json: bool) -> str:
     """The answer to a search, as a table or as JSON."""
     if as_json:
         return json.dumps({"query": query, "hits": [asdict(hit) for hit in found]}, indent=2, ensure_ascii=False)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed.encoder import Encoder, check_text
-from mclip.pipeline.geometry.changes import facing_front
-from mclip.pipeline.geometry.continuation import continued
+from mclip.pipeline.geometry.changes import face_front
+from mclip.pipeline.geometry.continuation import continue_motion
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.machine.words import warn
 from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
@@ -74,9 +74,14 @@ def is_motion(source: str) -> bool:
 
 
 def vectors_of(
-    run: Run, sources: Sequence[str], encoder: Encoder | None = None, *, store: Store | None = None,
-    say: Callable[[str], None] = warn, plain: bool = False,
-) -> Float[Tensor, "N C"]:  # fmt: skip
+    run: Run,
+    sources: Sequence[str],
+    encoder: Encoder | None = None,
+    *,
+    store: Store | None = None,
+    say: Callable[[str], None] = warn,
+    plain: bool = False,
+) -> Float[Tensor, "N C"]:
     """Latent vectors (N, C) of texts, motion files (what ends in .npz or .bvh), and clips of a store (store:LABEL).
 
     `say` is told which clip was taken where several carry a label.
@@ -134,7 +139,7 @@ def continued_rows(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor,
     """A motion that is shorter than a training crop, continued to one if the run was trained so; any other as it is."""
     if run.config["train"].get("short") != "continue" or len(rows_TRD) >= run.crop:
         return rows_TRD
-    rot6d, trans = continued(joints_of(rows_TRD), root_of(rows_TRD), run.crop)
+    rot6d, trans = continue_motion(joints_of(rows_TRD), root_of(rows_TRD), run.crop)
     return rows_of_motion(rot6d, trans)
 
 
@@ -154,4 +159,4 @@ def facing_viewer(rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, "T 25 6"]:
 
     The release overwrites the root's rotation in every frame instead, and with it every turn, roll and fall.
     """
-    return rows_of_motion(*facing_front(joints_of(rows_TRD), root_of(rows_TRD)))
+    return rows_of_motion(*face_front(joints_of(rows_TRD), root_of(rows_TRD)))

@@ -28,7 +28,7 @@ from mclip.pipeline.geometry.rotations import (
     slerp,
 )
 from mclip.pipeline.geometry.skeleton import forward_kinematics
-from mclip.training.data.augmentation import mirrored
+from mclip.training.data.augmentation import mirror_rows
 from mclip.training.data.crops import Crops
 from mclip.training.data.rows import joints_of, root_of, rows_of_motion
 
@@ -126,7 +126,7 @@ def to_front(heading_P2: Float[Tensor, "P 2"]) -> Float[Tensor, "P 3 3"]:
 
 def both_sides(rows_TRD: Float[Tensor, "T 25 6"]) -> tuple[Tensor, Tensor]:
     """A motion, and its mirror image."""
-    return rows_TRD, mirrored(rows_TRD)
+    return rows_TRD, mirror_rows(rows_TRD)
 
 
 def held(rows_TRD: Float[Tensor, "T 25 6"], frames: int) -> Float[Tensor, "N 25 6"]:

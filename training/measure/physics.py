@@ -19,9 +19,7 @@ def masked_mean(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -
     return torch.where(mask_BT, values_BT, 0).sum(1) / mask_BT.sum(1)
 
 
-def masked_quantile(
-    values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"], share: float
-) -> Float[Tensor, " B"]:  # fmt: skip
+def masked_quantile(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"], share: float) -> Float[Tensor, " B"]:
     """Quantile over what the mask keeps; NaN where it keeps nothing."""
     return torch.nanquantile(torch.where(mask_BT, values_BT, torch.nan), share, dim=1)
 

@@ -58,7 +58,7 @@ class Reconstruction:
         return figures_of(self.measured())
 
 
-def through(
+def encode_decode(
     model: MotionClip, batch: Batch, frames: int, *, bfloat16: bool
 ) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B T 25 6"]]:
     """Vectors (B, C) and decoded motions (B, T, 25, 6) of a batch, in float32; `bfloat16` only inside the model.
@@ -82,7 +82,7 @@ def middle_batches(crops: Crops, bar: str = "") -> Iterator[tuple[Batch, torch.T
 
 @torch.inference_mode()
 def reconstruct(model: MotionClip, crops: Crops, *, bfloat16: bool = False, bar: str = "") -> Reconstruction:
-    """Encode and decode the middle crop of every window; `bfloat16` as `through`, `bar` is what a bar is called."""
+    """Encode and decode the middle crop of every window; `bar` is the name of a progress bar."""
     was_training = model.training
     model.eval()
     joints_J3 = load_body().joints_J3.to(crops.row.device)
@@ -90,7 +90,7 @@ def reconstruct(model: MotionClip, crops: Crops, *, bfloat16: bool = False, bar:
     moved = torch.zeros(2, device=crops.row.device)
     moments = torch.zeros(3, 2, crops.crop, len(JOINTS), 3, device=crops.row.device)
     for batch, own_BT in middle_batches(crops, bar):
-        z_BC, decoded = through(model, batch, crops.crop, bfloat16=bfloat16)
+        z_BC, decoded = encode_decode(model, batch, crops.crop, bfloat16=bfloat16)
         found, source = rotmats(decoded, batch), rotmats(batch.motion_BTRD, batch)
         mpjpe = (mpjpe_mm(found, source, joints_J3) * own_BT).sum(1) / own_BT.sum(1)
         angle = (geodesic_deg(found, source) * own_BT).sum(1) / own_BT.sum(1)
@@ -107,9 +107,14 @@ def reconstruct(model: MotionClip, crops: Crops, *, bfloat16: bool = False, bar:
         torch.cat(column).float().cpu().numpy() for column in zip(*columns, strict=True)
     )
     return Reconstruction(
-        z, mpjpe_W, angle_W, text_W, image_W, moved=float(moved[0] / moved[1].clamp_min(1e-9)),
+        z,
+        mpjpe_W,
+        angle_W,
+        text_W,
+        image_W,
+        moved=float(moved[0] / moved[1].clamp_min(1e-9)),
         varied=ratio_of_spreads(moments),
-    )  # fmt: skip
+    )
 
 
 def ratio_of_spreads(moments: Float[Tensor, "3 2 T J 3"]) -> float:
@@ -172,10 +177,8 @@ class Quality:
 
 
 @torch.inference_mode()
-def quality(
-    model: MotionClip, crops: Crops, *, fps: float, most: int = 1000, bfloat16: bool = False
-) -> Quality:  # fmt: skip
-    """`Quality` of up to `most` windows, evenly chosen, on the reduced body; `bfloat16` as `through`."""
+def quality(model: MotionClip, crops: Crops, *, fps: float, most: int = 1000, bfloat16: bool = False) -> Quality:
+    """`Quality` of up to `most` windows, evenly chosen, on the reduced body; `bfloat16` as `encode_decode`."""
     body = load_body("low").to(crops.row.device)
     errors: list[tuple[Tensor, ...]] = []
     worlds: list[tuple[dict[str, Tensor], ...]] = []
@@ -183,20 +186,22 @@ def quality(
     items = torch.linspace(0, len(crops) - 1, min(most, len(crops)), device=crops.row.device).long()
     for item_B in items.split(BATCH):
         batch = crops.middle(item_B)
-        _, decoded = through(model, batch, crops.crop, bfloat16=bfloat16)
+        _, decoded = encode_decode(model, batch, crops.crop, bfloat16=bfloat16)
         mask = time < crops.own_frames[item_B, None]  # only what the source has itself
         found, wanted = (posed(each, batch, body) for each in (decoded, batch.motion_BTRD))
         root, true_root = (joints[:, :, :1] for joints, _ in (found, wanted))
         # Roots together, as in MPJPE: where the body goes is another question.
         off = (found[1] - root) - (wanted[1] - true_root)
-        errors.append((
-            masked_mean(pa_mpjpe_mm(found[0], wanted[0]), mask),
-            masked_mean(1000 * off.norm(dim=-1).mean(-1), mask),
-            masked_mean(1000 * (root - true_root).norm(dim=-1)[..., 0], mask),
-        ))  # fmt: skip
-        worlds.append(tuple(
-            world_figures(joints, skin[..., 2].amin(-1), mask, fps=fps) for joints, skin in (found, wanted)
-        ))  # fmt: skip
+        errors.append(
+            (
+                masked_mean(pa_mpjpe_mm(found[0], wanted[0]), mask),
+                masked_mean(1000 * off.norm(dim=-1).mean(-1), mask),
+                masked_mean(1000 * (root - true_root).norm(dim=-1)[..., 0], mask),
+            )
+        )
+        worlds.append(
+            tuple(world_figures(joints, skin[..., 2].amin(-1), mask, fps=fps) for joints, skin in (found, wanted))
+        )
     pa_mpjpe_W, vertex_W, root_W = (torch.cat(column).cpu().numpy() for column in zip(*errors, strict=True))
     decoded_world, source_world = (joined_columns(each) for each in zip(*worlds, strict=True))
     return Quality(pa_mpjpe_W, vertex_W, root_W, decoded_world, source_world)

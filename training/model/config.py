@@ -10,13 +10,26 @@ WORLD_TERMS = ("places", "steps", "feet")  # ours: not in the paper
 TERMS = ("rot6d", "vertices", "velocity", "text", "image", *WORLD_TERMS)
 # What a checkpoint can be the best by, among what a validation measures, and whether more of it is better.
 METRICS = {
-    "mpjpe_mm": False, "pa_mpjpe_mm": False, "vertex_mm": False, "geodesic_deg": False,
-    "text_cosine": True, "image_cosine": True, "root_mm": False, "natural": True, "right": True,
-    "text_to_motion_R@1": True, "text_to_motion_R@3": True, "text_to_motion_R@5": True, "text_to_motion_R@10": True,
+    "mpjpe_mm": False,
+    "pa_mpjpe_mm": False,
+    "vertex_mm": False,
+    "geodesic_deg": False,
+    "text_cosine": True,
+    "image_cosine": True,
+    "root_mm": False,
+    "natural": True,
+    "right": True,
+    "text_to_motion_R@1": True,
+    "text_to_motion_R@3": True,
+    "text_to_motion_R@5": True,
+    "text_to_motion_R@10": True,
     "text_to_motion_MedR": False,
-    "motion_to_text_R@1": True, "motion_to_text_R@3": True, "motion_to_text_R@5": True, "motion_to_text_R@10": True,
+    "motion_to_text_R@1": True,
+    "motion_to_text_R@3": True,
+    "motion_to_text_R@5": True,
+    "motion_to_text_R@10": True,
     "motion_to_text_MedR": False,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,7 @@ class TrainConfig:
     schedule: str = setting("constant", "How the learning rate changes over time.", ("constant", "cosine"))
     warmup: int = setting(0, "Steps in which the learning rate rises linearly.", least=0)
     clip_gradient: float = setting(0.0, "Largest gradient norm; 0 sets no limit.", least=0)
-    ema: float = setting(
-        0.0,
-        "Decay of the moving average of the weights; 0 keeps none.",
-        least=0,
-        most=0.99999,
-    )
+    ema: float = setting(0.0, "Decay of the moving average of the weights; 0 keeps none.", least=0, most=0.99999)
     target: str = setting(
         "joined",
         "Text of a crop: all its labels joined, one of them at random, a category, or any of these two.",

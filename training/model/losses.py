@@ -120,10 +120,7 @@ class VertexLoss(ABC):
     """Mean squared distance of a body's vertices between two motions, padding left out."""
 
     def __call__(
-        self,
-        rot6d_BTJD: Float[Tensor, "B T J 6"],
-        target_BTJD: Float[Tensor, "B T J 6"],
-        mask_BT: Bool[Tensor, "B T"],
+        self, rot6d_BTJD: Float[Tensor, "B T J 6"], target_BTJD: Float[Tensor, "B T J 6"], mask_BT: Bool[Tensor, "B T"]
     ) -> Float[Tensor, ""]:
         """The loss in square metres, per coordinate."""
         poses = (without_padding(each, mask_BT) for each in (rot6d_BTJD, target_BTJD))

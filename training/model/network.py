@@ -85,15 +85,15 @@ class SelfAttention(nn.Module):
     def heads_of(self, x_BTC: Tensor, first: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (of the `first` frames only), keys and values, each (B, H, T, D)."""
         if first is None:
-            q, k, v = apart(self.qkv(x_BTC), 3, self.heads)
+            q, k, v = split_heads(self.qkv(x_BTC), 3, self.heads)
             return q, k, v
         width, weight, bias = x_BTC.shape[-1], self.qkv.weight, self.qkv.bias
-        (q,) = apart(F.linear(x_BTC[:, :first], weight[:width], bias[:width]), 1, self.heads)
-        k, v = apart(F.linear(x_BTC, weight[width:], bias[width:]), 2, self.heads)
+        (q,) = split_heads(F.linear(x_BTC[:, :first], weight[:width], bias[:width]), 1, self.heads)
+        k, v = split_heads(F.linear(x_BTC, weight[width:], bias[width:]), 2, self.heads)
         return q, k, v
 
 
-def apart(x_BTC: Float[Tensor, "B T all"], kinds: int, heads: int) -> tuple[Tensor, ...]:
+def split_heads(x_BTC: Float[Tensor, "B T all"], kinds: int, heads: int) -> tuple[Tensor, ...]:
     """Queries, keys and values that lie side by side, each (B, H, T, D): one copy for all."""
     x_BTKHD = x_BTC.view(*x_BTC.shape[:2], kinds, heads, -1)
     return x_BTKHD.permute(2, 0, 3, 1, 4).contiguous().unbind()
@@ -146,9 +146,7 @@ class Layer(nn.Module):
         weight_BTH = dropout(value_BC.new_ones(len(z_BC), frames, self.heads), rate)
         return self.weighted(value_BC, weight_BTH)
 
-    def weighted(
-        self, value_BC: Float[Tensor, "B C"], weight_BTH: Float[Tensor, "B T H"]
-    ) -> Float[Tensor, "B T C"]:  # fmt: skip
+    def weighted(self, value_BC: Float[Tensor, "B C"], weight_BTH: Float[Tensor, "B T H"]) -> Float[Tensor, "B T C"]:
         """`out` of the heads' values times their weights in each frame: each head goes through `out` once, not T times.
 
         out(sum of w_h v_h) = sum of w_h out_h v_h, which is C x H products a frame and not C x C.

@@ -27,15 +27,19 @@ UNUSED = ("rotation2xyz.", "clip_model.", "decoder.actionBiases")
 CODES = ("encoder.sequence_pos_encoder.pe", "decoder.sequence_pos_encoder.pe")
 SAME = ("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias", "norm1.weight", "norm1.bias")
 ATTENTION = {
-    "self_attn.in_proj_weight": "attention.qkv.weight", "self_attn.in_proj_bias": "attention.qkv.bias",
-    "self_attn.out_proj.weight": "attention.out.weight", "self_attn.out_proj.bias": "attention.out.bias",
-}  # fmt: skip
+    "self_attn.in_proj_weight": "attention.qkv.weight",
+    "self_attn.in_proj_bias": "attention.qkv.bias",
+    "self_attn.out_proj.weight": "attention.out.weight",
+    "self_attn.out_proj.bias": "attention.out.bias",
+}
 # An encoder layer's second norm is the one behind the feed-forward layers: our third.
 ENCODER = ATTENTION | {key: key for key in SAME} | {"norm2.weight": "norm3.weight", "norm2.bias": "norm3.bias"}
 CROSS = {
-    "multihead_attn.in_proj_weight": "value.weight", "multihead_attn.in_proj_bias": "value.bias",
-    "multihead_attn.out_proj.weight": "out.weight", "multihead_attn.out_proj.bias": "out.bias",
-}  # fmt: skip
+    "multihead_attn.in_proj_weight": "value.weight",
+    "multihead_attn.in_proj_bias": "value.bias",
+    "multihead_attn.out_proj.weight": "out.weight",
+    "multihead_attn.out_proj.bias": "out.bias",
+}
 DECODER = (
     ATTENTION
     | CROSS

@@ -231,7 +231,7 @@ def is_best(folder: Path, figures: dict[str, float]) -> bool:
 
 def load_run(
     folder: Path | str, device: torch.device | str = "cpu", *, best: bool = False, trust_encoder: bool = False
-) -> Run:  # fmt: skip
+) -> Run:
     """The run's last checkpoint, or the best, in evaluation mode: the weights' moving average where one was kept.
 
     RunError when there is none or it does not fit. `trust_encoder`: see `Run.encoder_names`.
@@ -294,9 +294,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
 
 
 def save_checkpoint(
-    folder: Path, model: MotionClip, optimizer: torch.optim.Optimizer | None, state: dict[str, Any], *,
-    average: MotionClip | None = None, z_NC: Tensor | None = None,
-) -> Path:  # fmt: skip
+    folder: Path,
+    model: MotionClip,
+    optimizer: torch.optim.Optimizer | None,
+    state: dict[str, Any],
+    *,
+    average: MotionClip | None = None,
+    z_NC: Tensor | None = None,
+) -> Path:
     """Write a checkpoint aside, rename it, then drop the oldest. A kill or a full disk leaves the last one whole."""
     final = folder / "checkpoints" / f"{state['step']:08d}"
     if final.exists():

@@ -95,9 +95,15 @@ class Manifest:
 
 
 def request_of(
-    run: Run, kind: str, prompts: Sequence[Prompt], *, frames: int, root: str = "keep", formats: Sequence[str],
+    run: Run,
+    kind: str,
+    prompts: Sequence[Prompt],
+    *,
+    frames: int,
+    root: str = "keep",
+    formats: Sequence[str],
     looks: RenderOptions = LOOKS,
-) -> Request:  # fmt: skip
+) -> Request:
     """The request that these prompts make of a run."""
     stacked = np.stack([prompt.vector_C for prompt in prompts]).astype(np.float32).round(5)
     vectors, titles = hashlib.sha256(stacked.tobytes()).hexdigest(), [prompt.title for prompt in prompts]
@@ -106,9 +112,17 @@ def request_of(
 
 
 def write_motions(
-    run: Run, kind: str, prompts: Sequence[Prompt], out: Path | None, *, frames: int | None = None, root: str = "keep",
-    formats: Sequence[str], looks: RenderOptions = LOOKS, replace: bool = False,
-) -> str:  # fmt: skip
+    run: Run,
+    kind: str,
+    prompts: Sequence[Prompt],
+    out: Path | None,
+    *,
+    frames: int | None = None,
+    root: str = "keep",
+    formats: Sequence[str],
+    looks: RenderOptions = LOOKS,
+    replace: bool = False,
+) -> str:
     """Decode the prompts into a folder: a file a format each, a sheet of them, and motions.json, which is last.
 
     Returns the summary line. The same request again writes nothing, and goes on where it was killed. ValueError where

@@ -87,13 +87,15 @@ def reconstruction_cards(run: Run, store: Store, around: Neighbours, *, split: s
         source, made = (motion_of_rows(each, run.fps) for each in (rows, in_place(run, decoded)))
         title = clip_name(names[sequence[item]])
         pair = zip((f"{title}-source", f"{title}-reconstruction"), side_by_side(source, made), strict=True)
-        cards.append(Card(
-            title,
-            dict(pair),
-            note="; ".join(sorted(labels[int(labelset[place])])),
-            facts=[("error", told_error(source, made)), *around.facts(encode(run, decoded))],
-            picture_SS3=still[place],
-        ))  # fmt: skip
+        cards.append(
+            Card(
+                title,
+                dict(pair),
+                note="; ".join(sorted(labels[int(labelset[place])])),
+                facts=[("error", told_error(source, made)), *around.facts(encode(run, decoded))],
+                picture_SS3=still[place],
+            )
+        )
     return cards
 
 
@@ -144,17 +146,22 @@ def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path]
         return f"gallery: nothing to do, {page} is there"
     around = Neighbours.of(run, store)
     sections = [generated_section(run, folder, around) for folder in folders]
-    sections.append(Section(
-        f"Motions of split {split} and their reconstructions",
-        reconstruction_cards(run, store, around, split=split, most=most),
-        lead="From the left: the picture that CLIP saw, the source (grey), the reconstruction.",
-    ))  # fmt: skip
+    sections.append(
+        Section(
+            f"Motions of split {split} and their reconstructions",
+            reconstruction_cards(run, store, around, split=split, most=most),
+            lead="From the left: the picture that CLIP saw, the source (grey), the reconstruction.",
+        )
+    )
     encoder, version = run.config["encoder"]["name"], run.config["version"]
     made = Page(
         run.folder.name,
         f"A MotionCLIP trained for {run.step:,} steps against the encoder {encoder}; mclip {version}.",
-        sections, curves=curves(run), tables=tables(figures) if figures else [], made_of=made_of,
-    )  # fmt: skip
+        sections,
+        curves=curves(run),
+        tables=tables(figures) if figures else [],
+        made_of=made_of,
+    )
     page.parent.mkdir(parents=True, exist_ok=True)
     write_aside(page, made.html())
     motions = sum(len(section.cards) for section in sections)

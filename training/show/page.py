@@ -112,9 +112,15 @@ class Page:
         path_T3, start_3 = glide(list(card.motions.values()))
         still = next(pictures(last, STILL, [len(last.trans_T3) // 2]))
         return Shown(
-            card, files, (len(path_T3) - 1) / last.fps, last.fps, numbers(path_T3), numbers(start_3),
-            picture_url(still), "" if card.picture_SS3 is None else picture_url(card.picture_SS3),
-        )  # fmt: skip
+            card,
+            files,
+            (len(path_T3) - 1) / last.fps,
+            last.fps,
+            numbers(path_T3),
+            numbers(start_3),
+            picture_url(still),
+            "" if card.picture_SS3 is None else picture_url(card.picture_SS3),
+        )
 
     def filed(self, name: str, motion: Motion) -> list[File]:
         """The files of a motion, put into the page; those of two folders may have one name."""

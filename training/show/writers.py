@@ -101,11 +101,18 @@ def write_glb(path: Path, motion: Motion) -> None:
     skin = gltf.Skin(joints=list(range(24)), skeleton=0, inverseBindMatrices=data.add(inverse_J44.numpy(), "MAT4"))
     shape = gltf.PbrMetallicRoughness(baseColorFactor=[*linear(CLAY), 1.0], metallicFactor=0.0, roughnessFactor=0.8)
     scene = gltf.GLTF2(
-        asset=gltf.Asset(generator="mclip"), scene=0, scenes=[gltf.Scene(nodes=[0, 24])], nodes=nodes, meshes=[mesh],
-        skins=[skin], materials=[gltf.Material(name="clay", pbrMetallicRoughness=shape)],
+        asset=gltf.Asset(generator="mclip"),
+        scene=0,
+        scenes=[gltf.Scene(nodes=[0, 24])],
+        nodes=nodes,
+        meshes=[mesh],
+        skins=[skin],
+        materials=[gltf.Material(name="clay", pbrMetallicRoughness=shape)],
         animations=[animation(gltf, data, local, root_T3, fps=motion.fps)],
-        accessors=data.accessors, bufferViews=data.views, buffers=[gltf.Buffer(byteLength=len(data.blob))],
-    )  # fmt: skip
+        accessors=data.accessors,
+        bufferViews=data.views,
+        buffers=[gltf.Buffer(byteLength=len(data.blob))],
+    )
     scene.set_binary_blob(bytes(data.blob))
     scene.save_binary(path)
 
@@ -135,7 +142,7 @@ class Buffer:
         number, component = len(self.views) - 1, types[values.dtype.char]
         accessor = self.gltf.Accessor(
             bufferView=number, componentType=component, count=len(values), type=kind, **limits
-        )  # fmt: skip
+        )
         self.accessors.append(accessor)
         return len(self.accessors) - 1
 
@@ -152,8 +159,9 @@ def primitive(gltf: Any, data: Buffer, body: Body) -> Any:
         WEIGHTS_0=data.add((weights_V4 / weights_V4.sum(1, keepdim=True)).numpy(), "VEC4", target=vertex),
     )
     corners = body.faces_F3.numpy().astype(np.uint16).ravel()
-    return gltf.Primitive(attributes=attributes, indices=data.add(corners, "SCALAR", target=gltf.ELEMENT_ARRAY_BUFFER),
-                          material=0)  # fmt: skip
+    return gltf.Primitive(
+        attributes=attributes, indices=data.add(corners, "SCALAR", target=gltf.ELEMENT_ARRAY_BUFFER), material=0
+    )
 
 
 def normals(body: Body) -> Float[Tensor, "V 3"]:

@@ -56,13 +56,23 @@ class Player:
         # What follows the body is the world: it slides the other way, so that a person may turn the camera meanwhile.
         self.world = client.scene.add_frame("/world", show_axes=False)
         client.scene.add_grid(
-            "/world/floor", width=30, height=30, fade_distance=12, shadow_opacity=0.3, cell_color=(225, 225, 225),
+            "/world/floor",
+            width=30,
+            height=30,
+            fade_distance=12,
+            shadow_opacity=0.3,
+            cell_color=(225, 225, 225),
             section_color=(190, 190, 190),
-        )  # fmt: skip
+        )
         self.mesh = client.scene.add_mesh_skinned(
-            "/world/body", body.v_template_V3.numpy(), body.faces_F3.numpy(), skin_weights=body.weights_VJ.numpy(),
-            bone_wxyzs=[(1.0, 0.0, 0.0, 0.0)] * 24, bone_positions=body.joints_J3.numpy(), color=colour,
-        )  # fmt: skip
+            "/world/body",
+            body.v_template_V3.numpy(),
+            body.faces_F3.numpy(),
+            skin_weights=body.weights_VJ.numpy(),
+            bone_wxyzs=[(1.0, 0.0, 0.0, 0.0)] * 24,
+            bone_positions=body.joints_J3.numpy(),
+            color=colour,
+        )
         client.camera.fov = math.radians(35)
         client.camera.position = (0.0, -4.4, 0.9)
         client.camera.look_at = (0.0, 0.0, 0.0)  # last: a new position takes the old target along

@@ -42,7 +42,9 @@ class Report:
     def losses(self, step: int, found: dict[str, float], norm: Tensor) -> None:
         """Journal the losses of a step, and show them with the rate since the last time."""
         seconds = (time.perf_counter() - self.since) / (step - self.step)
-        self.bar.update(self.task, rate=live(found, crops=self.config.batch / seconds, share=self.speed.share(seconds)))
+        self.bar.update(
+            self.task, rate=loss_line(found, crops=self.config.batch / seconds, share=self.speed.share(seconds))
+        )
         named = {f"loss/{term}": value for term, value in found.items()}
         self.journal.write(step, **named, gradient_norm=float(norm))
         self.step, self.since = step, time.perf_counter()
@@ -58,7 +60,7 @@ class Report:
         self.bar.update(self.task, completed=step)
 
 
-def live(found: dict[str, float], *, crops: float, share: float) -> str:
+def loss_line(found: dict[str, float], *, crops: float, share: float) -> str:
     """The losses, crops a second, and the share of the machine's matrix products in one line."""
     terms = " ".join(f"{term} {found[term]:.3g}" for term in TERMS if term in found)
     return f"loss {found['total']:.4f} ({terms})  {crops:,.0f} crops/s  {share:.0%} of the machine"

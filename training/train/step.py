@@ -174,9 +174,15 @@ class Learner:
     """A model in training: its weights, its optimizer, its losses, and the weights' moving average if one is kept."""
 
     def __init__(
-        self, config: TrainConfig, sizes: ModelConfig, *, vertex_loss: losses.VertexLoss, steps: int,
-        device: torch.device, workers: Workers,
-    ):  # fmt: skip
+        self,
+        config: TrainConfig,
+        sizes: ModelConfig,
+        *,
+        vertex_loss: losses.VertexLoss,
+        steps: int,
+        device: torch.device,
+        workers: Workers,
+    ):
         self.config, self.steps, self.vertex_loss, self.workers = config, steps, vertex_loss, workers
         self.generator = torch.Generator(device)  # of what is decoded; seeded anew in every step
         torch.manual_seed(seed_of(config.seed, "weights"))
@@ -189,7 +195,7 @@ class Learner:
         self.guard = Guard(self.optimizer, device)
 
     @property
-    def judged(self) -> MotionClip:
+    def eval_model(self) -> MotionClip:
         """The weights that are validated and used: the moving average where there is one."""
         return self.average or self.model
 
@@ -235,11 +241,11 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(step, self.steps)
         self.optimizer.step()
-        self.follow(step)
+        self.update_average(step)
         return norm
 
     @torch.no_grad()
-    def follow(self, step: int) -> None:
+    def update_average(self, step: int) -> None:
         """Move the average towards the weights; in the first steps it follows faster, or it would hold the start."""
         if self.average is not None:
             stays = min(self.config.ema, (1 + step) / (10 + step))

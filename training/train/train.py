@@ -50,7 +50,7 @@ ROOM = 0.6  # share of the free memory that motion may take: the model and its a
 
 def train(
     store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *, device: torch.device, replace: bool = False
-) -> str:  # fmt: skip
+) -> str:
     """Train a run to its end, from its last checkpoint where it has one; returns the summary line.
 
     `replace` deletes the run first, once the new options are known to fit store, body and machine. Every random number
@@ -58,7 +58,7 @@ def train(
     """
     started = time.perf_counter()
     workers, device = join(device)
-    config, sizes = settle(store, config, sizes, device=device, workers=workers)
+    config, sizes = resolve_options(store, config, sizes, device=device, workers=workers)
     body = load_body(config.loss_body).to(device)
     if workers.first:
         if replace:
@@ -88,7 +88,7 @@ def train(
         interrupt = opened.enter_context(Interrupt(alone=workers.count == 1))
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
-            report.say(crops.told(config.storage), str(speed), *notes(config, crops, body))
+            report.say(crops.told(config.storage), str(speed), *startup_notes(config, crops, body))
         if config.compile:
             told = learner.compile(feed(first))
             report.say(told) if workers.first else None
@@ -107,7 +107,7 @@ def train(
             if log:
                 report.losses(done, summed, norm)
             if measure:
-                figures = validate(learner.judged)
+                figures = validate(learner.eval_model)
                 report.validation(done, figures, split)
             if save or (measure and is_best(folder, figures)):
                 write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
@@ -123,7 +123,7 @@ def train(
     )
 
 
-def settle(
+def resolve_options(
     store: Store, config: TrainConfig, sizes: ModelConfig, *, device: torch.device, workers: Workers
 ) -> tuple[TrainConfig, ModelConfig]:
     """The options with what depends on store and machine filled in; StoreError or RunError when they do not fit."""
@@ -213,7 +213,7 @@ def resume(folder: Path, learner: Learner) -> int:
 def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
     """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
     with torch.compiler.set_stance("force_eager"):
-        z_NC = z_of(learner.judged, crops)
+        z_NC = z_of(learner.eval_model, crops)
     state["z_length"] = float(z_NC.norm(dim=-1).mean())
     known = {name: value for name, value in state.items() if not math.isnan(value)}
     save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average, z_NC=z_NC)
@@ -233,7 +233,7 @@ def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:
     return Speed(rate, counter.get_total_flops(), dtype)
 
 
-def notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
+def startup_notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
     """What a user should know before the first step."""
     if config.batch > len(crops):
         yield (
