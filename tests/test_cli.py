@@ -46,7 +46,7 @@ def test_help_needs_neither_torch_nor_open_clip() -> None:
 def test_a_folder_without_motions_is_named(tmp_path: Path) -> None:
     told = mclip("prepare", tmp_path, tmp_path / "s.zarr")
     assert told.exit_code == 1
-    assert f"{tmp_path}: no .npz, .npy, .bvh file or archive below this folder" in told.output
+    assert f"{tmp_path}: no .npz, .npy, .bvh, .smpl, .pkl, .pt file or archive below this folder" in told.output
     assert "expected AMASS's SET/SUBJECT/CLIP_poses.npz" in told.output
 
 
@@ -147,13 +147,19 @@ def test_a_second_source_joins_the_embedded_motions_in_one_store(tmp_path: Path,
 def test_what_the_operating_system_refuses_comes_with_a_remedy(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for words, remedy in (
-        (("status", tmp_path / "file"), "expected a folder"),
         (("edit", run.folder, "--file", tmp_path / "none.csv"), "name a path that exists"),
         (("edit", run.folder, "--file", tmp_path), "expected a file"),
     ):
         refused = mclip(*words)
         assert refused.exit_code == 1
         assert re.search(rf"Error: {tmp_path}\S*: [A-Z].*: {remedy}", refused.output), refused.output
+
+
+def test_a_file_in_place_of_a_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert (
+        f"{tmp_path / 'file'}: a file: expected a folder that is a store" in mclip("status", tmp_path / "file").output
+    )
 
 
 def test_too_little_memory_is_told_in_one_line(tmp_path: Path) -> None:

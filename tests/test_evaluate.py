@@ -216,9 +216,24 @@ def test_a_store_without_any_text_is_trained_on_and_evaluated_for_what_it_has(
     silent = open_store(tmp_path / "silent.zarr", create=True)
     prepare(EMBEDDED, silent, labels=Labels(), options=PrepareOptions(), only=["/walk/", "/kick/"])
     render(silent, RenderOptions(body="low", size=32))
-    embed(silent, encoder)
+    embed(silent, encoder, without=("texts",))
     assert silent.strings("texts") == []
-    words = ("--layers", "1", "--feed-forward", "64", "--epochs", "1", "--batch", "2", "--mirror", "0.5", "--yaw", "90")
+    words = (
+        "--layers",
+        "1",
+        "--feed-forward",
+        "64",
+        "--epochs",
+        "1",
+        "--batch",
+        "2",
+        "--mirror",
+        "0.5",
+        "--yaw",
+        "90",
+        "--text-weight",
+        "0",
+    )
     folder = str(tmp_path / "run")
     told = CliRunner().invoke(cli, ["train", silent.url, folder, *words])
     assert told.exit_code == 0, told.output

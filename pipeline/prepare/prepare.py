@@ -32,6 +32,7 @@ from mclip.pipeline.prepare.plan import (
 )
 from mclip.pipeline.prepare.sources import SourceFile
 from mclip.pipeline.prepare.windows import index, recordings_in
+from mclip.pipeline.skeletons.joints import read_map
 from mclip.pipeline.store.location import neighbour
 from mclip.pipeline.store.schema import DONE, OUTCOME, PENDING, SPLITS
 from mclip.pipeline.store.stage import Result, Summary, run_stage, shown
@@ -103,6 +104,7 @@ def prepare(
     again, and pictures and vectors go, because the windows have other numbers.
     """
     sources.require_source(source)
+    read_map(options.map)  # refused before any work
     made_with = asdict(options) | {"labels": labels.fingerprint}
     names = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
     store.refuse_other_options("prepare", made_with, names=names)

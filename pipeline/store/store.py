@@ -263,6 +263,8 @@ def no_store(location: str) -> StoreError:
     """What to say of a place without a store."""
     if is_local(location) and (Path(location) / "config.json").is_file():
         return StoreError(f"{location}: is a run, expected a store: the other way round, or name its store")
+    if is_local(location) and Path(location).is_file():
+        return StoreError(f"{location}: a file: expected a folder that is a store")
     return StoreError(f"{location}: no store here; `mclip prepare SOURCE {location}` makes one")
 
 
