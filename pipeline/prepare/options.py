@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mclip.pipeline.machine.options import check_settings, setting
-from mclip.pipeline.skeletons.joints import read_map
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        from mclip.pipeline.skeletons.joints import read_map  # needs torch, which `mclip -h` does not wait for
+
         read_map(self.map)  # refused before any work
         if self.crop > self.window:
             raise ValueError(f"--crop is {self.crop}: expected 1 to --window, which is {self.window}")
