@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from mclip.pipeline.files.documents import checked, read_object, read_sealed, read_text
-from mclip.pipeline.machine.commands import Refusal
+from mclip.pipeline.machine.commands import Refusal, Stopped
 from mclip.pipeline.store.store import open_store
 from mclip.training.model.run import EVALUATION
 from mclip.training.train.journal import METRICS, read_journal
@@ -36,6 +36,8 @@ def run_command(cli: click.Group, words: list[str]) -> None:
     command = f"`mclip {shlex.join(words)}`"
     try:
         cli.main(args=words, prog_name="mclip", standalone_mode=False)
+    except Stopped:  # Ctrl+C ends a recipe as it ends a command
+        raise
     except click.ClickException as error:
         raise Refusal(f"the recipe ends at {command}: {error.format_message()}") from error
     except SystemExit as ended:
