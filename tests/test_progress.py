@@ -13,7 +13,7 @@ LOSSES = {"total": 0.12345, **{term: 0.01 for term in TERMS}}
 
 
 def test_the_live_line_tells_losses_rate_and_share():
-    terms = "rot6d 0.01 vertices 0.01 velocity 0.01 text 0.01 image 0.01"
+    terms = "rot6d 0.01 vertices 0.01 velocity 0.01 text 0.01 image 0.01 places 0.01 steps 0.01 feet 0.01"
     assert loss_line(LOSSES, crops=206.4, share=0.61) == f"loss 0.1235 ({terms})  206 crops/s  61% of the machine"
 
 

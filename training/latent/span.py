@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-SHARP = 0.02  # of the softmax over cosines: at 0.05 twice as many phrases end between two motions, as neither
+SHARP = 0.02  # temperature of the softmax over cosines
 ALIKE = 0.1  # how fast a motion's weight falls as its z turns away from the nearest one's, 1 - cosine
 REACH, LEAD = 0.1, 0.5  # of a seed, at a share of 1
 
