@@ -50,7 +50,7 @@ def run(folder, words, kill_at, counted):
 
 
 def files(folder):
-    passed = (".flock", ".runs.jsonl")  # a lock that is never removed; times
+    passed = (".flock", ".lock", ".runs.jsonl")  # locks, which the next writer removes; times
     found = [path for path in pathlib.Path(folder).rglob("*") if "tensorboard" not in path.parts]
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""

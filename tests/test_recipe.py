@@ -40,7 +40,12 @@ def test_a_false_flag_is_left_out_or_said_where_it_is_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"prepare = 3", "prepare outside of a table"), (b"\xff\xfe\x00", "is no text in UTF-8"), (b"\xff", "is no text in UTF-8")]
+    ("content", "told"),
+    [
+        (b"prepare = 3", "prepare outside of a table"),
+        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"\xff", "is no text in UTF-8"),
+    ],
 )
 def test_a_recipe_without_tables_is_named(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "r.toml").write_bytes(content)

@@ -203,7 +203,7 @@ def test_the_commands_answer_in_tables_and_json(run: Run, store: Store, encoder:
     told = CliRunner().invoke(cli, words)
     assert told.exit_code == 0, told.output
     assert "what it shows" in told.output
-    found = json.loads(CliRunner().invoke(cli, [*words, "--json"]).output)
+    found = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
     assert len(found["hits"]) == 2
     assert "/kick/" in f"/{found['hits'][0]['clip']}"
     words = ["recognise", str(run.folder), str(WALK), "--top", "3"]

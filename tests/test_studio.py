@@ -29,6 +29,7 @@ from mclip.pipeline.store.store import Store
 from mclip.training.data.rows import rows_of_motion
 from mclip.training.latent.search import hits
 from mclip.training.latent.space import decode, encode, facing_viewer, vectors_of
+from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
 from mclip.training.show.folder import plain_name
 from mclip.training.show.motion import motion_of_rows
@@ -184,7 +185,7 @@ def test_what_plays_is_named_by_its_nearest_classes(browser: Browser, space: Spa
     assert len(lines) == TOP
     scores = [float(line.split()[0]) for line in lines]
     assert scores == sorted(scores, reverse=True)
-    z_C = encode(space.run, space.decoded(space.vectors(FIRST)[0]))
+    z_C = centred(encode(space.run, space.decoded(space.vectors(FIRST)[0])), space.run.z_NC)
     cosine_K = torch.cosine_similarity(z_C[None], space.encoder.encode_texts(list(space.classes)))
     assert lines[0] == f"{float(cosine_K.max()):.2f}  {space.classes[int(cosine_K.argmax())]}"
 

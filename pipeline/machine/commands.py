@@ -76,7 +76,7 @@ def going_on(failed: list[str], item: object) -> Iterator[None]:
         if not is_users_error(error):
             raise
         failed.append(str(item))
-        click.echo(f"Error: {describe_error(error)}", err=True)
+        click.echo(f"Error: {visible(describe_error(error))}", err=True)
 
 
 def require_all(failed: list[str], total: int) -> None:

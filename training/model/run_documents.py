@@ -1,9 +1,15 @@
 """What config.json and state.json of a run hold, as a schema: whatever is read of a run has its type and its bounds."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,  # pydantic asks for it under Python 3.12
+)
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict  # pydantic asks for it under Python 3.12
+from typing_extensions import TypedDict
 
 from mclip.training.model.config import METRICS
 
@@ -19,7 +25,7 @@ OPEN, CLOSED = ConfigDict(extra="allow"), ConfigDict(extra="forbid")
 class Sizes(TypedDict, total=False):
     """The model's, as ModelConfig."""
 
-    latent: Size
+    latent: Required[Size]
     layers: Annotated[int, Field(ge=1, le=1000)]
     heads: Size
     feed_forward: Size
