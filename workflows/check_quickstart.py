@@ -19,7 +19,11 @@ def check(folder: Path, second_run: str) -> list[str]:
             for name, least in (("generated", 10), ("edited", 3), ("interpolated", 5))
         ),
         "a gallery with every motion in it, to play and to save": page.count('<figure class="card"') >= 20 + 18
-        and all(page.count(f'.{kind}">H4sI') >= 2 * 20 + 18 for kind in ("npz", "bvh", "glb")),
+        and all(
+            len(re.findall(rf'(?:data-name|download)="[^"]*\.{kind}"', page)) >= 2 * 20 + 18
+            for kind in ("npz", "bvh", "glb")
+        )
+        and page.count('">H4sI') >= 3 * (2 * 20 + 18),
         "a second run does nothing": set(again) == {"0"} and "0 of" in second_run,
     }
     if "phrases" in figures:
