@@ -188,7 +188,7 @@ def prepare(
         return
     found = read_labels(labels, split, rules)
     if replace or not is_store(store):
-        stage.require_motions(source, only)  # before a store is emptied, or made for nothing
+        stage.require_motions(source, only, shape.map)  # before a store is emptied, or made for nothing
     with one_writer(store, take_over=take_over):
         if replace:
             delete_store(store)

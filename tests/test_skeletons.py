@@ -423,6 +423,7 @@ def test_skeleton_shows_the_tree_writes_a_map_and_the_map_reads_what_names_do_no
 )
 def test_a_map_that_is_none_is_refused_before_any_work(tmp_path: Path, content: str, reason: str):
     (tmp_path / "map.toml").write_text(content)
+    (tmp_path / "walk.bvh").write_text(plain())
     told = CliRunner().invoke(
         cli, ["prepare", str(tmp_path), str(tmp_path / "s.zarr"), "--map", str(tmp_path / "map.toml")]
     )

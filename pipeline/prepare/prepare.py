@@ -62,8 +62,9 @@ def matches(name: str, word: str) -> bool:
     return fnmatch(name, word) if any(sign in word for sign in "*?[") else word in name
 
 
-def require_motions(source: Path, only: Sequence[str] = ()) -> None:
-    """ValueError when a source has no recording that could be prepared."""
+def require_motions(source: Path, only: Sequence[str] = (), joint_map: str = "") -> None:
+    """ValueError when a source has no recording that could be prepared, or the map of its joints is none."""
+    read_map(joint_map)
     if all(sources.is_beside(each.name) for each in select_files(sources.recordings(source), only, 1)):
         raise no_motions(source, only, {})
 
@@ -104,7 +105,7 @@ def prepare(
     again, and pictures and vectors go, because the windows have other numbers.
     """
     sources.require_source(source)
-    read_map(options.map)  # refused before any work
+    read_map(options.map)
     made_with = asdict(options) | {"labels": labels.fingerprint}
     names = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
     store.refuse_other_options("prepare", made_with, names=names)

@@ -36,6 +36,7 @@ UPS = {
 }
 PRIOR = {"y": 0.3, "z": 0.3}  # the axes of worlds, added to how much the body stands along them, -1 to 1
 AT_REST, FLOOR = 0.8, 1.1  # what stands all the time overrules the rest pose, and the floor overrules both
+NEAR_FLOOR = ((-0.2, -0.05, 0.15, 0.4), (0.0, 1.0, 1.0, 0.0))  # leg lengths of the lowest point -> is it on a floor?
 LOOKED_AT = 400  # frames are enough to find axes
 STEADY = 0.8  # of a joint's axes: below, the file's rotations say nothing (1 constant, 1/3 a twist at random)
 
@@ -129,7 +130,8 @@ def upright_axis(moving: Moving) -> str:
     def worth(up: str) -> float:
         axis = UPS[up][2]
         at_rest = basis is not None and basis[:, 1] @ axis > 0.9
-        floor = -0.05 < np.median((points @ axis).min(0)) / leg < 0.15
+        lowest = np.median((points @ axis).min(0)) / leg
+        floor = np.interp(lowest, *NEAR_FLOOR)
         climbs = np.ptp(place["pelvis"] @ axis) > 1.5 * leg
         return float(body @ axis) + PRIOR.get(up, 0.0) + AT_REST * at_rest + FLOOR * floor - climbs
 
