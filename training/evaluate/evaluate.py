@@ -24,6 +24,7 @@ from mclip.training.evaluate.report import Plots, write_report
 from mclip.training.evaluate.texts_report import judge_for, judged, known_crops, labels_asked
 from mclip.training.latent.space import text_latent
 from mclip.training.latent.span import centred
+from mclip.training.measure.learnt_judge import LearntJudge
 from mclip.training.measure.metrics import cosines
 from mclip.training.measure.reconstruction import Reconstruction, middle_batches, quality, reconstruct
 from mclip.training.measure.retrieval import Gallery, batch_recalls, gallery_of, hit_rate, protocols, recalls, retrieval
@@ -135,10 +136,11 @@ def evaluate(
     tree |= told_of_texts
     splits = known_crops(run, store, crops, split)
     judge = judge_for(run, store, splits)
+    learnt = LearntJudge.trained(splits, fps=run.fps)
     tree["judge"] = {"bound_mm": judge.bound_mm, "clips": len(judge.names)}
     if labels := labels_asked(store, splits):
         label_NC = np.stack([vectors[label] for label in labels])
-        tree["label_motions"] = judged(run, judge, label_NC, [*labels.values()], bar="labels")
+        tree["label_motions"] = judged(run, judge, learnt, label_NC, [*labels.values()], bar="labels")
     if classes is not None and encoder is not None:
         names = classes_of(classes)
         class_KC = encoder.encode_texts(names).numpy()
@@ -149,7 +151,7 @@ def evaluate(
             tree[way] = recognition(centre(run, z_NC), true_N, class_KC, names)
     if queries is not None and encoder is not None:
         tree["phrases"], asked = phrases(run, gallery, queries, encoder)
-        tree["phrase_motions"] = judged(run, judge, *asked, bar="phrases")
+        tree["phrase_motions"] = judged(run, judge, learnt, *asked, bar="phrases")
     header = {"split": split, "windows": len(crops), "sequences": len(gallery.names), "step": run.step}
     plots = Plots(
         ranks={f"labels, {way}": found for way, found in ranks.items()} | curves,

@@ -134,6 +134,8 @@ JUDGED = {
     "natural": "natural",
     "both": "both",
     "natural_mm": "from real, mm",
+    "learnt_R@1": "learnt R@1",
+    "learnt_R@3": "R@3",
     "planted_mm_s": "standing foot, mm/s",
     "floating_cm": "height, cm",
     "jerk": "jerk, m/s³",

@@ -1,4 +1,4 @@
-"""What texts are decoded into, by a judge that never saw the model: the right motion, and a natural one."""
+"""What texts are decoded into, by judges that never saw the model: the right motion, and a natural one."""
 
 # N texts, C latent width, T frames, R rows
 
@@ -17,6 +17,7 @@ from mclip.training.data.crops import Crops, crops_of
 from mclip.training.data.rows import joints_of, root_of
 from mclip.training.latent.space import decode, text_latent
 from mclip.training.measure.judge import Judge, judge_of
+from mclip.training.measure.learnt_judge import LearntJudge, ranks_of_own
 from mclip.training.measure.physics import world_figures
 from mclip.training.measure.retrieval import gallery_of
 from mclip.training.measure.statistics import Measured
@@ -48,12 +49,19 @@ def labels_asked(store: Store, splits: Sequence[Crops]) -> dict[str, list[str]]:
 
 
 def judged(
-    run: Run, judge: Judge, text_NC: np.ndarray, expected: Sequence[Sequence[str]], *, bar: str
+    run: Run,
+    judge: Judge,
+    learnt: LearntJudge | None,
+    text_NC: np.ndarray,
+    expected: Sequence[Sequence[str]],
+    *,
+    bar: str,
 ) -> dict[str, Any]:
     """Figures of the motions that texts are decoded into, `carried` to the training motions, and in the `plain` way.
 
     `expected` are the names, or folders of names, of the sequences that each text may show. `carried` is left out where
-    the run keeps no training z.
+    the run keeps no training z. `learnt_R@1`, `learnt_R@3`: how often the learnt judge ranks a motion's own text there
+    among all those that other sequences show.
     """
     ways = {"carried": False, "plain": True} if run.z_NC is not None else {"plain": True}
     found: dict[str, Any] = {"texts": len(text_NC)}
@@ -69,9 +77,20 @@ def judged(
             "natural": Measured(np.array(natural, float)),
             "both": Measured(np.array(right, float) * np.array(natural, float)),
             "natural_mm": Measured(np.array([verdict.natural_mm for verdict in verdicts])),
+            **learnt_recalls(learnt, rows_NTRD, torch.from_numpy(text_NC), expected),
             **{name: Measured(values, median=True) for name, values in in_world(rows_NTRD, fps=run.fps).items()},
         }
     return found
+
+
+def learnt_recalls(
+    learnt: LearntJudge | None, rows_NTRD: torch.Tensor, text_NC: torch.Tensor, expected: Sequence[Sequence[str]]
+) -> dict[str, Measured]:
+    """How often the learnt judge finds a motion's own text first, and among the first three."""
+    if learnt is None:
+        return {}
+    ranks_N = ranks_of_own(learnt.scores(rows_NTRD, text_NC), expected)
+    return {f"learnt_R@{most}": Measured((ranks_N <= most).astype(float)) for most in (1, 3)}
 
 
 @torch.inference_mode()

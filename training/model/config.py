@@ -73,6 +73,12 @@ class TrainConfig:
         "Windows shorter than a crop: mask what is missing, or continue them as a cycle or a held pose.",
         ("mask", "continue"),
     )
+    long_windows: float = setting(
+        0.0,
+        "How much more often long windows are taken: the number of crops in them to this power. The paper's 0: alike.",
+        least=0,
+        most=1,
+    )
     mirror: float = setting(0.0, "Share of the crops that are mirrored, with left and right swapped.", least=0, most=1)
     yaw: float = setting(0.0, "Largest random turn about the vertical, in degrees.", least=0, most=180)
     speed: float = setting(

@@ -26,12 +26,12 @@ def dropout(x: Float[Tensor, "*size"], rate: float) -> Float[Tensor, "*size"]:
 
 
 def add_dropped(
-    x: Float[Tensor, "*batch T C"], branch: Float[Tensor, "*#batch #T C"], rate: float
+    x: Float[Tensor, "*#batch T C"], branch: Float[Tensor, "*#batch #T C"], rate: float
 ) -> Float[Tensor, "*batch T C"]:
     """`x` + dropout(`branch`), in one pass over memory."""
-    branch = branch.expand_as(x)
     if not rate:
         return x + branch
+    branch = branch.expand_as(x)
     return torch.addcmul(x, branch, mask_like(x, rate)) if is_ours(x) else x + F.dropout(branch, rate)
 
 

@@ -73,9 +73,9 @@ def squared_loss(
 
 
 def infonce_loss(
-    z_BC: Float[Tensor, "B C"], clip_BC: Float[Tensor, "B C"], has_B: Bool[Tensor, " B"]
+    z_BC: Float[Tensor, "B C"], clip_BC: Float[Tensor, "B C"], has_B: Bool[Tensor, " B"], *, scale: float = 100.0
 ) -> Float[Tensor, ""]:
-    """CLIP's symmetric cross-entropy over the batch (Radford et al. 2021, figure 3), at CLIP's final scale of 100.
+    """CLIP's symmetric cross-entropy over the batch (Radford et al. 2021, figure 3), by default at its final scale.
 
     Items without a vector are neither asked nor offered. Equal CLIP vectors, of two crops with one text, are all right
     answers: each gets an equal share.
@@ -84,7 +84,7 @@ def infonce_loss(
     both_BB = has_B[:, None] & has_B
     right_BB = ((clip_BC[:, None] == clip_BC).all(-1) & both_BB).to(z_BC.dtype)
     right_BB = right_BB / right_BB.sum(-1, keepdim=True).clamp_min(1)
-    score_BB = (100 * z_BC @ clip_BC.T).masked_fill(~both_BB, -1e4)
+    score_BB = (scale * z_BC @ clip_BC.T).masked_fill(~both_BB, -1e4)
     asked = [-(right_BB * score.log_softmax(-1)).sum(-1) for score in (score_BB, score_BB.T)]
     return torch.where(has_B, sum(asked), 0.0).sum() / (2 * has_B.sum().clamp_min(1))
 

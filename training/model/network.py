@@ -1,8 +1,9 @@
 """MotionCLIP's auto-encoder: a motion to one vector as wide as CLIP's, and back.
 
-Tevet et al., ECCV 2022, section 3, with the sizes of the paper's release. Two identities are used. The decoder's memory
-is one vector, so its cross-attention is a softmax over one element and equals out(value(z)) for every frame. And of the
-encoder's last layer only the first output is read, so only that one is computed.
+Tevet et al., ECCV 2022, section 3, with the sizes of the paper's release. Three identities are used. The decoder's
+memory is one vector, so its cross-attention is a softmax over one element and equals out(value(z)) for every frame. Of
+the encoder's last layer only the first output is read, so only that one is computed. And the decoder's queries are the
+same for all motions, so its first self-attention is computed once, unless padding or dropout makes them differ.
 """
 
 # B batch, T frames, R rows (24 joints and the root's displacement), D rotation numbers (6), C latent width
@@ -217,9 +218,10 @@ class MotionClip(nn.Module):
             raise ValueError(f"{frames} frames asked for, at most {LONGEST} can be decoded")
         if self.config.unit_latent:
             z_BC = F.normalize(z_BC, dim=-1)
-        queries = self.position[:frames].to(working_type(self.position)).expand(len(z_BC), -1, -1)
-        x_BTC = dropout(queries, self.rate)
+        x_BTC = self.position[None, :frames].to(working_type(self.position))
         keep = None if mask_BT is None else mask_BT[:, None, None]
+        if self.rate or keep is not None:
+            x_BTC = dropout(x_BTC.expand(len(z_BC), -1, -1), self.rate)
         for layer in self.decoder:
             x_BTC = layer(x_BTC, keep, z_BC)
         motion: Tensor = self.final(x_BTC).view(len(z_BC), frames, ROWS, NUMBERS)

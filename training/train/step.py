@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from mclip.pipeline.geometry.body import Body
@@ -40,27 +41,39 @@ def seed_of(seed: int, purpose: str, step: int = 0, *, rank: int = 0) -> int:
 class Order:
     """Which windows step n takes: one shuffled pass after the other, computed from (seed, step) alone.
 
-    Nothing is carried from step to step, so a resumed run takes the same windows.
+    Nothing is carried from step to step, so a resumed run takes the same windows. `often_W`: how many times a pass has
+    each window.
     """
 
-    def __init__(self, windows: int, batch: int, seed: int, device: torch.device):
-        self.windows, self.batch, self.seed, self.device = windows, batch, seed, device
+    def __init__(self, often_W: Int64[Tensor, " W"], batch: int, seed: int, device: torch.device):
+        self.taken_N = torch.arange(len(often_W)).repeat_interleave(often_W.cpu())
+        self.batch, self.seed, self.device = batch, seed, device
         self.passes: dict[int, Tensor] = {}
 
     def one_pass(self, number: int) -> Tensor:
         """The shuffled windows of a pass; the last two are kept."""
         if number not in self.passes:
             generator = torch.Generator().manual_seed(seed_of(self.seed, "order", number))
-            self.passes[number] = torch.randperm(self.windows, generator=generator).to(self.device)
+            order_N = torch.randperm(len(self.taken_N), generator=generator)
+            self.passes[number] = self.taken_N[order_N].to(self.device)
             self.passes.pop(number - 2, None)
         return self.passes[number]
 
     def __call__(self, step: int) -> Tensor:
-        first, last = step * self.batch, (step + 1) * self.batch
-        passes = range(first // self.windows, (last - 1) // self.windows + 1)
+        first, last, whole = step * self.batch, (step + 1) * self.batch, len(self.taken_N)
+        passes = range(first // whole, (last - 1) // whole + 1)
         stream = torch.cat([self.one_pass(number) for number in passes])
-        start = first - passes[0] * self.windows
+        start = first - passes[0] * whole
         return stream[start : start + self.batch]
+
+
+def how_often(crops: Crops, power: float) -> Int64[Tensor, " W"]:
+    """How many times (W,) a pass has each window: the number of different crops in it, to a power.
+
+    At 0 once each, as in the paper: a crop of a long window is then seen so much less often than a short window's only
+    one that fast motions in it (a cartwheel) stay unlearnt.
+    """
+    return (crops.frames - crops.crop + 1).clamp_min(1).pow(power).round().long()
 
 
 class Feed:
@@ -68,7 +81,7 @@ class Feed:
 
     def __init__(self, crops: Crops, texts: Sequence[str], config: TrainConfig, device: torch.device):
         self.crops, self.seed, self.generator = crops, config.seed, torch.Generator(device)
-        self.order = Order(len(crops), config.batch, config.seed, device)
+        self.order = Order(how_often(crops, config.long_windows), config.batch, config.seed, device)
         self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
 
     def __call__(self, step: int) -> Batch:
