@@ -177,6 +177,58 @@ def test_humanml3d_times_are_frames_at_20_fps_after_what_it_trims(tmp_path):
     }
 
 
+def write_humanml3d(folder: Path, clips: dict[str, str], deeper: str = "") -> Path:
+    """HumanML3D's files of clips (name -> sequence) of two seconds, one after the other, each with one text."""
+    lines = [
+        f"./pose_data/{path}.npy,{40 * i},{40 * i + 40},{name}.npy" for i, (name, path) in enumerate(clips.items())
+    ]
+    (folder / deeper / "texts").mkdir(parents=True)
+    (folder / "index.csv").write_text("\n".join(["source_path,start_frame,end_frame,new_name", *lines]))
+    for name in clips:
+        (folder / deeper / f"texts/{name}.txt").write_text(f"clip {name}#x#0.0#0.0\n")
+    return folder
+
+
+@pytest.mark.parametrize("deeper", ["", "HumanML3D"])
+def test_humanml3ds_own_lists_are_its_splits(tmp_path, deeper):
+    folder = write_humanml3d(tmp_path, {"000000": "KIT/1/a", "000001": "CMU/1/b", "000002": "SFU/1/c"}, deeper)
+    # As it has them: its mirror images beside the clips, and lists of more than one split.
+    for name, ids in {
+        "train": "000000\r\nM000000\r\n",
+        "val": "\ufeffM000001\n000001\n",
+        "test": "000002\nM000002\n009999\n",
+        "train_val": "000000\n000001\n",
+        "all": "000002\n000001\n000000\n",
+    }.items():
+        (folder / deeper / f"{name}.txt").write_text(ids, encoding="utf-8", newline="")
+    labels = read_labels([folder])
+    assert labels.split == {"KIT/1/a": "train", "CMU/1/b": "val", "SFU/1/c": "test"}
+    assert {key: spans[0].text for key, spans in labels.spans.items()} == {
+        "KIT/1/a": "clip 000000",
+        "CMU/1/b": "clip 000001",
+        "SFU/1/c": "clip 000002",
+    }
+    assert labels.passed_over == {"HumanML3D name in test.txt that index.csv has not": 1}
+
+
+def test_a_sequence_with_a_tested_clip_is_not_trained_on_and_keeps_the_tested_texts_alone(tmp_path):
+    folder = write_humanml3d(tmp_path, {"000000": "KIT/1/a", "000001": "KIT/1/a", "000002": "KIT/1/a"})
+    (folder / "train.txt").write_text("000000\n")
+    (folder / "test.txt").write_text("000001\n")
+    labels = read_labels([folder])
+    assert labels.split == {"KIT/1/a": "test"}
+    assert [span.text for span in labels.spans["KIT/1/a"]] == ["clip 000001", "clip 000002"]  # the last is in no list
+    assert labels.passed_over == {"HumanML3D text of a clip in train whose sequence has another in test": 1}
+
+
+def test_a_humanml3d_clip_and_its_mirror_image_in_two_splits_are_refused(tmp_path):
+    folder = write_humanml3d(tmp_path, {"000000": "KIT/1/a"})
+    (folder / "train.txt").write_text("000000\n")
+    (folder / "test.txt").write_text("M000000\n")
+    with pytest.raises(LabelError, match=r"train.txt: line 1: 000000 is in train, and in test further up"):
+        read_labels([folder])
+
+
 def test_own_table_as_csv_and_jsonl_say_the_same(tmp_path):
     (tmp_path / "own.csv").write_text(
         'path,start,end,text,category,split\nA/b_poses.npz,0.5,2,"walks, slowly",walk|step,test\n'
