@@ -166,9 +166,12 @@ def prepare(
 ) -> None:
     """Read motion and label files into a store.
 
+    SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh of any human skeleton, or
+    arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx,
+    AIST++, Meshcapade, GVHMR, WHAM, VIBE or ROMP, or of joint places as HumanML3D and MDM write them. `embedded` is
+    the motions that mclip ships.
+
     \b
-    SOURCE is a folder, a .tar.bz2 or .tar.gz archive, or a file: AMASS .npz (SMPL, SMPL+H, SMPL-X), .npy, .bvh.
-    SOURCE `embedded` is the motions that mclip ships.
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
     from mclip.pipeline.files.assets import MOTIONS

@@ -280,8 +280,8 @@ def summary_line(store: Store) -> str:
     split = np.bincount(store.read("windows/split"), minlength=3)
     minutes = frames / told["options"]["fps"] / 60
     passed = sum(told["labels_passed_over"].values())
-    turned = sum("up" in each for each in accounts(store))
-    y_up = f", {turned:,} files turned whose up was y" if turned else ""
+    turned = sum(each.get("up", "z") != "z" for each in accounts(store))
+    y_up = f", {turned:,} files turned whose up was not z" if turned else ""
     return (
         f"store {store.url}: {frames:,} frames ({minutes:.1f} min), {told['windows']:,} windows "
         f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "
