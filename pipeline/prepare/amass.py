@@ -150,18 +150,27 @@ def refused(error: Exception) -> MotionError:
 
 
 def write_motion(
-    path: Path, *, rotmat_TJ33: Float[Tensor, "T 24 3 3"], trans_T3: Float[Tensor, "T 3"], fps: float
+    path: Path,
+    *,
+    rotmat_TJ33: Float[Tensor, "T 24 3 3"],
+    trans_T3: Float[Tensor, "T 3"],
+    fps: float,
+    betas: np.ndarray | None = None,
+    gender: str = "neutral",
 ) -> None:
     """Write an AMASS SMPL+H .npz: what `read_motion` reads. Hands other than their first joint are flat."""
     poses = np.zeros((len(trans_T3), 52, 3))
     poses[:, SMPLH_JOINTS] = rotations.matrix_to_axis_angle(rotmat_TJ33.double()).numpy()
     assert len(SMPLH_JOINTS) == len(JOINTS)
-    trans = trans_T3.double().numpy()
-    write_recording(path, Recording(poses, trans, float(fps), np.zeros(16), "neutral", b"", SMPLH_JOINTS))
+    trans, shape = trans_T3.double().numpy(), np.zeros(16) if betas is None else betas
+    write_recording(path, Recording(poses, trans, float(fps), shape, gender, b"", SMPLH_JOINTS))
 
 
 def write_recording(path: Path, motion: Recording) -> None:
-    """Write a recording as AMASS's .npz of its own body model, with its shape, gender and fingers."""
+    """Write a recording as AMASS's .npz of its own body model, with its shape, gender and fingers.
+
+    AMASS's `dmpls` (soft tissue) are not read, so they are zeros here.
+    """
     frames, joints = motion.poses_TK3.shape[:2]
     smplx: dict[str, Any] = {"mocap_frame_rate": motion.fps, "surface_model_type": "smplx"} if joints == 55 else {}
     np.savez(
