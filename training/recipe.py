@@ -12,6 +12,7 @@ import numpy as np
 
 from mclip.pipeline.files.documents import checked, read_object, read_sealed, read_text
 from mclip.pipeline.machine.commands import Refusal, Stopped
+from mclip.pipeline.machine.words import say
 from mclip.pipeline.store.store import open_store
 from mclip.training.model.run import EVALUATION
 from mclip.training.train.journal import METRICS, read_journal
@@ -24,10 +25,10 @@ def run(cli: click.Group, recipe: Path, folder: Path) -> None:
     tables = read_recipe(recipe)
     commands = [arguments(cli, name, table, recipe) for name, table in tables.items()]
     folder.mkdir(parents=True, exist_ok=True)
-    click.echo(f"{recipe.stem}: {len(commands)} commands in {folder.resolve()}")
+    say(f"{recipe.stem}: {len(commands)} commands in {folder.resolve()}")
     with contextlib.chdir(folder):
         for words in commands:
-            click.echo(f"$ mclip {shlex.join(words)}")
+            say(f"$ mclip {shlex.join(words)}")
             run_command(cli, words)
 
 

@@ -10,6 +10,7 @@ import zarr
 
 from mclip.pipeline.files.documents import broken_lines
 from mclip.pipeline.machine.terminal import progress_bar
+from mclip.pipeline.machine.words import visible
 from mclip.pipeline.store.location import filesystem_of, neighbour, read_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING, REPLACED, SCHEMA, STRINGS, spec_of
 from mclip.pipeline.store.sealed import METADATA, metadata_fault
@@ -167,7 +168,7 @@ def bad_sequences(store: Store) -> Iterator[str]:
             bad = wrong(np.asarray(array[at])[at_row[here] - at.start])
             for item in np.unique(owner[here[bad]]).tolist():
                 where = int(at_row[here[bad]][owner[here[bad]] == item][0])
-                yield f"{path}[{where}] of {names[item]}: {wrong.__doc__}, though it is marked done"
+                yield f"{path}[{where}] of {visible(names[item], keep='')}: {wrong.__doc__}, though it is marked done"
 
 
 def not_rotations(rot6d_NJD: np.ndarray) -> np.ndarray:
