@@ -42,7 +42,7 @@ def write_npz(path: Path, motion: Motion) -> None:
     if read is not None and "model" in read.account:
         write_recording(path, read)
         return
-    told = {} if read is None else {"betas": read.betas.astype(np.float64), "gender": read.gender}
+    told: dict[str, Any] = {} if read is None else {"betas": read.betas.astype(np.float64), "gender": read.gender}
     write_motion(path, rotmat_TJ33=motion.rotmat_TJ33, trans_T3=motion.trans_T3, fps=motion.fps, **told)
 
 
