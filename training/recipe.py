@@ -42,6 +42,8 @@ def require_words(cli: click.Group, words: list[str], where: str) -> None:
         cli.commands[words[0]].make_context(words[0], words[1:], parent=parent).close()
     except click.ClickException as error:
         raise ValueError(f"{where} {error.format_message()}") from error
+    except ValueError as error:  # a path with a NUL in it
+        raise ValueError(f"{where} {error}") from error
 
 
 def run_command(cli: click.Group, words: list[str]) -> None:
