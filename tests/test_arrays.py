@@ -14,7 +14,7 @@ from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.recording import MotionError, NoMotion
 from mclip.pipeline.geometry.skeleton import PARENTS, forward_kinematics
 from mclip.pipeline.prepare.amass import parse_motion, read_motion
-from mclip.pipeline.prepare.arrays import rest_pelvis
+from mclip.pipeline.prepare.arrays import rest_pelvis, spine_of
 from mclip.pipeline.prepare.sources import ARCHIVES
 from mclip.pipeline.prepare.sources import MOTIONS as MOTIONS_READ
 from mclip.pipeline.skeletons.frames import rest_joints
@@ -115,6 +115,11 @@ def test_a_walk_in_any_form_is_the_walk_of_amass(name: str) -> None:
     assert same.magnitude().max() < 1e-6  # GVHMR's tensors are read as float32
     assert np.abs(found.trans_T3 - trans).max() < 1e-6
     assert ("up" in found.account) == (name in ("y up, AMASS's names", "smplx, y up", "GVHMR", "WHAM", "AIST++"))
+
+
+def test_the_spine_is_where_scipys_rotations_take_it() -> None:
+    root = np.concatenate([np.zeros((1, 3)), np.random.default_rng(0).normal(scale=2, size=(99, 3))])
+    assert np.abs(spine_of(root) - Rotation.from_rotvec(root).apply([0.0, 1, 0])).max() < 1e-12
 
 
 def test_a_body_that_lies_in_amass_stays_where_it_lies() -> None:

@@ -270,8 +270,12 @@ def up_of(root_T3: np.ndarray, trans_T3: np.ndarray, *, told: bool) -> str:
 
 
 def spine_of(root_T3: np.ndarray) -> np.ndarray:
-    """SMPL's y axis (T, 3), from pelvis to head, under axis-angle rotations (T, 3)."""
-    return rotations.axis_angle_to_matrix(torch.from_numpy(np.ascontiguousarray(root_T3)))[..., 1].numpy()
+    """SMPL's y axis (T, 3), from pelvis to head, under axis-angle rotations (T, 3): Rodrigues' formula, of y alone."""
+    angle_T1 = np.sqrt((root_T3 * root_T3).sum(-1, keepdims=True))
+    x, y, z = (root_T3 / np.maximum(angle_T1, 1e-12)).T
+    cosine, sine = np.cos(angle_T1[:, 0]), np.sin(angle_T1[:, 0])
+    rest = 1 - cosine
+    return np.stack((x * y * rest - z * sine, y * y * rest + cosine, z * y * rest + x * sine), axis=-1)
 
 
 def stood_up(poses_TK3: np.ndarray, trans_T3: np.ndarray, turn_33: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
