@@ -12,6 +12,7 @@ import click
 from mclip.pipeline.labels.spans import LabelRules
 from mclip.pipeline.machine.commands import Group, Refusal, going_on, require_all
 from mclip.pipeline.machine.options import Finite, options_of
+from mclip.pipeline.machine.words import say, warn
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.model.config import ModelConfig, TrainConfig
@@ -26,7 +27,7 @@ def finish(store: Any, *summaries: Any) -> None:
 
     record_runs(store, summaries)
     for summary in summaries:
-        click.echo(summary)
+        say(summary)
     if any(summary.failed for summary in summaries):
         raise SystemExit(1)
 
@@ -34,7 +35,7 @@ def finish(store: Any, *summaries: Any) -> None:
 def tell_plain(run: Any, *, plain: bool = False) -> None:
     """Say so when a run cannot carry texts to its training motions."""
     if not plain and run.z_NC is None:
-        click.echo(f"{run.folder}: keeps no vectors of training motions: texts are decoded as with --plain", err=True)
+        warn(f"{run.folder}: keeps no vectors of training motions: texts are decoded as with --plain")
 
 
 store_argument = click.argument("store")  # a path or a URL: s3://, gs://, memory://, so no click.Path
@@ -99,7 +100,7 @@ def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
     from mclip.training.show import folder
 
     looks = RenderOptions(**{name: how.pop(name) for name in VideoOptions.__dataclass_fields__})
-    click.echo(folder.write_motions(run, kind, prompts, looks=looks, **how))
+    say(folder.write_motions(run, kind, prompts, looks=looks, **how))
 
 
 def fps_in_option(name: str) -> Callable[[Any], Any]:
@@ -166,9 +167,12 @@ def prepare(
 ) -> None:
     """Read motion and label files into a store.
 
+    SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh of any human skeleton, or
+    arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx,
+    AIST++, Meshcapade, GVHMR, WHAM, VIBE or ROMP, or of joint places as HumanML3D and MDM write them. `embedded` is
+    the motions that mclip ships.
+
     \b
-    SOURCE is a folder, a .tar.bz2 or .tar.gz archive, or a file: AMASS .npz (SMPL, SMPL+H, SMPL-X), .npy, .bvh.
-    SOURCE `embedded` is the motions that mclip ships.
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
     from mclip.pipeline.files.assets import MOTIONS
@@ -184,7 +188,7 @@ def prepare(
     rules = LabelRules(**{name: options.pop(name) for name in LabelRules.__dataclass_fields__})
     shape = PrepareOptions(**options)
     if dry_run:
-        click.echo(stage.preview(source, store, shape, only=only, limit=limit))
+        say(stage.preview(source, store, shape, only=only, limit=limit))
         return
     found = read_labels(labels, split, rules)
     if replace or not is_store(store):
@@ -205,9 +209,9 @@ def prepare(
             scheduler=scheduler,
             replace_changed=replace_changed,
         )
-        click.echo(f"{stage.summary_line(opened)}; {peak_memory()}")
+        say(f"{stage.summary_line(opened)}; {peak_memory()}")
         for line in stage.told_of_labels(opened):
-            click.echo(f"  {line}")
+            say(f"  {line}")
     finish(opened, summary)
 
 
@@ -227,13 +231,13 @@ def skeleton(file: Path, joint_map: str, write_map: Path | None, picture: Path |
     from mclip.pipeline.skeletons.look import look
 
     seen = look(file, joint_map)
-    click.echo(seen.text)
+    say(seen.text)
     if write_map:
         write_map.write_text(seen.map, encoding="utf-8")
-        click.echo(f"map: {write_map}")
+        say(f"map: {write_map}")
     if picture and seen.solved:
         seen.draw(picture)
-        click.echo(f"picture: {picture}")
+        say(f"picture: {picture}")
     if seen.reason:
         raise Refusal(seen.reason)
 
@@ -263,7 +267,7 @@ def import_body(file: Path, out: Path) -> None:
     """
     from mclip.pipeline.geometry import body_files as body_file
 
-    click.echo(body_file.import_body(file, out))
+    say(body_file.import_body(file, out))
 
 
 @cli.command()
@@ -311,7 +315,7 @@ def render(
 
     shape = RenderOptions(**options)
     if dry_run:
-        click.echo(stage.preview(open_store(store), shape))
+        say(stage.preview(open_store(store), shape))
         return
     with one_writer(store, take_over=take_over):
         opened = open_store(store)
@@ -320,9 +324,9 @@ def render(
         )
         sheet = sheet or beside(store, ".png")
         if contact_sheet(opened, sheet):  # always: nobody knows whether a file that is there shows all of today's
-            click.echo(f"contact sheet: {sheet}")
+            say(f"contact sheet: {sheet}")
         if export:
-            click.echo(pictures.export_pictures(opened, export))
+            say(pictures.export_pictures(opened, export))
     finish(opened, summary)
 
 
@@ -346,7 +350,7 @@ def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> Non
 
     opened = open_store(store)
     item = find_sequence(opened, clip)
-    click.echo(write_video(opened, item, out, options=RenderOptions(**options), backend=backend))
+    say(write_video(opened, item, out, options=RenderOptions(**options), backend=backend))
 
 
 @cli.command()
@@ -406,9 +410,9 @@ def embed(
         if replace:
             stage.forget(opened, encoder.name)
         summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit, without=without)
-        click.echo(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")
+        say(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")
         for name, figure in zero_shot(opened, encoder.name).items():
-            click.echo(f"text -> picture {name}: {figure:.2f}")
+            say(f"text -> picture {name}: {figure:.2f}")
     finish(opened, *summaries)
 
 
@@ -439,7 +443,7 @@ def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> 
     with one_writer(str(run)) if is_first() else contextlib.nullcontext():
         line = trainer.train(opened, run, config, sizes, device=pick_device(device), replace=replace)
     if is_first():
-        click.echo(line)
+        say(line)
 
 
 @cli.command()
@@ -458,7 +462,7 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
     """
     from mclip.training.model import paper_checkpoint as release
 
-    click.echo(release.import_checkpoint(checkpoint, opt_yaml, out, clip=clip, pretrained=pretrained))
+    say(release.import_checkpoint(checkpoint, opt_yaml, out, clip=clip, pretrained=pretrained))
 
 
 @cli.command()
@@ -500,7 +504,7 @@ def evaluate(
         classes=classes,
         replace=replace,
     )
-    click.echo(json.dumps(figures, indent=2) if as_json else f"{format_tables(figures)}{line}")
+    say(json.dumps(figures, indent=2) if as_json else f"{format_tables(figures)}{line}")
 
 
 @cli.command()
@@ -538,7 +542,6 @@ def generate(
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
     """
     from mclip.pipeline.files.documents import not_utf8
-    from mclip.pipeline.machine.words import warn
     from mclip.training.latent.prompts import VARY, generated, prompts_in, unplaced
     from mclip.training.latent.space import require_readable
     from mclip.training.model.run import load_run
@@ -733,7 +736,7 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
         with going_on(failed, motion):
             found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top)
     if found:
-        click.echo(format_classes(found, as_json=as_json))
+        say(format_classes(found, as_json=as_json))
     require_all(failed, len(motions))
 
 
@@ -757,7 +760,7 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_enc
     from mclip.training.model.run import load_run
 
     found = searching.search(load_run(run, trust_encoder=trust_encoder), open_store(store), query, top=top)
-    click.echo(searching.format_hits(query, found, as_json=as_json))
+    say(searching.format_hits(query, found, as_json=as_json))
 
 
 @cli.command()
@@ -795,7 +798,7 @@ def export(
     for motion in motions:
         with going_on(failed, motion):
             for path in write(motion, formats, out, fps=fps, fps_in=fps_in, looks=RenderOptions(**looks)):
-                click.echo(path)
+                say(path)
     require_all(failed, len(motions))
 
 
@@ -818,7 +821,7 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
     from mclip.training.model.run import load_run
     from mclip.training.show.gallery import write_gallery
 
-    click.echo(write_gallery(load_run(run), open_store(store), page, folders=motions, split=split, most=most))
+    say(write_gallery(load_run(run), open_store(store), page, folders=motions, split=split, most=most))
 
 
 @cli.command()
@@ -854,7 +857,7 @@ def studio(
     names, model = classes_of(classes), load_run(run, trust_encoder=trust_encoder)
     tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
-    serve(space, host=host, port=port, token=token, say=click.echo)
+    serve(space, host=host, port=port, token=token, say=say)
 
 
 @cli.command()
@@ -870,7 +873,7 @@ def status(store: str) -> None:
     from mclip.pipeline.store.status import status as chain_of
     from mclip.pipeline.store.store import open_store
 
-    click.echo(chain_of(open_store(store)))
+    say(chain_of(open_store(store)))
 
 
 @cli.command()
@@ -888,10 +891,10 @@ def validate(store: str) -> None:
 
     problems = problems_of(open_store(store))
     for problem in problems:
-        click.echo(problem)
+        say(problem)
     if problems:
         raise Refusal(f"{store}: {len(problems)} problems")
-    click.echo(f"{store}: sound")
+    say(f"{store}: sound")
 
 
 @cli.command()
@@ -911,9 +914,9 @@ def inspect(store: str, clip: str, out: Path) -> None:
 
     opened = open_store(store)
     item = looking.find_sequence(opened, clip)
-    click.echo(looking.describe(opened, item))
+    say(looking.describe(opened, item))
     looking.draw(opened, item, out)
-    click.echo(f"picture: {out}")
+    say(f"picture: {out}")
 
 
 @cli.command("run")
@@ -938,9 +941,9 @@ def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool)
     folder = folder or Path(f"mclip-{recipe.stem}")
     recipes.run(cli, recipe, folder)
     if regenerate:
-        click.echo(recipes.regenerate(recipe, folder))
+        say(recipes.regenerate(recipe, folder))
     if check:
-        click.echo(recipes.check(recipe, folder))
+        say(recipes.check(recipe, folder))
 
 
 @cli.command()
@@ -959,7 +962,7 @@ def quickstart(folder: Path) -> None:
     from mclip.training import recipe as recipes
 
     recipes.run(cli, RECIPES / "quickstart.toml", folder)
-    click.echo(f"open {(folder / 'gallery.html').resolve()}")
+    say(f"open {(folder / 'gallery.html').resolve()}")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,18 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from scipy.spatial.transform import Rotation
 
+from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.recording import MotionError, NoMotion
+from mclip.pipeline.geometry.skeleton import PARENTS, forward_kinematics
 from mclip.pipeline.prepare.amass import parse_motion, read_motion
-from mclip.pipeline.prepare.arrays import rest_pelvis
+from mclip.pipeline.prepare.arrays import rest_pelvis, spine_of
+from mclip.pipeline.prepare.sources import ARCHIVES
+from mclip.pipeline.prepare.sources import MOTIONS as MOTIONS_READ
+from mclip.pipeline.skeletons.frames import rest_joints
 
 WALK = sorted(MOTIONS.rglob("walk/*.npz"))[0]  # of CMU, upright, z up
 FRAMES = len(read_motion(WALK).trans_T3)
@@ -111,6 +117,11 @@ def test_a_walk_in_any_form_is_the_walk_of_amass(name: str) -> None:
     assert ("up" in found.account) == (name in ("y up, AMASS's names", "smplx, y up", "GVHMR", "WHAM", "AIST++"))
 
 
+def test_the_spine_is_where_scipys_rotations_take_it() -> None:
+    root = np.concatenate([np.zeros((1, 3)), np.random.default_rng(0).normal(scale=2, size=(99, 3))])
+    assert np.abs(spine_of(root) - Rotation.from_rotvec(root).apply([0.0, 1, 0])).max() < 1e-12
+
+
 def test_a_body_that_lies_in_amass_stays_where_it_lies() -> None:
     for path in sorted(MOTIONS.rglob("*.npz")):
         assert "up" not in read_motion(path).account, path
@@ -194,3 +205,102 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path,
     with pytest.raises(MotionError):
         parse_motion(file.getvalue())
     assert not (tmp_path / "ran").exists()
+
+
+# --- joint places alone
+
+
+def places() -> np.ndarray:
+    """Where the walk's joints are (T, 24, 3), y up: scipy's rotations along the chain of our rest skeleton."""
+    poses, trans = walk()
+    local, rest = matrices(poses), rest_joints().numpy()
+    place, turn = [rest[0] + trans], [local[:, 0]]
+    for joint in range(1, 24):
+        parent = PARENTS[joint]
+        place.append(place[parent] + turn[parent] @ (rest[joint] - rest[parent]))
+        turn.append(turn[parent] @ local[:, joint])
+    return Rotation.from_euler("x", -90, degrees=True).apply(np.stack(place, 1).reshape(-1, 3)).reshape(-1, 24, 3)
+
+
+def saved(value: object) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.asarray(value), allow_pickle=True)
+    return file.getvalue()
+
+
+def mdm(motion: np.ndarray, **more: object) -> bytes:
+    """What MDM's sample/generate.py saves: (motions, joints, 3, frames) in a dict."""
+    told = {"text": ["a person walks"], "num_samples": len(motion), "num_repetitions": 1}
+    return saved({"motion": motion, "lengths": np.full(len(motion), motion.shape[-1]), **told, **more})
+
+
+@pytest.mark.parametrize(
+    ("content", "fps"),
+    [
+        (saved(places()[:, :22].astype(np.float32)), 30.0),
+        (saved(places()), 30.0),
+        (mdm(places()[None, :, :22].transpose(0, 2, 3, 1)), 20.0),
+    ],
+)
+def test_joint_places_come_back_where_they_were(content: bytes, fps: float) -> None:
+    found = parse_motion(content, fps_in=30.0)
+    assert found.fps == fps
+    rotmat = torch.from_numpy(matrices(found.poses_TJ3))
+    _, place = forward_kinematics(rotmat, rest_joints(), root_B3=torch.from_numpy(found.trans_T3))
+    z_up = Rotation.from_euler("x", 90, degrees=True).apply(places().reshape(-1, 3)).reshape(-1, 24, 3)
+    off = np.linalg.norm(place.numpy() - z_up, axis=-1).mean(0)
+    assert off[[0, 1, 2, 4, 5, 7, 8, 12, 16, 17, 18, 19, 20, 21]].max() < 0.02  # metres; a bent spine is three joints
+    assert (found.account["up"], found.account["axes"], found.account["metres"]) == ("y", "places", 1.0)
+    assert any("twist" in note for note in found.account["notes"])
+
+
+def test_of_a_longer_array_only_the_motions_length_is_read() -> None:
+    motion = places()[None, :, :22].transpose(0, 2, 3, 1)
+    padded = np.concatenate([motion, np.zeros((1, 22, 3, 30))], -1)
+    assert len(parse_motion(mdm(padded, lengths=np.array([FRAMES]))).trans_T3) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (saved(places()[:, :22]), "no frame rate .* pass --fps-in"),
+        (saved(walk()[0]), "its bones change their length as no joint places do: save rotations as poses"),
+        (
+            mdm(np.repeat(places()[None, :, :22].transpose(0, 2, 3, 1), 3, 0)),
+            "3 motions in it, expected one: save motion",
+        ),
+        (saved(np.array([{}, {}], object)), "a .npy of 2 Python objects, expected one dict of arrays"),
+        (saved({"text": "walk"}), "no poses and no trans in it"),
+        (saved(np.where(np.arange(FRAMES)[:, None, None] == 5, np.nan, places())), "bones change|NaN or infinity"),
+    ],
+)
+def test_places_that_say_too_little_are_refused_with_the_remedy(content: bytes, told: str) -> None:
+    with pytest.raises(MotionError, match=told):
+        parse_motion(content)
+
+
+def test_objects_in_a_npy_run_nothing(tmp_path) -> None:
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    with pytest.raises(MotionError, match="asks for"):
+        parse_motion(saved({"motion": Attack()}), fps_in=20.0)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_help_names_every_form_that_is_read() -> None:
+    told = " ".join(CliRunner().invoke(cli, ["prepare", "-h"]).output.split())
+    for each in (
+        *MOTIONS_READ,
+        *ARCHIVES,
+        "AMASS",
+        "SMPL-X",
+        "AIST++",
+        "Meshcapade",
+        "GVHMR",
+        "WHAM",
+        "HumanML3D",
+        "MDM",
+    ):
+        assert f" {each}" in told or f"({each}" in told, each

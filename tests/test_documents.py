@@ -1,5 +1,7 @@
 """Damaged files of text and JSON, of a run folder above all, are named with a way out and no traceback."""
 
+import functools
+import json
 import shutil
 from pathlib import Path
 
@@ -33,6 +35,38 @@ def test_a_damaged_config_is_named_with_a_way_out(folder: Path, content: bytes) 
     told = refused("generate", folder, "walk")
     assert str(folder / "config.json") in told
     assert "restore it" in told
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("layrs", "at model.layrs: found a key that nobody knows, expected 'layers'"),
+        ("bogus", "at model.bogus: found a key that nobody knows, expected one of latent, layers, heads"),
+        ("a\x1b[31m", "at model.'a\\x1b[31m': found a key that nobody knows"),
+    ],
+)
+def test_an_unknown_key_is_told_with_its_place_and_the_nearest(folder: Path, key: str, expected: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"][key] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    told = refused("generate", folder, "walk")
+    assert f"{folder / 'config.json'}: damaged ({expected}" in told
+    assert "Extra inputs" not in told
+
+
+def test_what_was_expected_is_told_in_plain_words(folder: Path) -> None:
+    whole = (folder / "config.json").read_text()
+    for path, value, expected in (
+        (("encoder", "name"), "../x", "at encoder.name: found '../x', expected a text that matches pattern"),
+        (("model", "latent"), "512", "at model.latent: found '512', expected a valid integer"),
+        (("data", "fps"), -3, "at data.fps: found -3, expected greater than 0"),
+        (("train",), [], "at train: found [], expected a"),
+    ):
+        config = json.loads(whole)
+        *above, last = path
+        functools.reduce(dict.__getitem__, above, config)[last] = value
+        (folder / "config.json").write_text(json.dumps(config))
+        assert f"config.json: damaged ({expected}" in refused("generate", folder, "walk")
 
 
 @pytest.mark.parametrize("content", [b'{"step": 6', b"[]"])

@@ -24,10 +24,11 @@ from mclip.pipeline.files.assets import ASSETS, HOUSE
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
 from mclip.pipeline.machine.commands import FULL
-from mclip.pipeline.prepare.amass import read_motion
+from mclip.pipeline.prepare.amass import read_motion, write_recording
 from mclip.pipeline.render.options import RenderOptions
 from mclip.training.show.export import FORMATS, write
 from mclip.training.show.motion import Motion, pictures, read
+from mclip.training.show.writers import write_npz
 
 SMALL = RenderOptions(size=64, antialias=2)
 VIEWER = HOUSE / "workflows/viewer"
@@ -121,6 +122,26 @@ def test_an_npz_comes_back_to_a_millionth(cartwheel: Motion, tmp_path: Path) -> 
     assert again.fps == cartwheel.fps
     rotmat = axis_angle_to_matrix(torch.from_numpy(again.poses_TJ3))
     assert float((rotmat - cartwheel.rotmat_TJ33).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(("width", "model"), [(156, "smplh"), (165, "smplx"), (72, "smpl"), (66, "")])
+def test_an_npz_keeps_shape_gender_and_fingers_and_says_that_it_keeps_no_soft_tissue(
+    write_amass: Callable[..., Path], tmp_path: Path, width: int, model: str
+) -> None:
+    source = write_amass(tmp_path / "in.npz", 60, width=width, gender="male", dmpls=np.ones((60, 8)))
+    write(tmp_path / "out.npz", read(source))
+    with np.load(source) as given, np.load(tmp_path / "out.npz") as found:
+        assert np.abs(found["betas"] - given["betas"]).max() < 1e-6
+        assert found["gender"] == "male"
+        assert np.abs(found["trans"] - given["trans"]).max() == 0
+        assert found["poses"].shape == (60, width if model else 156)
+        kept = np.zeros((60, found["poses"].shape[1]))
+        kept[:, :width] = given["poses"]
+        assert np.abs(found["poses"] - kept).max() < (1e-12 if model else 1e-6)
+        assert not found["dmpls"].any()
+    for told in (write_npz.__doc__, write_recording.__doc__):
+        assert told is not None
+        assert "dmpls" in told
 
 
 class Glb:

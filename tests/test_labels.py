@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import math
+import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mclip.pipeline.embed.classes import BABEL_60
+from mclip.pipeline.embed.classes import BABEL_60, classes_of
 from mclip.pipeline.labels.babel import read_babel
 from mclip.pipeline.labels.crop_texts import crop_members, joined
 from mclip.pipeline.labels.label_files import read_labels
@@ -175,6 +178,58 @@ def test_humanml3d_times_are_frames_at_20_fps_after_what_it_trims(tmp_path):
         "HumanML3D clip without a text file": 1,
         "HumanML3D line not of the form text#tokens#from#to": 1,
     }
+
+
+def write_humanml3d(folder: Path, clips: dict[str, str], deeper: str = "") -> Path:
+    """HumanML3D's files of clips (name -> sequence) of two seconds, one after the other, each with one text."""
+    lines = [
+        f"./pose_data/{path}.npy,{40 * i},{40 * i + 40},{name}.npy" for i, (name, path) in enumerate(clips.items())
+    ]
+    (folder / deeper / "texts").mkdir(parents=True)
+    (folder / "index.csv").write_text("\n".join(["source_path,start_frame,end_frame,new_name", *lines]))
+    for name in clips:
+        (folder / deeper / f"texts/{name}.txt").write_text(f"clip {name}#x#0.0#0.0\n")
+    return folder
+
+
+@pytest.mark.parametrize("deeper", ["", "HumanML3D"])
+def test_humanml3ds_own_lists_are_its_splits(tmp_path, deeper):
+    folder = write_humanml3d(tmp_path, {"000000": "KIT/1/a", "000001": "CMU/1/b", "000002": "SFU/1/c"}, deeper)
+    # As it has them: its mirror images beside the clips, and lists of more than one split.
+    for name, ids in {
+        "train": "000000\r\nM000000\r\n",
+        "val": "\ufeffM000001\n000001\n",
+        "test": "000002\nM000002\n009999\n",
+        "train_val": "000000\n000001\n",
+        "all": "000002\n000001\n000000\n",
+    }.items():
+        (folder / deeper / f"{name}.txt").write_text(ids, encoding="utf-8", newline="")
+    labels = read_labels([folder])
+    assert labels.split == {"KIT/1/a": "train", "CMU/1/b": "val", "SFU/1/c": "test"}
+    assert {key: spans[0].text for key, spans in labels.spans.items()} == {
+        "KIT/1/a": "clip 000000",
+        "CMU/1/b": "clip 000001",
+        "SFU/1/c": "clip 000002",
+    }
+    assert labels.passed_over == {"HumanML3D name in test.txt that index.csv has not": 1}
+
+
+def test_a_sequence_with_a_tested_clip_is_not_trained_on_and_keeps_the_tested_texts_alone(tmp_path):
+    folder = write_humanml3d(tmp_path, {"000000": "KIT/1/a", "000001": "KIT/1/a", "000002": "KIT/1/a"})
+    (folder / "train.txt").write_text("000000\n")
+    (folder / "test.txt").write_text("000001\n")
+    labels = read_labels([folder])
+    assert labels.split == {"KIT/1/a": "test"}
+    assert [span.text for span in labels.spans["KIT/1/a"]] == ["clip 000001", "clip 000002"]  # the last is in no list
+    assert labels.passed_over == {"HumanML3D text of a clip in train whose sequence has another in test": 1}
+
+
+def test_a_humanml3d_clip_and_its_mirror_image_in_two_splits_are_refused(tmp_path):
+    folder = write_humanml3d(tmp_path, {"000000": "KIT/1/a"})
+    (folder / "train.txt").write_text("000000\n")
+    (folder / "test.txt").write_text("M000000\n")
+    with pytest.raises(LabelError, match=r"train.txt: line 1: 000000 is in train, and in test further up"):
+        read_labels([folder])
 
 
 def test_own_table_as_csv_and_jsonl_say_the_same(tmp_path):
@@ -345,33 +400,92 @@ BABEL = json.dumps(
     }
 )
 LINES = "".join(json.dumps({"path": f"A/{n}", "text": f"walks {n}", "start": n, "end": n + 1}) + "\n" for n in range(5))
-FORMS = {"own.csv": TABLE, "train.json": BABEL, "own.jsonl": LINES}
+EXTRA = json.dumps(
+    {
+        str(n): {
+            "feat_p": f"SET/A/{n}.npz",
+            "frame_anns": [{"labels": [{"raw_label": f"w {n} {k}", "start_t": 0, "end_t": k + 1}]} for k in range(2)],
+        }
+        for n in range(4)
+    }
+)
+UNSAID = json.dumps(
+    {str(n): babel_entry(f"A/{n}.npz", frame=[{"raw_label": None, "proc_label": None}]) for n in range(5)}
+)
+INDEX = "source_path,start_frame,end_frame,new_name\n" + "".join(
+    f"./pose_data/KIT/3/{n}_poses.npy,{20 * n},{20 * n + 20},{n:06}.npy\n" for n in range(6)
+)
+TEXTS = "".join(f"a person walks {n}#a/DET person/NOUN#0.{n}#1.{n}\n" for n in range(6))
+IDS = "".join(f"{n:06}\nM{n:06}\n" for n in range(0, 6, 2))
+SPLIT = "path,split\n" + "".join(f"A/{n},{name}\n" for n, name in enumerate(("train", "val", "test", "train")))
+FORMS = {
+    "own.csv": TABLE,
+    "train.json": BABEL,
+    "own.jsonl": LINES,
+    "extra_val.json": EXTRA,
+    "test.json": UNSAID,
+    "index.csv": INDEX,
+    "texts/000000.txt": TEXTS,
+    "test.txt": IDS,
+    "split.csv": SPLIT,
+    "classes.txt": "walk\nrun\nkick high\n",
+}
+ROUNDS = int(os.environ.get("MCLIP_ROUNDS", "1"))  # more of them by hand
 
 
-@pytest.mark.parametrize("seed", range(1000))
-def test_a_mutated_file_is_refused_by_name_or_every_label_is_counted(tmp_path, seed):
-    chance = np.random.default_rng(seed)
-    name = [*FORMS][seed % len(FORMS)]
-    data = bytearray(FORMS[name].encode())
+def damaged(data: bytes, chance: np.random.Generator) -> bytes:
+    """A file's bytes with up to three bits turned, pieces cut, doubled, or put between."""
+    found = bytearray(data)
     for _ in range(chance.integers(1, 4)):
-        at, kind = int(chance.integers(len(data))), chance.integers(4)
+        at, kind = int(chance.integers(len(found))), chance.integers(4)
         if kind == 0:
-            data[at] ^= 1 << int(chance.integers(8))
+            found[at] ^= 1 << int(chance.integers(8))
         elif kind == 1:
-            del data[at : at + int(chance.integers(1, 40))]
+            del found[at : at + int(chance.integers(1, 40))]
         elif kind == 2:
-            data[at:at] = bytes(chance.choice([b"null", b"[", b'"', b"\xef\xbb\xbf", b"1e999", b";", b"\0", b"{}"]))
+            found[at:at] = bytes(chance.choice([b"null", b"[", b'"', b"\xef\xbb\xbf", b"1e999", b";", b"\0", b"{}"]))
         else:
-            data[at:at] = data[max(at - 60, 0) : at]
-    (tmp_path / name).write_bytes(data)
-    refused = ""
+            found[at:at] = found[max(at - 60, 0) : at]
+        found = found or bytearray(b" ")
+    return bytes(found)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_hundred_damaged_files_are_refused_by_name_or_every_label_is_counted(tmp_path, name):
+    outcomes = Counter()
+    for seed in range(100 * ROUNDS):
+        chance = np.random.default_rng([[*FORMS].index(name), seed])
+        data = damaged(FORMS[name].encode(), chance)
+        folder = write_form(tmp_path / str(seed), name, data)
+        outcomes[outcome(COUNTED.get(name, labels_are_counted), folder, name, data)] += 1
+    assert outcomes.keys() == {"read", f"{name.rpartition('/')[2]} named"}, outcomes
+    assert outcomes["read"] >= 3 * ROUNDS, outcomes  # or this says nothing
+
+
+def outcome(count, folder: Path, name: str, data: bytes) -> str:
+    """`read` where what a file holds was counted, or what its refusal names."""
     try:
-        labels = read_labels([tmp_path / name])
-    except LabelError as error:
-        refused = str(error)
-    if refused:
-        assert name in refused
-        return
+        count(folder, name, data)
+    except ValueError as error:
+        short = name.rpartition("/")[2]
+        return f"{short} named" if short in str(error) else str(error)
+    return "read"
+
+
+def write_form(folder: Path, name: str, data: bytes) -> Path:
+    """A folder with the damaged file, beside sound ones where it is HumanML3D's."""
+    (folder / "texts").mkdir(parents=True)
+    if name in ("index.csv", "texts/000000.txt", "test.txt"):
+        (folder / "index.csv").write_text(INDEX)
+        for n in range(6):
+            (folder / f"texts/{n:06}.txt").write_text(f"clip {n}#x#0.0#0.0\n")
+    (folder / name).write_bytes(data)
+    return folder
+
+
+def labels_are_counted(folder: Path, name: str, data: bytes) -> None:
+    """Every label of a file is kept, or passed over with its reason."""
+    labels = read_labels([folder if (folder / "index.csv").exists() else folder / name])
     kept, passed = sum(map(len, labels.spans.values())), sum(labels.passed_over.values())
     assert kept + passed == labels_in(name, data)
     assert labels.fingerprint
@@ -379,24 +493,63 @@ def test_a_mutated_file_is_refused_by_name_or_every_label_is_counted(tmp_path, s
     assert all(span.text and 0 <= span.start < span.end for span in spans)
 
 
-def labels_in(name: str, data: bytearray) -> int:
+def ids_are_counted(folder: Path, name: str, data: bytes) -> None:
+    """Every name in a list of HumanML3D's is a clip's split, or is passed over; no text is lost."""
+    labels = read_labels([folder])
+    lines = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    known = [line for line in lines if line.removesuffix(".npy").removesuffix(".txt").removeprefix("M") in CLIPS]
+    names = {line.removesuffix(".npy").removesuffix(".txt").removeprefix("M") for line in known}
+    assert labels.split == {f"KIT/3/{int(each)}": "test" for each in names}
+    empty = sum(line.removesuffix(".npy").removesuffix(".txt").removeprefix("M") == "" for line in lines)
+    assert sum(labels.passed_over.values()) == len(lines) - len(known) - empty
+    assert sum(map(len, labels.spans.values())) == 6
+
+
+def splits_are_counted(folder: Path, name: str, data: bytes) -> None:
+    """Every row of a table of splits is in what is read."""
+    found = read_split(folder / name)
+    lines = io.StringIO(data.decode("utf-8-sig"), newline="")
+    separator = max(",;\t", key=lines.readline().count)
+    rows = [row for row in csv.reader(lines, delimiter=separator) if any(cell.strip() for cell in row)]
+    assert {sequence_key(row[0].strip()): row[1].strip().lower() for row in rows} == found
+
+
+def classes_are_counted(folder: Path, name: str, data: bytes) -> None:
+    """Every line of a list of classes is one."""
+    found = classes_of(str(folder / name))
+    lines = [re.sub(r"(^|\s)#.*", "", line) for line in data.decode("utf-8-sig").splitlines()]  # without comments
+    assert found == list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+CLIPS = [f"{n:06}" for n in range(6)]
+COUNTED = {"test.txt": ids_are_counted, "split.csv": splits_are_counted, "classes.txt": classes_are_counted}
+
+
+def labels_in(name: str, data: bytes) -> int:
     """Labels of a mutated file, and entries of BABEL's without a path: counted by Python's own readers alone."""
     text = data.decode("utf-8-sig")
+    if name == "texts/000000.txt":
+        return 5 + sum(bool(line.strip()) for line in text.splitlines())  # and one of each sound clip
     if name == "own.jsonl":
         return sum(bool(line.strip()) for line in text.split("\n"))
-    if name == "own.csv":
-        lines = io.StringIO(text, newline=None)
+    if name.endswith(".csv"):
+        lines = io.StringIO(text, newline="")
         separator = max(",;\t", key=lines.readline().count)
         return sum(any(cell.strip() for cell in row) for row in csv.reader(lines, delimiter=separator))
-    count = 0
-    for entry in json.loads(text).values():
-        annotation = entry.get("frame_ann") if isinstance(entry, dict) else None
-        listed = annotation.get("labels") if isinstance(annotation, dict) else None
-        has_path = isinstance(entry, dict) and isinstance(entry.get("feat_p"), str) and entry["feat_p"].strip()
-        count += (len(listed) if isinstance(listed, list) else 0) if has_path else 1
-        if has_path and not (isinstance(listed, list) and listed) and isinstance(entry.get("seq_ann"), dict):
-            count += len(entry["seq_ann"].get("labels", []))
-    return count
+    return sum(map(labels_of_entry, json.loads(text).values()))
+
+
+def labels_of_entry(entry: object) -> int:
+    """Labels of one entry of BABEL's; one without a path counts as one."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("feat_p"), str) or not entry["feat_p"].strip():
+        return 1
+    for one, several in (("frame_ann", "frame_anns"), ("seq_ann", "seq_anns")):
+        more = entry.get(several)
+        annotations = [entry.get(one), *(more if isinstance(more, list) else [more])]
+        lists = [each.get("labels") for each in annotations if isinstance(each, dict)]
+        if count := sum(len(each) for each in lists if isinstance(each, list)):
+            return count
+    return 0
 
 
 # --- names and splits

@@ -37,6 +37,7 @@ from mclip.pipeline.store.schema import DONE, FAILED, REPLACED, SCHEMA, SPLITS, 
 from mclip.pipeline.store.stage import Summary
 from mclip.pipeline.store.store import Store, open_store
 from mclip.pipeline.store.validate import array_paths, validate
+from mclip.training.show.export import export
 
 
 def run(
@@ -294,6 +295,18 @@ def test_other_options_and_other_labels_are_refused(prepared, amass_folder):
         run(amass_folder, prepared.url, labels=Labels({"a": (Span("x"),)}))
 
 
+def test_labels_that_changed_since_are_named_by_their_file(tmp_path, amass_folder):
+    table, url = tmp_path / "own labels.csv", tmp_path / "s.zarr"
+    table.write_text("path,text\nCMU/01/01_01,walk\n")
+    words = ["prepare", str(amass_folder), str(url), "--labels", str(table)]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    table.write_text("path,text\nCMU/01/01_01,walk slowly\n")
+    told = CliRunner().invoke(cli, words)
+    assert told.exit_code == 1
+    assert told.output.count(str(table)) == 2
+    assert "pass --replace" in told.output
+
+
 def test_only_and_limit_make_a_small_run_that_grows_into_the_whole(tmp_path, amass_folder):
     _, summary = run(amass_folder, tmp_path / "s.zarr", only=["CMU", "*/hop_*"], limit=2)
     assert summary.done == 2
@@ -501,6 +514,24 @@ def test_bad_files_fail_by_name_and_the_rest_is_done(tmp_path, amass_folder, wri
     assert [line["outcome"] for line in lines].count("failed") == 4
     item = store.strings("sequences/name").index("BAD/nan_poses.npz")
     row, frames = store.read("sequences/row")[item], store.read("sequences/frames")[item]
+    assert not store.read("motion/rot6d")[row : row + frames].any()
+
+
+@pytest.mark.parametrize("number", ["nan", "NaN", "inf", "-Infinity", "1e999"])
+def test_what_is_no_number_in_a_bvh_is_refused_by_name_and_stored_nowhere(tmp_path, amass_folder, number):
+    source = tmp_path / "source"
+    (motion,) = export(amass_folder / "SFU/0005/jog_poses.npz", ("bvh",), source)
+    lines = motion.read_text().splitlines()
+    words = lines[-40].split()
+    words[9] = number
+    (source / "bad.bvh").write_text("\n".join([*lines[:-40], " ".join(words), *lines[-39:]]) + "\n")
+    store, summary = run(source, tmp_path / "s.zarr")
+    assert (summary.done, summary.failed) == (1, 1)
+    assert summary.failures[0].startswith("bad.bvh: ")
+    assert "frame 60" in summary.failures[0]  # of 100, the 40th from the end
+    assert validate(store) == []
+    assert np.isfinite(store.read("motion/rot6d")).all()
+    row, frames = store.read("sequences/row")[0], store.read("sequences/frames")[0]
     assert not store.read("motion/rot6d")[row : row + frames].any()
 
 

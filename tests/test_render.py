@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from mclip.cli import cli
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import PARENTS
+from mclip.pipeline.labels.spans import Labels
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render import render
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.scene import Shot, draw_shots, render_clip, setting_of
@@ -313,6 +317,19 @@ def test_betas_of_the_sequence_shape_the_body(prepared: Store, genders: Path) ->
         assert 0.01 < seen.mean() < 0.6
         assert not seen[[0, -1]].any()
         assert not seen[:, [0, -1]].any()
+
+
+def test_shapes_of_smplx_are_not_drawn_on_smpl(tmp_path: Path, write_amass: Callable[..., Path], genders: Path) -> None:
+    source, body = tmp_path / "AMASS", genders / "SMPL_NEUTRAL.npz"
+    for seed, (name, width) in enumerate((("a", 165), ("b", 165), ("c", 156))):
+        write_amass(source / f"SET/1/{name}_poses.npz", width=width, seed=seed)
+    made = open_store(tmp_path / "s.zarr", create=True)
+    prepare(source, made, labels=Labels(), options=PrepareOptions())
+    told = r"the shapes of 2 sequences are of SMPL-X, --body .* is none of it: name a body of that model, or --betas"
+    with pytest.raises(ValueError, match=told):
+        render.render(made, RenderOptions(body=str(body), betas="sequence"))
+    assert "pictures" not in made
+    render.render(made, RenderOptions(size=32, body=str(body)), backend="cpu")  # one shape for all is all right
 
 
 def test_a_body_file_that_changes_in_the_middle_of_a_run_is_refused(undrawn: Store, genders: Path) -> None:

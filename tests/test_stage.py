@@ -130,6 +130,6 @@ def test_a_summary_names_ten_failures_with_reasons_equal_ones_together_and_says_
     told = str(Summary("prepare", "sequences", 5, 0, 31, 0, 1.0, failures, "s.zarr/manifest.jsonl"))
     lines = told.splitlines()
     assert lines[1] == "  failed: S/0.bvh, S/1.bvh, S/2.bvh, S/3.bvh, S/4.bvh and 25 more: no joint for neck"
-    assert lines[2] == "  failed: odd\\nname.npz: cut short"
+    assert lines[2] == "  failed: odd\\u000aname.npz: cut short"
     assert lines[3] == "  all of them: s.zarr/manifest.jsonl"
     assert len(lines) == 4

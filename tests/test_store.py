@@ -193,3 +193,11 @@ def test_a_damaged_array_is_named_with_the_command_that_lists_all(store, tmp_pat
     for at in (None, slice(0, 2)):
         with pytest.raises(StoreError, match=rf"{store.url}: sequences/row.*{told}"):
             open_store(store.url).read("sequences/row", at)
+
+
+def test_a_missing_package_for_a_url_is_named_with_the_extra_that_brings_it():
+    code = "import sys; sys.modules['s3fs'] = None; from mclip.cli import cli; cli()"
+    told = subprocess.run([sys.executable, "-c", code, "status", "s3://a/b.zarr"], capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "Error: s3://a/b.zarr: a package is missing" in told.stderr
+    assert "pip install 'mclip[s3]'" in told.stderr

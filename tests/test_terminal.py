@@ -1,19 +1,30 @@
 """What people see in the terminal: tables that fit it, and words that are only words."""
 
+import csv
 import fcntl
+import json
 import os
 import pty
 import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from mclip.cli import cli
+from mclip.pipeline.labels.label_files import read_labels
 from mclip.pipeline.machine.terminal import table
 from mclip.pipeline.machine.words import visible
+from mclip.pipeline.store.store import open_store
 
 EVIL = "[/b] [red]walk[/red] [link=x]a\x1b[31m\x9b31m\u202eb\n"
 TABLE = """
@@ -101,3 +112,58 @@ def test_a_file_with_orders_in_its_name_is_only_named(tmp_path: Path) -> None:
     assert told.returncode == 1
     assert "\\u001b[31m.npz" in told.stderr
     assert "\x1b" not in told.stderr
+
+
+EVIL_NAME = "a\x1b[31m\x07\n\u202eb"
+
+
+def test_no_command_that_looks_at_a_store_passes_on_the_orders_in_a_name(
+    tmp_path: Path, write_amass: Callable[..., Path]
+) -> None:
+    source, url = tmp_path / "AMASS", str(tmp_path / "s.zarr")
+    good = write_amass(source / f"SET/{EVIL_NAME}/walk{EVIL_NAME}_poses.npz")
+    write_amass(source / f"SET/{EVIL_NAME}/bad{EVIL_NAME}_poses.npz", 1)
+    table = tmp_path / "labels.csv"
+    with table.open("w", newline="") as opened:
+        rows = [("path", "text"), (f"SET/{EVIL_NAME}/walk{EVIL_NAME}", f"walk {EVIL_NAME}"), (EVIL_NAME, EVIL_NAME)]
+        csv.writer(opened).writerows(rows)
+    prepare, told = ("prepare", str(source), url, "--labels", str(table)), []
+
+    def tell(*words: str) -> None:
+        told.append(CliRunner().invoke(cli, words).output)
+
+    tell(*prepare, "--dry-run")
+    tell(*prepare)
+    tell("status", url)
+    tell("inspect", url, "walk", "--out", str(tmp_path / "picture.png"))
+    tell("validate", url)
+    open_store(url).array("motion/rot6d")[3] = np.nan
+    tell("validate", url)
+    tell("inspect", url, EVIL_NAME)  # two sequences have it
+    write_amass(good, 90)
+    tell(*prepare)
+    for output in told:
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", output)
+    named = [number for number, output in enumerate(told) if "\\u001b[31m\\u0007" in output]
+    assert named == [0, 1, 3, 5, 6, 7]  # the fourth is "sound", and status counts by reason
+    assert "failed      1 x 1 frames, expected" in told[2]
+
+
+@given(st.lists(st.text(min_size=1).filter(lambda text: text.split() and "\0" not in text), min_size=1))
+@example(['=cmd|" /C calc"!A1', 'a "b", c; d\te', "two\nlines\r\nand\rmore", "\x1b[31m\x07", "\ufeff|", "sep=;", "'"])
+def test_any_text_that_a_table_holds_comes_back_equal(texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, dialect in (
+            ("comma.csv", {}),
+            ("semicolon.csv", {"delimiter": ";"}),
+            ("tab.csv", {"delimiter": "\t"}),
+        ):
+            table = Path(folder, name)
+            with table.open("w", newline="", encoding="utf-8") as opened:
+                csv.writer(opened, **dialect).writerows([("path", "text"), *(("A/b", text) for text in texts)])
+            lines = Path(folder, "lines.jsonl")
+            lines.write_text("".join(json.dumps({"path": "A/b", "text": text}) + "\n" for text in texts))
+            for file in (table, lines):
+                spans = read_labels([file]).spans["A/b"]
+                assert [span.written or span.text for span in spans] == texts
+                assert all(span.text == " ".join(text.split())[:1000] for span, text in zip(spans, texts, strict=True))

@@ -1,5 +1,6 @@
 """validate: a sound store has nothing to say, and each damage is found where it is."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mclip.cli import cli
-from mclip.pipeline.store.store import Store
+from mclip.pipeline.store.store import Store, open_store
 from mclip.pipeline.store.validate import validate
 
 
@@ -72,3 +73,27 @@ def test_damage_is_named_with_its_place(prepared, name):
 def test_a_list_of_names_whose_beginnings_were_lost_is_seen(prepared):
     (Path(prepared.url) / "sequences/name/offset/c/0").unlink()
     assert any("sequences/name/offset does not divide" in problem for problem in validate(prepared))
+
+
+ARRAYS = ("motion/rot6d", "sequences/betas", "sequences/name", "windows/labelset", "texts", "spans/text", "motion")
+
+
+@pytest.mark.parametrize("path", ARRAYS)
+def test_an_array_that_is_missing_as_a_whole_is_named(prepared, path):
+    shutil.rmtree(Path(prepared.url) / path)
+    result = CliRunner().invoke(cli, ["validate", prepared.url])
+    assert result.exit_code == 1
+    assert f"{path} is missing" in result.output
+    assert "1 problems" in result.output
+
+
+def test_missing_pictures_and_vectors_are_named_and_what_was_never_made_is_not(store, tmp_path):
+    url = tmp_path / "store.zarr"
+    shutil.copytree(store.url, url)
+    assert not any("missing" in problem for problem in validate(open_store(url)))
+    name = next(iter(store.encoders))
+    for path in ("pictures/rgb", f"embeddings/{name}/text_done"):
+        shutil.rmtree(url / path)
+    (url / "windows/zarr.json").unlink()
+    told = [problem.split(" is ")[0] for problem in validate(open_store(url))]
+    assert told == ["windows", "pictures/rgb", f"embeddings/{name}/text_done"]

@@ -1,5 +1,6 @@
 """What a cluster's users start from, tried with processes of this machine in the places of nodes."""
 
+import importlib
 import os
 import socket
 import subprocess
@@ -117,3 +118,8 @@ def test_slurm_jobs_prepare_what_one_machine_prepares(tmp_path, prepared: Store,
         assert f"{line}\n" in submitted
     assert f"{sys.executable} -m distributed.cli.dask_worker tcp://127.0.0.1:" in submitted
     assert "--nthreads 1 " in submitted
+
+
+@pytest.mark.parametrize("script", sorted(file.stem for file in WORKFLOWS.glob("*.py")))
+def test_every_script_finds_what_it_imports(script: str) -> None:
+    importlib.import_module(f"mclip.workflows.{script}")

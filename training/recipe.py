@@ -12,6 +12,7 @@ import numpy as np
 
 from mclip.pipeline.files.documents import checked, read_object, read_sealed, read_text
 from mclip.pipeline.machine.commands import Refusal, Stopped
+from mclip.pipeline.machine.words import say
 from mclip.pipeline.store.store import open_store
 from mclip.training.model.run import EVALUATION
 from mclip.training.train.journal import METRICS, read_journal
@@ -23,12 +24,26 @@ def run(cli: click.Group, recipe: Path, folder: Path) -> None:
     """Run the recipe's commands in order, inside `folder`; each is printed as one would type it."""
     tables = read_recipe(recipe)
     commands = [arguments(cli, name, table, recipe) for name, table in tables.items()]
+    for name, words in zip(tables, commands, strict=True):
+        require_words(cli, words, f"{recipe}: [{name}]")
     folder.mkdir(parents=True, exist_ok=True)
-    click.echo(f"{recipe.stem}: {len(commands)} commands in {folder.resolve()}")
+    say(f"{recipe.stem}: {len(commands)} commands in {folder.resolve()}")
     with contextlib.chdir(folder):
         for words in commands:
-            click.echo(f"$ mclip {shlex.join(words)}")
+            say(f"$ mclip {shlex.join(words)}")
             run_command(cli, words)
+
+
+def require_words(cli: click.Group, words: list[str], where: str) -> None:
+    """ValueError, naming the table, for words that their command would refuse: before hours of those above it."""
+    # As the group calls them: a command keeps the help options of the first context it meets.
+    parent = click.Context(cli, info_name="mclip", **cli.context_settings)
+    try:
+        cli.commands[words[0]].make_context(words[0], words[1:], parent=parent).close()
+    except click.ClickException as error:
+        raise ValueError(f"{where} {error.format_message()}") from error
+    except ValueError as error:  # a path with a NUL in it
+        raise ValueError(f"{where} {error}") from error
 
 
 def run_command(cli: click.Group, words: list[str]) -> None:
@@ -51,10 +66,12 @@ def run_command(cli: click.Group, words: list[str]) -> None:
 def read_recipe(recipe: Path) -> dict[str, dict[str, Any]]:
     """The tables of a recipe; ValueError when there is no such file or it is no TOML."""
     try:
-        tables = tomllib.loads(read_text(recipe))
+        text = read_text(recipe)
     except FileNotFoundError:
         raise ValueError(f"{recipe}: no such recipe") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of a thousand digits is no TOMLDecodeError
         raise ValueError(f"{recipe}: not TOML: {error}") from error
     if loose := [name for name, table in tables.items() if not isinstance(table, dict)]:
         raise ValueError(f"{recipe}: {', '.join(loose)} outside of a table: expected tables of commands, as [prepare]")
@@ -89,6 +106,8 @@ def arguments(cli: click.Group, name: str, table: dict[str, Any], recipe: Path) 
             options += [word for each in values for word in (parameter.opts[-1], each)]
     order = [parameter.name for parameter in command.params if isinstance(parameter, click.Argument)]
     places = [word for place in order for word in positional.get(place, [])]
+    if any(word.startswith("-") for word in places):  # a text, and no option
+        return [name.split(".")[0], *options, "--", *places]
     return [name.split(".")[0], *places, *options]
 
 

@@ -26,10 +26,11 @@ from torch import Tensor
 
 from mclip.pipeline.embed import embed
 from mclip.pipeline.embed.classes import BABEL_60
+from mclip.pipeline.embed.embed import BLOCK
 from mclip.pipeline.embed.encoder import BATCH, PRECISIONS, Encoder, quiet
 from mclip.pipeline.embed.loading import load_encoder
 from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER
-from mclip.pipeline.embed.vectors import BLOCK, blocks
+from mclip.pipeline.embed.vectors import blocks
 from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.machine.terminal import peak_memory
 from mclip.pipeline.prepare.options import PrepareOptions

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import torch
 
-from mclip.pipeline.geometry.recording import Motion
+from mclip.pipeline.geometry.recording import Recording
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import SMPLH_JOINTS
@@ -22,7 +22,7 @@ from mclip.pipeline.prepare.amass import read_motion
 FPS = 120.0
 
 
-def arrays_of(motion: Motion, generator: np.random.Generator) -> dict[str, object]:
+def arrays_of(motion: Recording, generator: np.random.Generator) -> dict[str, object]:
     """An AMASS file's arrays: the motion at 120 Hz, turned about the vertical."""
     rot6d, trans = resample(motion, FPS)
     angle = generator.uniform(0, 2 * np.pi)

@@ -1,6 +1,7 @@
 """Names of action classes: BABEL-60, BABEL-120, or one's own."""
 
 import json
+import re
 from pathlib import Path
 
 from mclip.pipeline.embed.encoder import check_text
@@ -107,7 +108,7 @@ def names_in(file: Path) -> list[str]:
             f"{BABEL_NAMES}"
         )
     text = read_text(file)
-    names = ranked_names(file, text) if file.suffix == ".json" else [line.split("#")[0] for line in text.splitlines()]
+    names = ranked_names(file, text) if file.suffix == ".json" else [*map(uncommented, text.splitlines())]
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     if len(names) < 2:
         raise ValueError(f"{file}: {len(names)} classes, expected at least two names")
@@ -116,11 +117,16 @@ def names_in(file: Path) -> list[str]:
     return names
 
 
+def uncommented(line: str) -> str:
+    """A line without its comment: from a # that begins it, or that follows a space."""
+    return re.split(r"(?:^|\s)#", line, maxsplit=1)[0]
+
+
 def ranked_names(file: Path, text: str) -> list[str]:
     """The names of a JSON object {name: number} by their numbers; ValueError for anything else."""
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict) or not all(isinstance(number, int) for number in found.values()):
         raise ValueError(f"{file}: no object of names and numbers; expected one as BABEL's {BABEL_NAMES}")

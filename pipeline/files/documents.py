@@ -5,13 +5,15 @@ the place in it, what was found, what was expected, and the way out. Nothing is 
 """
 
 import codecs
+import difflib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import get_type_hints
 
 from mclip.pipeline.files.seal import SEAL, is_sealed
 
@@ -26,6 +28,16 @@ MARKS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+}
+
+KINDS = ("str", "int", "float", "bool")  # how pydantic ends a place where a value may be of several
+# How pydantic begins to say what it expected, and how we do.
+EXPECTED = {
+    "Input should be ": "",
+    "String should match ": "a text that matches ",
+    "String should have ": "a text with ",
+    "List should have ": "a list with ",
+    "Dictionary should have ": "an object with ",
 }
 
 
@@ -49,7 +61,7 @@ def read_document(file: Path, schema: Schema[T], *, remedy: str) -> T:
     try:
         return adapter(schema).validate_json(file.read_bytes().removeprefix(MARK), strict=True)
     except ValidationError as error:
-        raise ValueError(f"{file}: damaged ({told(error)}): {remedy}") from None
+        raise ValueError(f"{file}: damaged ({told(error, schema)}): {remedy}") from None
 
 
 def read_object(file: Path, *, remedy: str) -> dict[str, Any]:
@@ -70,7 +82,7 @@ def checked(value: Any, schema: Schema[T], *, file: Path, remedy: str) -> T:
     try:
         return adapter(schema).validate_python(value, strict=True)
     except ValidationError as error:
-        raise ValueError(f"{file}: damaged ({told(error)}): {remedy}") from None
+        raise ValueError(f"{file}: damaged ({told(error, schema)}): {remedy}") from None
 
 
 def read_lines(content: bytes, schema: Schema[T], *, file: Path | str) -> list[T]:
@@ -110,7 +122,7 @@ def parsed(line: bytes, schema: Schema[T]) -> T:
         whole = adapter(dict[str, Any]).validate_json(line)
         found = adapter(schema).validate_json(line, strict=True)
     except ValidationError as error:
-        raise ValueError(told(error)) from None
+        raise ValueError(told(error, schema)) from None
     if SEAL in whole and not is_sealed(whole):
         raise ValueError(f"it does not fit its {SEAL}")
     return found
@@ -122,17 +134,56 @@ def adapter(schema: Any) -> Any:
     return TypeAdapter(schema)
 
 
-def told(error: ValidationError) -> str:
+def told(error: ValidationError, schema: Any) -> str:
     """Place, what was found and what was expected of the first fault; and how many more there are."""
     first, *more = error.errors(include_url=False, include_context=False)
-    place, expected = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Input should be ")
+    place, expected = first["loc"], plain(first["msg"])
+    if place and place[-1] in KINDS:  # one fault for each kind that the value might have been of
+        place, alike = place[:-1], [each for each in (first, *more) if each["loc"][: len(place) - 1] == place[:-1]]
+        expected = " or ".join(dict.fromkeys(plain(each["msg"]) for each in alike))
+        more = [each for each in more if each not in alike]
+    where = f"at {'.'.join(map(printable, place))}: " if place else ""
     if first["type"] == "missing":
-        where, what = f"at {place}: ", "found nothing, expected a value"
+        what = "found nothing, expected a value"
+    elif first["type"] == "extra_forbidden":
+        what = f"found a key that nobody knows, expected {likely(str(place[-1]), known_keys(schema, place))}"
     elif first["type"] == "json_invalid":
         where, what = "", f"no JSON: {expected.removeprefix('Invalid JSON: ')}"
     else:
-        where, what = f"at {place}: " if place else "", f"found {short(first['input'])}, expected {expected}"
+        what = f"found {short(first['input'])}, expected {expected}"
     return f"{where}{what}{f', and {len(more)} more' if more else ''}"
+
+
+def plain(message: str) -> str:
+    """What pydantic expected, as the end of a sentence."""
+    begins = (begin for begin in EXPECTED if message.startswith(begin))
+    return next((EXPECTED[begin] + message.removeprefix(begin) for begin in begins), message)
+
+
+def likely(key: str, known: Sequence[str]) -> str:
+    """The known key that is most like another, else all of them."""
+    near = difflib.get_close_matches(key, known, 1)
+    return repr(near[0]) if near else f"one of {', '.join(known)}" if known else "no such key"
+
+
+def known_keys(schema: Any, place: Sequence[int | str]) -> list[str]:
+    """The keys that a schema has where the last of a place's parts stands."""
+    hints = hints_of(schema)
+    for part in place[:-1]:
+        hints = hints_of(hints.get(str(part)))
+    return list(hints)
+
+
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The fields of a TypedDict or dataclass, or of one among several kinds; {} of any other."""
+    if isinstance(kind, type) and hasattr(kind, "__annotations__"):
+        return dict(get_type_hints(kind))
+    return {name: each for one in get_args(kind) for name, each in hints_of(one).items()}
+
+
+def printable(part: int | str) -> str:
+    """A part of a place, as one can write it."""
+    return str(part) if str(part).isprintable() else repr(part)
 
 
 def short(value: Any) -> str:

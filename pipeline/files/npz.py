@@ -109,12 +109,15 @@ class Npz:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(self.read(begin, member.packed), max(most, 1))
 
 
-def header_of(head: bytes, key: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, Fortran order, type and header length of a .npy that begins so; NpzError for no motion."""
+def header_of(head: bytes, key: str, *, objects: bool = False) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, Fortran order, type and header length of a .npy that begins so; NpzError for no motion.
+
+    And for Python objects, but where they are allowed: they are not read here.
+    """
     wide = head[6:7] != b"\x01"
     length = 12 + struct.unpack_from("<I", head, 8)[0] if wide else 10 + struct.unpack_from("<H", head, 8)[0]
     shape, fortran, dtype = parsed_header(head[:length])
-    if dtype.hasobject:
+    if dtype.hasobject and not objects:
         raise NpzError(f"{key} holds Python objects, which are never read: expected plain number arrays")
     if math.prod(shape) * dtype.itemsize > LARGEST:
         raise NpzError(f"{key} claims shape {shape}, more than {LARGEST >> 30} GB: not a motion")

@@ -1,6 +1,7 @@
 """Whose labels are whose: recordings and label files, told by the ends of their paths, and nothing guessed."""
 
 import difflib
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,12 @@ class Recording:
     name: str
     above: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def parts(self) -> tuple[str, ...]:
         """All folders and the clip, by today's names."""
         return (*parts_of("/".join((*self.above, "x")))[:-1], *parts_of(self.name))
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """What it is called."""
         return key_below(self.above, self.name)

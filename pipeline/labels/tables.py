@@ -34,13 +34,12 @@ def rows_of(path: Path) -> Iterator[tuple[int, Row]]:
 
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
     """Rows of a table whose header names its columns, and by the way its separator."""
-    lines = io.StringIO(text, newline=None)
-    first = lines.readline()
+    lines = io.StringIO(text, newline="")  # as they end: a cell may hold ends of its own
+    before, first = 1, lines.readline()
     if first.lower().startswith("sep="):  # a spreadsheet's own line
-        first = lines.readline()
+        before, first = 2, lines.readline()
     separator = max(SEPARATORS, key=first.count)
     header = [name.strip().lower() for name in next(csv.reader([first], delimiter=separator), [])]
-    before = text.count("\n", 0, lines.tell()) or 1
     reader = csv.reader(lines, delimiter=separator)
     for cells in reader:
         line = before + reader.line_num

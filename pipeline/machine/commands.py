@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import click
 
-from mclip.pipeline.machine.words import visible
+from mclip.pipeline.machine.words import visible, warn
 
 Command = Callable[..., Any]
 REMEDIES = {
@@ -28,6 +28,10 @@ SERVICES = ("botocore", "aiohttp", "gcsfs")  # stores elsewhere, whose errors ha
 class Refusal(click.ClickException):
     """A user's mistake or a damaged input: its text, and exit code 1."""
 
+    def format_message(self) -> str:
+        """The text as a terminal may show it."""
+        return visible(self.message)
+
 
 class Stopped(click.ClickException):
     """Ctrl+C: what is kept, and exit code 130, as a shell has it."""
@@ -36,7 +40,7 @@ class Stopped(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Say it in one line; it is no error."""
-        click.echo(self.format_message(), file=file, err=file is None)
+        click.echo(visible(self.format_message()), file=file, err=file is None)
 
 
 def stopped(said: str) -> Stopped:
@@ -76,7 +80,7 @@ def going_on(failed: list[str], item: object) -> Iterator[None]:
         if not is_users_error(error):
             raise
         failed.append(str(item))
-        click.echo(f"Error: {visible(describe_error(error))}", err=True)
+        warn(f"Error: {describe_error(error)}")
 
 
 def require_all(failed: list[str], total: int) -> None:
@@ -99,7 +103,7 @@ def without_traceback(command: Command) -> Command:
         except Exception as error:
             if not is_users_error(error):
                 raise
-            raise Refusal(visible(describe_error(error))) from error
+            raise Refusal(describe_error(error)) from error
 
     return wrapped
 

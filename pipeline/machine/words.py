@@ -2,9 +2,17 @@
 
 import sys
 import unicodedata
+from collections.abc import Iterable
+
+import click
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's control and format characters, lone surrogates, line separators
 JOINERS = "\u200c\u200d"  # of letters in Persian and Hindi, and of emoji: they do no harm
+
+
+def say(line: object) -> None:
+    """Say a result on stdout."""
+    click.echo(visible(str(line)))
 
 
 def warn(line: str) -> None:
@@ -19,6 +27,11 @@ def visible(text: str, *, keep: str = "\n\t") -> str:
     """
     kept = {*keep, *JOINERS}
     return "".join(c if c in kept or unicodedata.category(c) not in HIDDEN else escaped(c) for c in text)
+
+
+def visible_lines(lines: Iterable[str]) -> str:
+    """Several lines as one text, each a line whatever names it holds."""
+    return "\n".join(visible(line, keep="") for line in lines)
 
 
 def escaped(character: str) -> str:

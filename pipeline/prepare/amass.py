@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mclip.pipeline.files.npz import Npz, NpzError, Read, array_of
+from mclip.pipeline.files.npz import HEAD, Npz, NpzError, Read, array_of, header_of
 from mclip.pipeline.files.pickles import check_pickle
 from mclip.pipeline.files.unpickle import ArrayUnpickler, Inert
 from mclip.pipeline.files.unpickle import array_of as unpickled
@@ -24,6 +24,7 @@ from mclip.pipeline.geometry import rotations
 from mclip.pipeline.geometry.recording import MotionError, Recording, require_finite, require_length
 from mclip.pipeline.geometry.skeleton import JOINTS, SMPLH_JOINTS
 from mclip.pipeline.prepare.arrays import Arrays, Held, frames_and_fps, motion_of, one_motion
+from mclip.pipeline.prepare.places import COUNTS, MDM_FPS, are_places, places_of_mdm
 
 MOST_PICKLED = 1 << 30  # bytes of a pickle: a day of SMPL-X
 TORCH = "data.pkl"  # in the archive that torch.save writes
@@ -84,13 +85,32 @@ def require_small(size: int) -> int:
 
 
 def plain_array(content: bytes | memoryview) -> Held:
-    """A .npy of poses as an .npz would hold it, at the origin."""
-    poses = array_of(content, "poses")
-    if poses.ndim == 3 and poses.shape[1:] in ((22, 3), (24, 3)):
-        raise MotionError(
-            f"an array {poses.shape} without a name, joint places or rotations: save it as poses in an .npz"
-        )
-    return Held(poses=poses, trans=np.zeros((len(poses), 3)))
+    """A .npy as an .npz would hold it: poses at the origin, joint places, or what a dict in it has."""
+    shape, _, dtype, length = header_of(bytes(content[:HEAD]), "poses", objects=True)
+    if dtype.hasobject:
+        return of_objects(bytes(content[length:]))
+    values = array_of(content, "poses")
+    if len(shape) != 3 or shape[2] != 3 or shape[1] not in COUNTS:
+        return Held(poses=values, trans=np.zeros((len(values), 3)))
+    if are_places(values):
+        return Held(places=values)
+    raise MotionError(
+        f"an array {shape} without a name, and its bones change their length as no joint places do: save rotations as "
+        "poses, with trans and fps, in an .npz"
+    )
+
+
+def of_objects(pickled: bytes) -> Held:
+    """The arrays of one motion in a .npy of Python objects, read without running anything: MDM's results.npy."""
+    check_pickle(pickled)
+    found = ArrayUnpickler(io.BytesIO(pickled)).load()
+    if not isinstance(found, Inert) or not isinstance(found.state, tuple) or not isinstance(found.state[-1], list):
+        raise MotionError("a .npy of Python objects that are no array: expected numbers")
+    if len(found.state[-1]) != 1:
+        raise MotionError(f"a .npy of {len(found.state[-1]):,} Python objects, expected one dict of arrays, or numbers")
+    value = plainly_held(found.state[-1][0])
+    places = places_of_mdm(value) if isinstance(value, dict) else None
+    return one_motion(value) if places is None else Held(places=places, fps=np.array(MDM_FPS))
 
 
 def of_torch(content: bytes | memoryview) -> Held:
@@ -130,18 +150,27 @@ def refused(error: Exception) -> MotionError:
 
 
 def write_motion(
-    path: Path, *, rotmat_TJ33: Float[Tensor, "T 24 3 3"], trans_T3: Float[Tensor, "T 3"], fps: float
+    path: Path,
+    *,
+    rotmat_TJ33: Float[Tensor, "T 24 3 3"],
+    trans_T3: Float[Tensor, "T 3"],
+    fps: float,
+    betas: np.ndarray | None = None,
+    gender: str = "neutral",
 ) -> None:
     """Write an AMASS SMPL+H .npz: what `read_motion` reads. Hands other than their first joint are flat."""
     poses = np.zeros((len(trans_T3), 52, 3))
     poses[:, SMPLH_JOINTS] = rotations.matrix_to_axis_angle(rotmat_TJ33.double()).numpy()
     assert len(SMPLH_JOINTS) == len(JOINTS)
-    trans = trans_T3.double().numpy()
-    write_recording(path, Recording(poses, trans, float(fps), np.zeros(16), "neutral", b"", SMPLH_JOINTS))
+    trans, shape = trans_T3.double().numpy(), np.zeros(16) if betas is None else betas
+    write_recording(path, Recording(poses, trans, float(fps), shape, gender, b"", SMPLH_JOINTS))
 
 
 def write_recording(path: Path, motion: Recording) -> None:
-    """Write a recording as AMASS's .npz of its own body model, with its shape, gender and fingers."""
+    """Write a recording as AMASS's .npz of its own body model, with its shape, gender and fingers.
+
+    AMASS's `dmpls` (soft tissue) are not read, so they are zeros here.
+    """
     frames, joints = motion.poses_TK3.shape[:2]
     smplx: dict[str, Any] = {"mocap_frame_rate": motion.fps, "surface_model_type": "smplx"} if joints == 55 else {}
     np.savez(

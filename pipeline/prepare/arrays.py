@@ -28,6 +28,7 @@ from mclip.pipeline.geometry.recording import (
     require_length,
 )
 from mclip.pipeline.geometry.skeleton import GENDERS
+from mclip.pipeline.prepare.places import recording_of
 
 
 class Held(dict[str, np.ndarray]):
@@ -53,6 +54,7 @@ class Form:
     guessed: bool = False  # by an estimator, whose shape is another in every frame
 
 
+PLACES = "places"  # of joints, where a file has no rotations
 TRANS = ("trans", "transl", "translation", "root_trans")
 FORMS = (
     Form(("poses",), TRANS),  # AMASS; a plain array
@@ -108,6 +110,8 @@ def parts_of(arrays: Arrays, form: Form) -> tuple[tuple[str, ...], int, int]:
 
 def frames_and_fps(arrays: Arrays, fps_in: float | None = None) -> tuple[int, float]:
     """Number of frames and frames per second of an open file, without reading its rotations."""
+    if PLACES in arrays:
+        return arrays.shape(PLACES)[0], rate_of(arrays, fps_in)
     form = form_of(arrays)
     names, _, _ = parts_of(arrays, form)
     return arrays.shape(names[0])[0], rate_of(arrays, form.fps or fps_in)
@@ -118,7 +122,9 @@ def rate_of(arrays: Arrays, otherwise: float | None) -> float:
     name = next((name for name in FRAME_RATES if name in arrays), None)
     if name is None:
         if otherwise is None:
-            raise MotionError(f"no frame rate in it (none of {', '.join(FRAME_RATES)}): pass --fps-in")
+            raise MotionError(
+                f"no frame rate in it (none of {', '.join(FRAME_RATES)}): pass --fps-in (HumanML3D has 20)"
+            )
         return otherwise
     found = scalar_of(arrays, name)
     try:
@@ -141,6 +147,8 @@ def scalar_of(arrays: Arrays, name: str) -> Any:
 
 def motion_of(arrays: Arrays, sha256: bytes, fps_in: float | None = None) -> Recording:
     """The Recording of an open file, in metres and z up; MotionError."""
+    if PLACES in arrays:
+        return recording_of(arrays[PLACES], frames_and_fps(arrays, fps_in)[1], sha256)
     form = form_of(arrays)
     names, joints, numbers = parts_of(arrays, form)
     frames, fps = frames_and_fps(arrays, fps_in)
@@ -262,8 +270,12 @@ def up_of(root_T3: np.ndarray, trans_T3: np.ndarray, *, told: bool) -> str:
 
 
 def spine_of(root_T3: np.ndarray) -> np.ndarray:
-    """SMPL's y axis (T, 3), from pelvis to head, under axis-angle rotations (T, 3)."""
-    return rotations.axis_angle_to_matrix(torch.from_numpy(np.ascontiguousarray(root_T3)))[..., 1].numpy()
+    """SMPL's y axis (T, 3), from pelvis to head, under axis-angle rotations (T, 3): Rodrigues' formula, of y alone."""
+    angle_T1 = np.sqrt((root_T3 * root_T3).sum(-1, keepdims=True))
+    x, y, z = (root_T3 / np.maximum(angle_T1, 1e-12)).T
+    cosine, sine = np.cos(angle_T1[:, 0]), np.sin(angle_T1[:, 0])
+    rest = 1 - cosine
+    return np.stack((x * y * rest - z * sine, y * y * rest + cosine, z * y * rest + x * sine), axis=-1)
 
 
 def stood_up(poses_TK3: np.ndarray, trans_T3: np.ndarray, turn_33: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

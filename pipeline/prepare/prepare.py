@@ -17,6 +17,7 @@ from mclip.pipeline.geometry.resample import fill_rows, source_times
 from mclip.pipeline.geometry.skeleton import GENDERS
 from mclip.pipeline.labels.matching import match
 from mclip.pipeline.labels.spans import Labels
+from mclip.pipeline.machine.words import visible, visible_lines
 from mclip.pipeline.prepare import sources
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.plan import (
@@ -35,7 +36,7 @@ from mclip.pipeline.prepare.windows import index, recordings_in
 from mclip.pipeline.skeletons.joints import read_map
 from mclip.pipeline.store.location import neighbour
 from mclip.pipeline.store.schema import DONE, OUTCOME, PENDING, SPLITS
-from mclip.pipeline.store.stage import Result, Summary, run_stage, shown
+from mclip.pipeline.store.stage import Result, Summary, run_stage
 from mclip.pipeline.store.status import MANIFEST, Line, write_manifest
 from mclip.pipeline.store.store import Store, is_store, open_store
 
@@ -82,7 +83,7 @@ def no_motions(source: Path, only: Sequence[str], passed_over: Mapping[str, str]
 def told_passed_over(passed_over: Mapping[str, str]) -> str:
     """How many files are no motions, and the first of them with the reason."""
     name, why = next(iter(passed_over.items()))
-    return f"{len(passed_over):,} files passed over that are no motions, first {shown(name)} ({why})"
+    return f"{len(passed_over):,} files passed over that are no motions, first {visible(name, keep='')} ({why})"
 
 
 def prepare(
@@ -211,7 +212,7 @@ def preview(
         *([told_passed_over(changes.passed_over)] if changes.passed_over else []),
         *(f"changed: {name}" for name in changes.changed),
     ]
-    return "\n".join(lines)
+    return visible_lines(lines)
 
 
 def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, block: range) -> Result:
@@ -280,8 +281,8 @@ def summary_line(store: Store) -> str:
     split = np.bincount(store.read("windows/split"), minlength=3)
     minutes = frames / told["options"]["fps"] / 60
     passed = sum(told["labels_passed_over"].values())
-    turned = sum("up" in each for each in accounts(store))
-    y_up = f", {turned:,} files turned whose up was y" if turned else ""
+    turned = sum(each.get("up", "z") != "z" for each in accounts(store))
+    y_up = f", {turned:,} files turned whose up was not z" if turned else ""
     return (
         f"store {store.url}: {frames:,} frames ({minutes:.1f} min), {told['windows']:,} windows "
         f"({', '.join(f'{count:,} {name}' for count, name in zip(split.tolist(), SPLITS, strict=True))}), "

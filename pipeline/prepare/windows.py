@@ -14,7 +14,7 @@ from mclip.pipeline.labels.matching import NAMED, Recording, match
 from mclip.pipeline.labels.mirror import mirror_text
 from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.plan import MIRROR
-from mclip.pipeline.store.schema import DONE, SPLITS
+from mclip.pipeline.store.schema import DONE, FAILED, SPLITS
 from mclip.pipeline.store.store import Store
 
 
@@ -193,6 +193,9 @@ def index(store: Store, labels: Labels, *, window: int, crop: int, short: str, f
     labelset: list[np.ndarray] = []
     shown: list[tuple[int, Span]] = []
     too_short = 0
+    for item in np.flatnonzero(done == FAILED).tolist():
+        if not names[item].endswith(MIRROR):
+            fitted.passed_over["label of a file that failed"] += len(labels.spans.get(matched.keys[item], ()))
     for item in np.flatnonzero(done == DONE).tolist():
         clock = Clock(frames[item], fps, how, source_frames[item], rate[item])
         spans, text_N = fitted.spans(matched.keys[item], clock, mirror=names[item].endswith(MIRROR))

@@ -15,6 +15,7 @@ import torch
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS
+from mclip.pipeline.machine.words import visible_lines
 from mclip.pipeline.render.scene import render_clip
 from mclip.pipeline.render.sheets import tile
 from mclip.pipeline.store.schema import DONE, OUTCOME, SPLITS, StoreError
@@ -47,7 +48,7 @@ def describe(store: Store, item: int) -> str:
     ]
     if reason := store.attributes("prepare").get("failures", {}).get(f"sequences/done[{item}]"):
         lines.append(f"failed: {reason}")
-    return "\n".join([*lines, *labels_of(store, item)])
+    return visible_lines([*lines, *labels_of(store, item)])
 
 
 def labels_of(store: Store, item: int) -> list[str]:

@@ -47,7 +47,7 @@ class Moving:
 
     place: Mapping[str, Float[np.ndarray, "T 3"]]
     turn: Mapping[str, Float[np.ndarray, "T 3 3"]]  # of the joints that have rotations
-    rest: Mapping[str, Float[np.ndarray, "3"]]
+    rest: Mapping[str, Float[np.ndarray, "3"]]  # empty where the file has none
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ def standing_rest(rest: Mapping[str, Float[np.ndarray, "3"]]) -> Float[np.ndarra
 
     To the quarter turn, for a file's axes are its axes, and a bent rest pose must not tilt the body.
     """
+    if not rest:
+        return None
     up, left = unit(rest["neck"] - rest["pelvis"]), unit(hips_line(rest))
     x, y = (np.eye(3)[np.abs(each).argmax()] * np.sign(each[np.abs(each).argmax()]) for each in (left, up))
     if abs(x @ y) > 0.5 or left @ x < 0.9 or up @ y < 0.8 or unit(shoulders_line(rest)) @ x < 0.8:
@@ -161,6 +163,8 @@ def axes_in(
     moving: Moving, place: Mapping[str, Float[np.ndarray, "T 3"]], turn: Mapping[str, Float[np.ndarray, "T 3 3"]]
 ) -> tuple[str, dict[str, Float[np.ndarray, "3 3"]]]:
     """Where SMPL's axes lie in each joint's own, and what says so: "rest" or "motion"; "places" where nothing does."""
+    if not turn:
+        return "places", {}
     step = -(-len(place["pelvis"]) // LOOKED_AT)
     place, turn = {k: v[::step] for k, v in place.items()}, {k: v[::step] for k, v in turn.items()}
     frames, weight = body_frames(place), bends(place)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mclip.pipeline.machine.terminal import progress_bar
+from mclip.pipeline.machine.words import visible
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING
 from mclip.pipeline.store.store import Store
 
@@ -78,13 +79,8 @@ def told_failures(failures: Sequence[str]) -> list[str]:
     lines = []
     for reason, of_it in itertools.islice(sorted(items.items(), key=lambda pair: -len(pair[1])), SHOWN):
         more = f" and {len(of_it) - each:,} more" if len(of_it) > each else ""
-        lines.append(f"failed: {', '.join(map(shown, of_it[:each]))}{more}: {shown(reason)}")
+        lines.append(visible(f"failed: {', '.join(of_it[:each])}{more}: {reason}", keep=""))
     return lines
-
-
-def shown(text: str) -> str:
-    """A text for the terminal, with an escape in place of what would break its line."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def run_stage(

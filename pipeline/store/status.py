@@ -7,6 +7,7 @@ from typing import Any
 
 from mclip.pipeline.files.documents import read_lines
 from mclip.pipeline.files.seal import sealed_line
+from mclip.pipeline.machine.words import visible_lines
 from mclip.pipeline.store.location import disk_size, neighbour, read_neighbour, write_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING
 from mclip.pipeline.store.stage import Summary
@@ -44,7 +45,7 @@ def status(store: Store) -> str:
         lines.append("  empty: run `mclip prepare SOURCE STORE`")
     for reason, count in failure_reasons(store).most_common(10):
         lines.append(f"  failed {count:>6,} x {reason}")
-    return "\n".join(lines)
+    return visible_lines(lines)
 
 
 def failure_reasons(store: Store) -> Counter[str]:

@@ -10,6 +10,7 @@ import zarr
 
 from mclip.pipeline.files.documents import broken_lines
 from mclip.pipeline.machine.terminal import progress_bar
+from mclip.pipeline.machine.words import visible
 from mclip.pipeline.store.location import filesystem_of, neighbour, read_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING, REPLACED, SCHEMA, STRINGS, spec_of
 from mclip.pipeline.store.sealed import METADATA, metadata_fault
@@ -22,10 +23,10 @@ NORM = 1e-4  # how far a row of a float32 rotation may be from length one, and t
 
 def validate(store: Store) -> list[str]:
     """Everything that is wrong with the store, one line each; an empty list when nothing is."""
-    damaged = [*bad_metadata(store)]
+    damaged = [*bad_metadata(store)] or [*missing(store)]
     if not damaged:
         damaged = [problem for path in array_paths(store) for problem in undecodable(store, path)]
-    damaged += bad_journals(store)
+        damaged += bad_journals(store)
     if damaged:  # what cannot be read cannot be compared
         return damaged
     paths = array_paths(store)
@@ -65,9 +66,31 @@ def bad_journals(store: Store) -> Iterator[str]:
 
 def array_paths(store: Store) -> list[str]:
     """Paths of the schema's arrays that the store has."""
+    return [path for path in schema_paths(store) if path in store]
+
+
+def schema_paths(store: Store) -> list[str]:
+    """Paths of all arrays of the schema, for every encoder and model that the store knows."""
     names = {"embeddings": store.encoders, "latents": store.attributes("latents")}
-    paths = (path.replace("*", name) for path in SCHEMA for name in names.get(path.split("/")[0], [""]))
-    return [path for path in paths if path in store]
+    return [path.replace("*", name) for path in SCHEMA for name in names.get(path.split("/")[0], [""])]
+
+
+def missing(store: Store) -> Iterator[str]:
+    """Arrays and groups that are not there, though the stage that makes them says that it did."""
+    begun = {"embeddings", "latents"}
+    if store.attributes("prepare").get("sequences"):
+        begun |= {"sequences", "motion"}
+    if store.is_indexed:
+        begun |= {"spans", "windows", "labelsets", "texts"}
+    if "options" in store.attributes("render"):
+        begun |= {"pictures"}
+    paths = [path for path in schema_paths(store) if path.split("/")[0] in begun]
+    groups = dict.fromkeys(str(group) for path in paths for group in reversed(PurePosixPath(path).parents[:-1]))
+    lost: list[str] = []
+    for path in (*groups, *paths):
+        if path not in store and not any(path.startswith(f"{above}/") for above in lost):
+            lost.append(path)
+            yield f"{path} is missing: restore it, or make it again with --replace"
 
 
 def blocks_of(array: zarr.Array[Any]) -> Iterator[slice]:
@@ -145,7 +168,7 @@ def bad_sequences(store: Store) -> Iterator[str]:
             bad = wrong(np.asarray(array[at])[at_row[here] - at.start])
             for item in np.unique(owner[here[bad]]).tolist():
                 where = int(at_row[here[bad]][owner[here[bad]] == item][0])
-                yield f"{path}[{where}] of {names[item]}: {wrong.__doc__}, though it is marked done"
+                yield f"{path}[{where}] of {visible(names[item], keep='')}: {wrong.__doc__}, though it is marked done"
 
 
 def not_rotations(rot6d_NJD: np.ndarray) -> np.ndarray:

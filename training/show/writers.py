@@ -34,11 +34,16 @@ CENTIMETRES = 100  # a BVH has no unit; MotionBuilder and Maya take centimetres
 
 
 def write_npz(path: Path, motion: Motion) -> None:
-    """AMASS: what `mclip prepare` reads; of the body model, shape, gender and fingers that the motion was read with."""
-    if motion.recording is not None and "model" in motion.recording.account:
-        write_recording(path, motion.recording)
+    """AMASS: what `mclip prepare` reads; of the body model, shape, gender and fingers that the motion was read with.
+
+    Its soft tissue (`dmpls`) is not kept: those are zeros.
+    """
+    read = motion.recording
+    if read is not None and "model" in read.account:
+        write_recording(path, read)
         return
-    write_motion(path, rotmat_TJ33=motion.rotmat_TJ33, trans_T3=motion.trans_T3, fps=motion.fps)
+    told: dict[str, Any] = {} if read is None else {"betas": read.betas.astype(np.float64), "gender": read.gender}
+    write_motion(path, rotmat_TJ33=motion.rotmat_TJ33, trans_T3=motion.trans_T3, fps=motion.fps, **told)
 
 
 def y_up(motion: Motion, joints_J3: Float[Tensor, "24 3"]) -> tuple[Float[Tensor, "T 24 3 3"], Float[Tensor, "T 3"]]:
