@@ -247,6 +247,19 @@ def test_a_compiled_run_follows_the_curve_of_the_plain_one(store, tmp_path):
         assert found == pytest.approx(expected, rel=1e-3), expected["step"]
 
 
+def test_a_log_gets_a_line_at_every_validation(store, tmp_path):
+    asked = command(store, tmp_path / "run", steps=10)
+    told = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=120).stderr
+    lines = [line for line in told.splitlines() if line.startswith("train: ")]
+    assert [line.split(", ")[0] for line in lines] == [f"train: {step} of 10" for step in (4, 8, 10)]  # QUICK: every 4
+    measured = [line for line in journal.read_journal(tmp_path / "run/metrics.jsonl") if "train/mpjpe_mm" in line]
+    for line, figures in zip(lines, measured, strict=True):
+        assert "loss " in line
+        assert "crops/s" in line
+        assert f"train MPJPE {figures['train/mpjpe_mm']:.1f} mm" in line
+    assert re.search(r", \d:\d\d:\d\d left$", lines[0])
+
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
