@@ -928,13 +928,16 @@ def inspect(store: str, clip: str, out: Path) -> None:
 def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool) -> None:
     """Run the commands of a recipe.
 
-    RECIPE is a .toml with one table per command. What is there already is not made again.
+    RECIPE is a .toml with one table per command, or the name of one that mclip ships: babel60, cmu, paper, quickstart,
+    tiny. What is there already is not made again.
 
     \b
-    Example: mclip run workflows/tiny.toml --check
+    Example: mclip run tiny --check
+             mclip run my_recipe.toml --folder results
     """
     from mclip.training import recipe as recipes
 
+    recipe = recipes.find_recipe(recipe)
     folder = folder or Path(f"mclip-{recipe.stem}")
     recipes.run(cli, recipe, folder)
     if regenerate:
@@ -955,10 +958,9 @@ def quickstart(folder: Path) -> None:
     \b
     Example: mclip quickstart
     """
-    from mclip.pipeline.files.assets import RECIPES
     from mclip.training import recipe as recipes
 
-    recipes.run(cli, RECIPES / "quickstart.toml", folder)
+    recipes.run(cli, recipes.find_recipe(Path("quickstart")), folder)
     click.echo(f"open {(folder / 'gallery.html').resolve()}")
 
 

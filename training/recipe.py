@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from mclip.pipeline.files.assets import RECIPES
 from mclip.pipeline.files.documents import checked, read_object, read_sealed, read_text
 from mclip.pipeline.machine.commands import Refusal, Stopped
 from mclip.pipeline.store.store import open_store
@@ -31,6 +32,16 @@ def run(cli: click.Group, recipe: Path, folder: Path) -> None:
             run_command(cli, words)
 
 
+def find_recipe(named: Path) -> Path:
+    """The file of a recipe, or the one of that name that mclip ships; ValueError naming these for any other."""
+    shipped = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
+    if named.is_file():
+        return named
+    if str(named) in shipped:
+        return shipped[str(named)]
+    raise ValueError(f"{named}: no such recipe: expected a .toml, or one that mclip ships: {', '.join(shipped)}")
+
+
 def run_command(cli: click.Group, words: list[str]) -> None:
     """Run one command of a recipe; Refusal naming it, and why it ended, where it does not go through."""
     command = f"`mclip {shlex.join(words)}`"
@@ -49,11 +60,9 @@ def run_command(cli: click.Group, words: list[str]) -> None:
 
 
 def read_recipe(recipe: Path) -> dict[str, dict[str, Any]]:
-    """The tables of a recipe; ValueError when there is no such file or it is no TOML."""
+    """The tables of a recipe; ValueError when it is no TOML."""
     try:
         tables = tomllib.loads(read_text(recipe))
-    except FileNotFoundError:
-        raise ValueError(f"{recipe}: no such recipe") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{recipe}: not TOML: {error}") from error
     if loose := [name for name, table in tables.items() if not isinstance(table, dict)]:
