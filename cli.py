@@ -417,14 +417,17 @@ def embed(
 @run_argument
 @options_of(TrainConfig, ModelConfig)
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--start-from", type=click.Path(path_type=Path), help="Begin with the weights of this other run.")
 @click.option("--replace", is_flag=True, help="Delete the run first.")
-def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> None:
+def train(store: str, run: Path, device: str, start_from: Path | None, replace: bool, **options: Any) -> None:
     """Train MotionCLIP on a store.
 
-    Everything is written to the folder RUN. The same command again continues an interrupted run.
+    Everything is written to the folder RUN. The same command again continues an interrupted run, and with more
+    --epochs a finished one.
 
     \b
     Example: mclip train store.zarr runs/cmu --encoder offline
+             mclip train mine.zarr runs/mine --start-from runs/cmu --epochs 20
              torchrun --nproc-per-node 2 -m mclip.cli train store.zarr runs/cmu
     """
     from mclip.pipeline.machine.devices import pick_device
@@ -437,7 +440,9 @@ def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> 
     config, sizes = split_options(options)
     opened = open_store(store)
     with one_writer(str(run)) if is_first() else contextlib.nullcontext():
-        line = trainer.train(opened, run, config, sizes, device=pick_device(device), replace=replace)
+        line = trainer.train(
+            opened, run, config, sizes, device=pick_device(device), replace=replace, start_from=start_from
+        )
     if is_first():
         click.echo(line)
 

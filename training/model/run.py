@@ -27,6 +27,7 @@ from mclip.pipeline.files.atomic import delete_whole, write_aside
 from mclip.pipeline.files.documents import read_document, short
 from mclip.pipeline.files.torchscript import check_weights
 from mclip.pipeline.machine.devices import multiplies_bfloat16
+from mclip.pipeline.store.lock import clear_dead_lock
 from mclip.pipeline.store.store import version
 from mclip.training.model.config import METRICS, ModelConfig
 from mclip.training.model.network import MotionClip
@@ -142,20 +143,37 @@ class Run:
 
 
 def start_run(folder: Path, config: dict[str, Any]) -> None:
-    """Make the folder with its config.json, or continue one of equal config; RunError for any other."""
+    """Make the folder with its config.json, or continue one of equal config; RunError for any other.
+
+    One of fewer epochs continues, too: config.json then has the new number, and under `lengthened` what was before.
+    """
     file = folder / CONFIG
     config = json.loads(json.dumps(config))
-    if file.exists():
-        made_with = read_config(folder)
-        differ = {key: (made_with.get(key), config[key]) for key in config if made_with.get(key) != config[key]}
-        differ = {key: changed(*pair) for key, pair in differ.items()}
-        if differ:
-            raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
+    if not file.exists():
+        if folder.exists() and any(".partial" not in path.name for path in folder.iterdir()):
+            raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
         return
-    if folder.exists() and any(".partial" not in path.name for path in folder.iterdir()):
-        raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
+    made_with = read_config(folder)
+    longer = lengthen(made_with, config, checkpoints(folder))
+    differ = {key: (made_with.get(key), config.get(key)) for key in config | {"started_from": None}}
+    differ = {key: changed(*pair) for key, pair in differ.items() if pair[0] != pair[1]}
+    if differ:
+        raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
+    if longer:
+        write_aside(file, json.dumps(made_with, indent=2) + "\n")
+
+
+def lengthen(made_with: dict[str, Any], config: dict[str, Any], saved: list[Path]) -> bool:
+    """Give a run's config the epochs of another where these are more, and note what it had; whether they are."""
+    before, now = (each["train"].get("epochs", 0) for each in (made_with, config))
+    if not 0 < before < now:
+        return False
+    made_with["train"]["epochs"] = now
+    step = read_state(saved[-1])["step"] if saved else 0
+    made_with["lengthened"] = [*made_with.get("lengthened", []), {"epochs": before, "step": step}]
+    return True
 
 
 def changed(was: Any, now: Any) -> Any:
@@ -237,6 +255,7 @@ def load_run(
     RunError when there is none or it does not fit. `trust_encoder`: see `Run.encoder_names`.
     """
     folder = Path(folder)
+    clear_dead_lock(str(folder))
     config = read_config(folder)
     found = checkpoints(folder)
     if not found:
