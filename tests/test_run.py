@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
+from mclip.pipeline.store.lock import claim
 from mclip.training.model.config import ModelConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import (
@@ -67,6 +69,17 @@ def test_a_saved_model_comes_back_whole(folder):
     for index, values in theirs.items():
         for name, value in values.items():
             assert torch.equal(ours[index][name], value), (index, name)
+
+
+def test_a_dead_trainers_name_is_cleared_by_whoever_uses_its_run(folder):
+    lock = folder.with_name("run.lock")
+    lock.write_bytes(claim())  # its process is gone, and with it the lock of the operating system
+    load_run(folder)
+    assert not lock.exists()
+    lock.write_bytes(claim())
+    with FileLock(f"{lock}.flock"):
+        load_run(folder)
+    assert lock.exists()
 
 
 def test_the_fingerprint_follows_the_weights(folder):

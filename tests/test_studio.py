@@ -498,7 +498,8 @@ def test_in_chromium_no_word_of_a_store_a_run_or_a_person_is_taken_for_more(
         wait_for(lambda word=word: session_titles(served) == [word])
         wait_for(lambda word=word: shown().count(word) >= 2)  # where it was written, and as what plays
         assert page.execute_script("return window.__hit ?? null") is None
-    wait_for(lambda: any(hostile[0] in text and "\n" in text for text in shown()))  # the classes that it reads as
+    classes = wait_for(lambda: [text for text in shown() if "\n" in text])[0].splitlines()  # that it reads as
+    assert {line.split("  ", 1)[1] for line in classes} <= set(hostile)
     next(tab for tab in page.find_elements("css selector", "[role=tab]") if tab.text == "Search").click()
     for word in hostile:
         write(0, f"store:{word}")
