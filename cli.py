@@ -544,7 +544,7 @@ def generate(
     """
     from mclip.pipeline.files.documents import not_utf8
     from mclip.pipeline.machine.words import warn
-    from mclip.training.latent.prompts import VARY, generated, prompts_in, unplaced
+    from mclip.training.latent.prompts import MOST_PROMPTS, VARY, generated, prompts_in, unplaced
     from mclip.training.latent.space import require_readable
     from mclip.training.model.run import load_run
 
@@ -553,7 +553,10 @@ def generate(
     except UnicodeDecodeError as error:
         raise not_utf8(file.name, error) from error
     if not prompts:
-        raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
+        told = f"{file.name}: no text in it" if file else "nothing to generate"
+        raise click.UsageError(f"{told}: name at least one text, or a --file of them")
+    if len(prompts) > MOST_PROMPTS:
+        raise click.UsageError(f"{len(prompts):,} texts, expected at most {MOST_PROMPTS:,}: name fewer at a time")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
     opened = load_run(run, trust_encoder=trust_encoder)

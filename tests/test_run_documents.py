@@ -274,7 +274,9 @@ def test_commands_tell_of_damaged_folders_in_one_line_or_work(
         if told.exit_code:
             refused += 1
             assert len(told.stderr.strip()) < 2000, (command, file)
-            assert file.name in told.stderr or "does not fit the model of config.json" in told.stderr, told.stderr
+            # Sizes that the weights do not have, and another request than the folder's: each is told where it is met.
+            elsewhere = ("does not fit the model of config.json", "made: holds ")
+            assert any(words in told.stderr for words in (file.name, *elsewhere)), (file, told.stderr)
         for path, content in whole.items():
             if not path.exists() or path.read_bytes() != content:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -368,6 +368,33 @@ def test_two_processes_follow_the_curve_of_one(store, tmp_path):
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("whom", ["torchrun", "everybody"])
+def test_ctrl_c_stops_two_processes_at_one_step_that_is_saved_and_told_once(store, tmp_path, whom):
+    options = (
+        "--layers 1 --feed-forward 32 --epochs 2000 --batch 2 --save-every 100000 --validate-every 100000"
+    ).split()
+    words = [*TORCHRUN, "-m", "mclip.cli", "train", store.url, str(tmp_path / "run"), *options, "--log-every", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        words, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as torchrun:
+        file, deadline = tmp_path / "run/metrics.jsonl", time.monotonic() + 120
+        while not (file.exists() and file.read_text().count("\n") > 3) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        # A terminal sends it to all its processes, and torchrun sends it on to its workers.
+        (os.kill if whom == "torchrun" else os.killpg)(torchrun.pid, signal.SIGINT)
+        out, err = torchrun.communicate(timeout=60)
+    (told,) = [line for line in err.splitlines() if "train stopped" in line]
+    (saved,) = checkpoints(tmp_path / "run")
+    done = read_state(saved)["step"]
+    assert told.startswith(f"train stopped at step {done:,} of ")
+    assert told.endswith(", which is saved: the same command goes on from there")
+    assert (out, torchrun.returncode) == ("", 1)  # torchrun's own, with a traceback of its own
+    assert journal.read_journal(file)[-1]["step"] == done
+    assert not list((tmp_path / "run").rglob("*.partial*"))
+    assert load_run(tmp_path / "run").step == done
+
+
 def test_a_store_without_texts_or_pictures_is_refused_in_one_line_or_asked_for(tmp_path, encoder):
     bare = open_store(str(tmp_path / "bare.zarr"), create=True)
     prepare(MOTIONS, bare, labels=Labels(), options=PrepareOptions(), only=["/walk/"])

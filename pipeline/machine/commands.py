@@ -35,8 +35,9 @@ class Stopped(click.ClickException):
     exit_code = 130
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Say it in one line; it is no error."""
-        click.echo(self.format_message(), file=file, err=file is None)
+        """Say it in one line; it is no error. Of the processes that torchrun started one speaks."""
+        if os.environ.get("RANK", "0") == "0":
+            click.echo(self.format_message(), file=file, err=file is None)
 
 
 def stopped(said: str) -> Stopped:

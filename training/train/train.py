@@ -85,7 +85,7 @@ def train(
     speed = measure_speed(learner, first, feed(first))
     figures: dict[str, float] = {}
     with ExitStack() as opened:
-        interrupt = opened.enter_context(Interrupt(alone=workers.count == 1))
+        interrupt = opened.enter_context(Interrupt())
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
             told += describe_longer(config, state, steps)
@@ -98,11 +98,15 @@ def train(
             norm = learner.learn(step, found)
             done = step + 1
             log, measure, save = due(config, done, steps)
-            stop = interrupt.pressed and done < steps  # asked once: what is said to be saved was
+            asks = log or measure or save or device.type == "cpu"  # asking a GPU would make every step wait
+            # Asked once: what is said to be saved was; and several stop at one step, or would wait for each other.
+            stop = done < steps and (asks or workers.count == 1) and workers.agree(interrupt.pressed, device)
             save |= stop
-            if log or measure or save or device.type == "cpu":  # asking a GPU would make every step wait
+            if asks or stop:
                 learner.guard.check(crops, feed.order)
             summed = workers.sum_of(found) if log else {}
+            if stop and not workers.first:
+                break
             if not workers.first:
                 continue
             if log:
