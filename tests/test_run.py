@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mclip.pipeline.store.lock import claim
 from mclip.training.model.config import ModelConfig
@@ -184,6 +184,22 @@ def test_weights_of_another_size_are_refused(folder):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"does not fit the model of config.json: .*size mismatch"):
         load_run(folder)
+
+
+def test_weights_of_another_version_are_told_to_be_trained_again_in_one_line(folder):
+    file = checkpoints(folder)[-1] / "model.safetensors"
+    whole = load_file(file)
+    renamed = {name.replace("attention.qkv", "self_attn.in_proj"): tensor for name, tensor in whole.items()}
+    lacking = {name: tensor for name, tensor in whole.items() if "value" not in name}
+    for changed, told in (
+        (renamed, r"found \S+self_attn.in_proj\S+, .*; expected \S+attention.qkv\S+, .*"),
+        (lacking, r"found no more; expected decoder.N.value.bias, decoder.N.value.weight"),
+        (whole | {"sigma": torch.zeros(2)}, r"found sigma; expected no more"),
+    ):
+        save_file(changed, file)
+        line = rf"^\S+: weights of another version of mclip \({told}\): use that version, or train the run again .*$"
+        with pytest.raises(RunError, match=line):
+            load_run(folder)
 
 
 def test_an_unfinished_checkpoint_is_not_taken(folder):

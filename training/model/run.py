@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -287,10 +288,25 @@ def load_model(model: MotionClip, file: Path) -> None:
     """Put a checkpoint's weights into a model; RunError listing the first keys or shapes that do not fit."""
     try:
         check_weights(file)
-        model.take(load_file(file))
+        weights = load_file(file)
+        require_names(model, weights, file)
+        model.take(weights)
+    except RunError:
+        raise
     except Exception as error:  # safetensors raises a type of its own that it does not export
         first = "; ".join(line.strip() for line in str(error).splitlines()[:3])
         raise RunError(f"{file}: damaged, or does not fit the model of config.json: {first}; {WAY_OUT}") from error
+
+
+def require_names(model: MotionClip, weights: dict[str, Tensor], file: Path) -> None:
+    """RunError for weights that another version of mclip called otherwise, whatever the number of layers."""
+    found, expected = ({re.sub(r"\d+", "N", name) for name in each} for each in (weights, model.state_dict()))
+    if found != expected:
+        there, here = (", ".join(sorted(more)[:2]) or "no more" for more in (found - expected, expected - found))
+        raise RunError(
+            f"{file}: weights of another version of mclip (found {there}; expected {here}): use that version, or train "
+            "the run again with --replace"
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
