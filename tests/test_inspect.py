@@ -71,7 +71,8 @@ def test_labels_of_any_script_and_number_are_drawn(tmp_path, amass_folder):
     assert len(said.texts) == 8
     assert said.get_ylabel() == "labels\nfirst 8 of 9"
     draw(made, 0, tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").size == (1040, 800)
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.size == (1040, 800)
 
 
 def test_what_failed_is_told_and_not_drawn(store, tmp_path):

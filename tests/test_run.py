@@ -202,6 +202,18 @@ def test_weights_of_another_version_are_told_to_be_trained_again_in_one_line(fol
             load_run(folder)
 
 
+def test_vectors_and_optimizers_of_other_names_or_shapes_are_named(folder):
+    last = checkpoints(folder)[-1]
+    for tensors in ({"z": torch.zeros(3, 31)}, {"z": torch.zeros(32)}, {"x": torch.zeros(3, 32)}):
+        save_file(tensors, last / "latents.safetensors")
+        with pytest.raises(RunError, match=r"latents.safetensors: damaged \(found .*, expected z of N x 32\)"):
+            load_run(folder)
+    save_file({"x" * 10_000: torch.zeros(1)}, last / "optimizer.safetensors")
+    with pytest.raises(RunError, match=r"optimizer.safetensors: damaged \(found 'x+\.\.\., expected a number") as told:
+        load_optimizer(stepped()[1], last)
+    assert len(str(told.value)) < 500
+
+
 def test_an_unfinished_checkpoint_is_not_taken(folder):
     (folder / "checkpoints/00000002").mkdir()
     assert load_run(folder).step == 1

@@ -270,32 +270,46 @@ def load_run(
         raise RunError(f"{folder / CONFIG}: at model: {error}: restore it") from error
     load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
     frozen = model.eval().requires_grad_(False).to(device)
-    return Run(folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=load_latents(chosen))
+    return Run(
+        folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=load_latents(chosen, model.config.latent)
+    )
 
 
-def load_latents(checkpoint: Path) -> Tensor | None:
-    """The vectors (N, C) of training windows that a checkpoint keeps, or None. RunError when the file is damaged."""
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint's file; RunError when it is damaged."""
+    try:
+        check_weights(file)
+        return load_file(file)
+    except Exception as error:  # safetensors raises a type of its own that it does not export
+        raise RunError(f"{file}: damaged ({first_words(error)}); {WAY_OUT}") from error
+
+
+def first_words(error: Exception) -> str:
+    """What an error says, in a line of at most 300 letters: safetensors quotes whatever a header holds."""
+    said = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+    return said if len(said) <= 300 else f"{said[:297]}..."
+
+
+def load_latents(checkpoint: Path, width: int) -> Tensor | None:
+    """The vectors (N, width) of training windows that a checkpoint keeps, or None. RunError for a damaged file."""
     file = checkpoint / LATENTS
     if not file.exists():
         return None
-    try:
-        return load_file(file)["z"].float()
-    except Exception as error:  # as in load_model
-        raise RunError(f"{file}: damaged ({error}); {WAY_OUT}") from error
+    tensors = read_tensors(file)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if [*shapes] != ["z"] or len(shapes["z"]) != 2 or shapes["z"][1] != width:
+        raise RunError(f"{file}: damaged (found {short(shapes)}, expected z of N x {width}); {WAY_OUT}")
+    return tensors["z"].float()
 
 
 def load_model(model: MotionClip, file: Path) -> None:
     """Put a checkpoint's weights into a model; RunError listing the first keys or shapes that do not fit."""
+    weights = read_tensors(file)
+    require_names(model, weights, file)
     try:
-        check_weights(file)
-        weights = load_file(file)
-        require_names(model, weights, file)
         model.take(weights)
-    except RunError:
-        raise
-    except Exception as error:  # safetensors raises a type of its own that it does not export
-        first = "; ".join(line.strip() for line in str(error).splitlines()[:3])
-        raise RunError(f"{file}: damaged, or does not fit the model of config.json: {first}; {WAY_OUT}") from error
+    except RuntimeError as error:
+        raise RunError(f"{file}: does not fit the model of config.json: {first_words(error)}; {WAY_OUT}") from error
 
 
 def require_names(model: MotionClip, weights: dict[str, Tensor], file: Path) -> None:
@@ -318,12 +332,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     """Inverse of `optimizer_tensors`. RunError when the file is damaged."""
     whole, file = optimizer.state_dict(), checkpoint / "optimizer.safetensors"
-    try:
-        tensors = load_file(file)
-    except Exception as error:
-        raise RunError(f"{file}: damaged ({error}); {WAY_OUT}") from error
-    for key, value in tensors.items():
-        index, name = key.split(".")
+    for key, value in read_tensors(file).items():
+        index, _, name = key.partition(".")
+        if not index.isdecimal():
+            raise RunError(f"{file}: damaged (found {short(key)}, expected a number and a name); {WAY_OUT}")
         whole["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(whole)
 
