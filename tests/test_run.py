@@ -186,6 +186,19 @@ def test_weights_of_another_size_are_refused(folder):
         load_run(folder)
 
 
+def test_a_run_of_before_an_option_goes_on_and_one_of_options_that_are_no_more_is_told(tmp_path):
+    now = CONFIG | {"train": {"batch": 20, "yaw": 0.0}}
+    start_run(tmp_path / "run", CONFIG | {"train": {"batch": 20}})
+    start_run(tmp_path / "run", now)
+    with pytest.raises(RunError, match=r"made with other options: \{'train': \{'yaw': '0.0 -> 90.0'\}\}"):
+        start_run(tmp_path / "run", CONFIG | {"train": {"batch": 20, "yaw": 90.0}})
+    start_run(tmp_path / "old", CONFIG | {"train": {"batch": 20, "rot6d": 1.0, "text": 0.01}})
+    with pytest.raises(
+        RunError, match=r"old: trained by another version .* \(rot6d, text\): it can be used; .* --replace"
+    ):
+        start_run(tmp_path / "old", now)
+
+
 def test_weights_of_another_version_are_told_to_be_trained_again_in_one_line(folder):
     file = checkpoints(folder)[-1] / "model.safetensors"
     whole = load_file(file)

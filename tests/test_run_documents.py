@@ -275,7 +275,7 @@ def test_commands_tell_of_damaged_folders_in_one_line_or_work(
             refused += 1
             assert len(told.stderr.strip()) < 2000, (command, file)
             # Sizes that the weights do not have, and another request than the folder's: each is told where it is met.
-            elsewhere = ("does not fit the model of config.json", "made: holds ")
+            elsewhere = ("does not fit the model of config.json", "Error: made: ")
             assert any(words in told.stderr for words in (file.name, *elsewhere)), (file, told.stderr)
         for path, content in whole.items():
             if not path.exists() or path.read_bytes() != content:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.encoder import Encoder, EncoderError
 from mclip.pipeline.embed.loading import FOLDER, HUB, is_tag, load_encoder
 from mclip.pipeline.files.assets import HOUSE
 from mclip.pipeline.files.atomic import delete_whole, write_aside
@@ -30,7 +30,7 @@ from mclip.pipeline.files.torchscript import check_weights
 from mclip.pipeline.machine.devices import multiplies_bfloat16
 from mclip.pipeline.store.lock import clear_dead_lock
 from mclip.pipeline.store.store import version
-from mclip.training.model.config import METRICS, ModelConfig
+from mclip.training.model.config import METRICS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run_documents import ROOT_PATH, RunConfig, State
 
@@ -98,12 +98,15 @@ class Run:
         """The CLIP encoder the run was trained with; RunError when it lies elsewhere or today's weights are others."""
         described = self.config["encoder"]
         clip, pretrained = self.encoder_names()
-        encoder = load_encoder(
-            clip,
-            pretrained,
-            templates=described.get("templates", ()),  # an imported run's record has none of these
-            precision=described.get("precision", "float32"),
-        )
+        try:
+            encoder = load_encoder(
+                clip,
+                pretrained,
+                templates=described.get("templates", ()),  # an imported run's record has none of these
+                precision=described.get("precision", "float32"),
+            )
+        except EncoderError as error:
+            raise RunError(f"{self.folder / CONFIG}: at encoder: {error}") from error
         if described["weights_sha256"] not in (None, encoder.fingerprint):  # None: imported, nobody recorded it
             raise RunError(
                 f"{self.folder}: trained with weights {described['weights_sha256'][:12]} of {described['clip']}, found "
@@ -157,6 +160,7 @@ def start_run(folder: Path, config: dict[str, Any]) -> None:
         write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
         return
     made_with = read_config(folder)
+    require_known_options(folder, made_with, config)
     longer = lengthen(made_with, config, checkpoints(folder))
     differ = {key: (made_with.get(key), config.get(key)) for key in config | {"started_from": None}}
     differ = {key: changed(*pair) for key, pair in differ.items() if pair[0] != pair[1]}
@@ -164,6 +168,19 @@ def start_run(folder: Path, config: dict[str, Any]) -> None:
         raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
     if longer:
         write_aside(file, json.dumps(made_with, indent=2) + "\n")
+
+
+def require_known_options(folder: Path, made_with: dict[str, Any], config: dict[str, Any]) -> None:
+    """RunError for a run of a version that had other options; those that are new since then have their defaults."""
+    for part, kind in (("model", ModelConfig), ("train", TrainConfig)):
+        if gone := sorted(set(made_with[part]) - set(config[part])):
+            raise RunError(
+                f"{folder}: trained by another version of mclip, with options that are no more ({', '.join(gone)}): it "
+                "can be used; to train it, begin again with --replace or in another folder"
+            )
+        made_with[part] = {each.name: each.default for each in fields(kind) if each.name in config[part]} | made_with[
+            part
+        ]
 
 
 def lengthen(made_with: dict[str, Any], config: dict[str, Any], saved: list[Path]) -> bool:
