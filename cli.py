@@ -421,14 +421,17 @@ def embed(
 @run_argument
 @options_of(TrainConfig, ModelConfig)
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--start-from", type=click.Path(path_type=Path), help="Begin with the weights of this other run.")
 @click.option("--replace", is_flag=True, help="Delete the run first.")
-def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> None:
+def train(store: str, run: Path, device: str, start_from: Path | None, replace: bool, **options: Any) -> None:
     """Train MotionCLIP on a store.
 
-    Everything is written to the folder RUN. The same command again continues an interrupted run.
+    Everything is written to the folder RUN. The same command again continues an interrupted run, and with more
+    --epochs a finished one.
 
     \b
     Example: mclip train store.zarr runs/cmu --encoder offline
+             mclip train mine.zarr runs/mine --start-from runs/cmu --epochs 20
              torchrun --nproc-per-node 2 -m mclip.cli train store.zarr runs/cmu
     """
     from mclip.pipeline.machine.devices import pick_device
@@ -441,7 +444,9 @@ def train(store: str, run: Path, device: str, replace: bool, **options: Any) -> 
     config, sizes = split_options(options)
     opened = open_store(store)
     with one_writer(str(run)) if is_first() else contextlib.nullcontext():
-        line = trainer.train(opened, run, config, sizes, device=pick_device(device), replace=replace)
+        line = trainer.train(
+            opened, run, config, sizes, device=pick_device(device), replace=replace, start_from=start_from
+        )
     if is_first():
         say(line)
 
@@ -542,7 +547,7 @@ def generate(
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
     """
     from mclip.pipeline.files.documents import not_utf8
-    from mclip.training.latent.prompts import VARY, generated, prompts_in, unplaced
+    from mclip.training.latent.prompts import MOST_PROMPTS, VARY, generated, prompts_in, unplaced
     from mclip.training.latent.space import require_readable
     from mclip.training.model.run import load_run
 
@@ -551,7 +556,10 @@ def generate(
     except UnicodeDecodeError as error:
         raise not_utf8(file.name, error) from error
     if not prompts:
-        raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
+        told = f"{file.name}: no text in it" if file else "nothing to generate"
+        raise click.UsageError(f"{told}: name at least one text, or a --file of them")
+    if len(prompts) > MOST_PROMPTS:
+        raise click.UsageError(f"{len(prompts):,} texts, expected at most {MOST_PROMPTS:,}: name fewer at a time")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
     opened = load_run(run, trust_encoder=trust_encoder)
@@ -931,13 +939,16 @@ def inspect(store: str, clip: str, out: Path) -> None:
 def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool) -> None:
     """Run the commands of a recipe.
 
-    RECIPE is a .toml with one table per command. What is there already is not made again.
+    RECIPE is a .toml with one table per command, or the name of one that mclip ships: babel60, cmu, paper, quickstart,
+    tiny. What is there already is not made again.
 
     \b
-    Example: mclip run workflows/tiny.toml --check
+    Example: mclip run tiny --check
+             mclip run my_recipe.toml --folder results
     """
     from mclip.training import recipe as recipes
 
+    recipe = recipes.find_recipe(recipe)
     folder = folder or Path(f"mclip-{recipe.stem}")
     recipes.run(cli, recipe, folder)
     if regenerate:
@@ -958,10 +969,9 @@ def quickstart(folder: Path) -> None:
     \b
     Example: mclip quickstart
     """
-    from mclip.pipeline.files.assets import RECIPES
     from mclip.training import recipe as recipes
 
-    recipes.run(cli, RECIPES / "quickstart.toml", folder)
+    recipes.run(cli, recipes.find_recipe(Path("quickstart")), folder)
     say(f"open {(folder / 'gallery.html').resolve()}")
 
 

@@ -172,6 +172,54 @@ def long_store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> St
     return made
 
 
+# Words that would run, or be markup, where somebody forgot that they are words; what runs leaves window.__hit.
+HOSTILE = (
+    "<script>window.__hit=1</script>",
+    "<img src=x onerror=window.__hit=1>",
+    "javascript:window.__hit=1",
+    '"><svg onload=window.__hit=1>',
+    "[red]walk[/red][a](javascript:window.__hit=1)",
+    "${window.__hit=1}",
+    "{{constructor.constructor('window.__hit=1')()}}",
+    "</textarea><script>window.__hit=1</script>",
+    "x:expression(window.__hit=1)",
+)
+
+
+@pytest.fixture(scope="session")
+def hostile() -> tuple[str, ...]:
+    """Words that nothing may take for more than words."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def hostile_store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Store:
+    """A clip for each of the words HOSTILE, called and labelled so. Read only."""
+    folder = tmp_path_factory.mktemp("hostile")
+    names = [word.replace("/", "") for word in HOSTILE]
+    for seed, name in enumerate(names):
+        file = folder / f"AMASS/SET/01/{name}_poses.npz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **smooth_motion(60, 30.0, width=156, seed=seed))
+    entries = {
+        str(number): babel_entry(f"01/{name}", 60, [(word, 0, 2)])
+        for number, (name, word) in enumerate(zip(names, HOSTILE, strict=True))
+    }
+    (folder / "babel").mkdir()
+    (folder / "babel/train.json").write_text(json.dumps(entries))
+    made = open_store(folder / "store.zarr", create=True)
+    prepare(folder / "AMASS", made, labels=read_labels((folder / "babel",), None), options=PrepareOptions())
+    render.render(made, RenderOptions(body="low", size=64))
+    embed.embed(made, encoder)
+    return made
+
+
+@pytest.fixture
+def hostile_run(run: Run, tmp_path: Path) -> Run:
+    """`run` in a folder that is called by such a word."""
+    return load_run(shutil.copytree(run.folder, tmp_path / HOSTILE[1]))
+
+
 CHROMIUM = (
     "--headless=new",
     "--no-sandbox",

@@ -4,8 +4,11 @@ import html
 import json
 import re
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +72,43 @@ def test_a_card_holds_source_and_reconstruction_and_the_picture_that_clip_saw(pa
 def test_a_prompt_is_text_and_never_markup(page: str) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; kick" in page
     assert "<script>alert" not in page
+
+
+def test_words_of_a_store_a_run_and_its_prompts_run_nowhere_in_a_browser(
+    chromium: Callable[..., Any],
+    hostile: tuple[str, ...],
+    hostile_run: Run,
+    hostile_store: Store,
+    encoder: Encoder,
+    tmp_path: Path,
+) -> None:
+    words = [f"{word} walk" for word in hostile]
+    prompts = prompts_of(words, vectors_of(hostile_run, words, encoder))
+    generate.write_motions(hostile_run, "generate", prompts, tmp_path / "made", frames=4, formats=("npz", "html"))
+    gallery.write_gallery(
+        hostile_run, hostile_store, tmp_path / "gallery.html", folders=[tmp_path / "made"], split=None, most=9
+    )
+    opened = chromium()
+    opened.get((tmp_path / "gallery.html").as_uri())
+    body = opened.find_element("tag name", "body")
+    said = body.get_attribute("textContent")
+    assert [word for word in (*words, *hostile, hostile_run.folder.name) if word not in said] == []
+    titles = opened.execute_script("return [...document.querySelectorAll('.title')].map((title) => title.textContent)")
+    assert [word for word in words if word not in titles] == []
+    opened.execute_script("for (const card of viewer.page.cards) viewer.page.load(card)")
+    opened.execute_script("for (const link of document.links) link.focus()")
+    assert opened.execute_script("return window.__hit ?? null") is None
+    exported = sorted((tmp_path / "made").glob("*.html"))
+    assert len(exported) == len(hostile)
+    for page in exported:
+        opened.get(page.as_uri())
+        assert opened.execute_script("return viewer.page.cards.length") == 1
+        assert opened.execute_script("return window.__hit ?? null") is None
+    opened.execute_script(
+        "const img = document.createElement('img'); img.onerror = () => window.__hit = 1; img.src = 'x'"
+    )
+    time.sleep(0.5)
+    assert opened.execute_script("return window.__hit") == 1  # the control: here a script would have run
 
 
 def test_the_curves_show_every_loss(page: str) -> None:

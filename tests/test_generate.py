@@ -411,6 +411,68 @@ def test_prompts_that_the_encoder_cannot_place_are_told_and_others_are_not(encod
     assert prompts.unplaced(encoder, [*known, *strange]) == strange
 
 
+def invoked(*words: object) -> Any:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+PLAIN = ("--frames", "3", "--format", "npz", "--out")
+
+
+def test_a_file_of_prompts_goes_on_after_a_line_that_is_none(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(b"PK no npz")
+    file.write_text(f"a person walks\n{broken}\n{'x' * 10_000_000}\na person walks\nkick # twice above\n")
+    told = invoked("generate", run.folder, "--file", file, *PLAIN, tmp_path / "made")
+    assert told.exit_code == 1
+    assert "3 motions of 3 frames done" in told.output  # equal lines are as many motions, in the order of the file
+    names = sorted(path.name for path in (tmp_path / "made").glob("*.npz"))
+    assert names == ["00-a-person-walks.npz", "01-a-person-walks.npz", "02-kick.npz"]
+    assert f"Error: {broken}" in told.stderr
+    assert "a text of 10,000,000 characters, expected at most" in told.stderr
+    assert "2 of 5 failed: " in told.stderr
+    assert len(told.stderr) < 3000
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "told"),
+    [
+        (b"", 2, "prompts.txt: no text in it: name at least one text"),
+        (b"# only a comment\n\n   \n", 2, "prompts.txt: no text in it"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", 1, "prompts.txt: is no text in UTF-8"),
+        (bytes(4096), 1, "an empty text"),
+        (b"walk\n" * 2_000_000, 2, "2,000,000 texts, expected at most 10,000: name fewer at a time"),  # 10 MB
+    ],
+)
+def test_a_file_without_prompts_or_with_too_many_is_told(
+    run: Run, tmp_path: Path, content: bytes, code: int, told: str
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(content)
+    said = invoked("generate", run.folder, "--file", file, *PLAIN, tmp_path / "made")
+    assert said.exit_code == code
+    assert told in said.stderr
+    assert len(said.stderr) < 1000
+    assert not (tmp_path / "made").exists()
+
+
+def test_recognise_and_export_go_on_after_a_bad_file_and_name_it(run: Run, tmp_path: Path) -> None:
+    good = MOTIONS / "EMBEDDED/kick/kick_poses.npz"
+    bad, missing = tmp_path / "bad.npz", tmp_path / "missing.bvh"
+    bad.write_bytes(b"no archive")
+    for words in (("recognise", run.folder, bad, good, missing), ("export", bad, good, missing, "--to", "bvh")):
+        out = () if words[0] == "recognise" else ("--out", tmp_path / "made")
+        told = invoked(*words, *out)
+        assert told.exit_code == 1
+        assert f"Error: {bad}: " in told.stderr
+        assert f"Error: {missing}: " in told.stderr
+        assert f"2 of 3 failed: {bad}, {missing}" in told.stderr
+        assert "kick_poses" in told.stdout
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["kick_poses.bvh"]
+    alone = invoked("export", bad, "--to", "bvh", "--out", tmp_path / "made")
+    assert (alone.exit_code, alone.stderr.count("\n")) == (1, 1)  # one file: one line says it
+
+
 def test_only_the_sheets_frames_are_drawn_where_no_video_is_asked(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from mclip.cli import cli
 from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
-from mclip.pipeline.render.inspect import describe, draw, find_sequence
+from mclip.pipeline.render.inspect import describe, draw, figure_of, find_sequence
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store
 
@@ -48,6 +48,31 @@ def test_the_picture_shows_bodies_and_another_one_for_another_motion(store, tmp_
     assert one.shape == other.shape
     assert (one[:200] < 250).mean() > 0.02  # the strip is not blank
     assert np.abs(one - other).mean() > 1
+
+
+def test_the_picture_says_what_it_shows_and_in_which_units(store):
+    figure = figure_of(store, find_sequence(store, "01_01"))
+    strip, said, root, angles = figure.axes[:4]
+    assert strip.get_title() == "CMU/01/01_01_poses.npz, 4.00 s at 30 fps"
+    assert [text.get_text() for text in said.texts] == [" all of it", " walks"]
+    (whole,), (part,) = (bar.get_paths() for bar in said.collections)
+    assert (whole.vertices[:, 0].min(), whole.vertices[:, 0].max()) == (0, 4)  # to the end of the motion
+    assert (part.vertices[:, 0].min(), part.vertices[:, 0].max()) == (0.5, 3)
+    assert (root.get_ylabel(), angles.get_xlabel(), angles.get_ylabel()) == ("root (m)", "time (s)", "joint")
+    assert figure.axes[4].get_xlabel() == "angle from the rest pose (degrees)"
+    assert {axes.get_xlim() for axes in (strip, said, root, angles)} == {(0, 4)}
+
+
+def test_labels_of_any_script_and_number_are_drawn(tmp_path, amass_folder):
+    spans = tuple(Span(f"$x^{number}$ 跳舞 \x1b[31m", 0.1 * number, 1 + 0.1 * number) for number in range(9))
+    made = open_store(tmp_path / "s.zarr", create=True)
+    prepare(amass_folder, made, labels=Labels({"CMU/01/01_01": spans}), options=PrepareOptions(), only=["01_01"])
+    said = figure_of(made, 0).axes[1]
+    assert len(said.texts) == 8
+    assert said.get_ylabel() == "labels\nfirst 8 of 9"
+    draw(made, 0, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.size == (1040, 800)
 
 
 def test_what_failed_is_told_and_not_drawn(store, tmp_path):

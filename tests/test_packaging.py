@@ -1,5 +1,6 @@
 """The package that is built holds what the source tree holds, under its own name only."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -50,6 +51,32 @@ def sources() -> set[str]:
 def test_the_wheel_holds_every_module_and_data_file_under_mclip(wheel: zipfile.ZipFile) -> None:
     packed = {name.removeprefix("mclip/") for name in wheel.namelist() if name.startswith("mclip/")}
     assert sources() - packed == set()
+
+
+def run_installed(wheel: zipfile.ZipFile, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`mclip run WORDS` by the package of the wheel, in an empty folder."""
+    wheel.extractall(folder / "installed")
+    (folder / "here").mkdir(exist_ok=True)
+    command = [sys.executable, "-W", "ignore", "-m", "mclip.cli", "run", *words]
+    found = os.environ | {"PYTHONPATH": str(folder / "installed")}
+    return subprocess.run(command, cwd=folder / "here", env=found, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "workflows").glob("*.toml")))
+def test_an_installed_package_runs_its_recipes_by_name(wheel: zipfile.ZipFile, tmp_path: Path, name: str) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / f"here/mclip-{name}").write_text("no folder")  # the first thing that running it cannot go on from
+    told = run_installed(wheel, tmp_path, name)
+    assert told.stderr == f"Error: mclip-{name}: File exists: expected a folder, or no file yet: name another\n"
+
+
+def test_a_recipe_of_the_package_finds_what_lies_beside_it(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    told = run_installed(wheel, tmp_path, "cmu")
+    split = tmp_path / "installed/mclip/workflows/cmu_split.csv"
+    assert f"--split {split}" in told.stdout
+    assert split.is_file()
+    assert "shared/data/cmu/babel" in told.stderr  # development data, no part of the package
+    assert not (tmp_path / "here/mclip-cmu/store.zarr").exists()
 
 
 def test_the_wheel_puts_nothing_generic_into_site_packages(wheel: zipfile.ZipFile) -> None:

@@ -84,6 +84,16 @@ def test_a_recipe_that_is_no_toml_is_named(tmp_path: Path) -> None:
         recipes.read_recipe(tmp_path / "r.toml")
 
 
+def test_a_recipe_that_is_nowhere_is_told_with_those_that_are_shipped(tmp_path: Path) -> None:
+    told = "nonsense: no such recipe: expected a .toml, or one that mclip ships: babel60, cmu, paper, quickstart, tiny"
+    with pytest.raises(ValueError, match=told):
+        recipes.find_recipe(Path("nonsense"))
+    mine = tmp_path / "mine.toml"
+    mine.write_text("")
+    assert recipes.find_recipe(mine) == mine
+    assert recipes.find_recipe(Path("tiny")).resolve() == WORKFLOWS / "tiny.toml"
+
+
 def test_a_command_that_fails_stops_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('[status]\nstore = "nowhere.zarr"\n[render]\nstore = "nowhere.zarr"\n')
     with pytest.raises(click.ClickException, match="no store here"):

@@ -1,12 +1,17 @@
 """Classes that name motions: hits, class means, confusion, and the samples of both protocols."""
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from mclip.cli import cli
+from mclip.pipeline.files.assets import RECIPES
 from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
@@ -18,6 +23,7 @@ from mclip.training.evaluate import recognition
 from mclip.training.latent.space import encode
 from mclip.training.measure.statistics import figures_of
 from mclip.training.model.run import Run
+from mclip.training.recipe import arguments, read_recipe
 
 AXES = np.eye(4)
 NAMES = ["walk", "run", "sit", "fly"]
@@ -169,3 +175,34 @@ def test_samples_are_babels_own_whatever_the_windows_are(  # type: ignore[no-unt
         number = max(item for item, first in enumerate(row) if first <= at.start)
         found += [(number, at.start - row[number], at.stop - row[number], name) for name in names]
     assert sorted(found) == sorted(expected)
+
+
+def babel_entry(number: int, seconds: float, labels: list[tuple[float, float, list[str]]]) -> dict[str, Any]:
+    """An entry as BABEL's val.json has it: labels with times, or of the whole where there is one."""
+    texts: list[dict[str, Any]] = [{"raw_label": "x", "proc_label": "x", "act_cat": names} for _, _, names in labels]
+    timed = [{"start_t": a, "end_t": b} | text for (a, b, _), text in zip(labels, texts, strict=True)]
+    whole = len(labels) == 1
+    found = {"seq_ann": {"labels": texts} if whole else None, "frame_ann": None if whole else {"labels": timed}}
+    return {"feat_p": f"CMU/CMU/01/01_0{number}_poses.npz", "dur": seconds} | found
+
+
+def test_the_recognition_recipe_keeps_every_sample_of_babels_own(
+    tmp_path: Path, write_amass: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance, entries, expected = np.random.default_rng(0), {}, 0
+    for number, frames in enumerate((20, 59, 99, 110, 390, 455)):
+        write_amass(tmp_path / f"AMASS/CMU/01/01_0{number}_poses.npz", frames * 4, 120.0)
+        starts, lengths = chance.uniform(0, frames / 30, (2, 5))
+        labels = [(float(a), float(a + b), [name]) for a, b, name in zip(starts, lengths, "abcde", strict=True)]
+        labels = labels if number % 2 else [(0.0, frames / 30, ["walk", "wave"])]
+        entries[str(number)] = babel_entry(number, frames / 30, labels)
+        expected += len(babels_samples(labels, frames, frames / 30))
+    (tmp_path / "BABEL").mkdir()
+    (tmp_path / "BABEL/val.json").write_text(json.dumps(entries))
+    monkeypatch.chdir(tmp_path)
+    recipe = RECIPES / "babel60.toml"
+    told = CliRunner().invoke(cli, arguments(cli, "prepare", read_recipe(recipe)["prepare"], recipe))
+    assert told.exit_code == 0, told.output
+    store = open_store("store.zarr")
+    assert set(store.read("windows/sequence").tolist()) == {3, 4, 5}  # the recipe drops what is shorter than a window
+    assert sum(len(names) for _, names in recognition.chunks_of_spans(store, "val")) == expected

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
+from mclip.pipeline.store.lock import claim
 from mclip.training.model.config import ModelConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import (
@@ -67,6 +69,17 @@ def test_a_saved_model_comes_back_whole(folder):
     for index, values in theirs.items():
         for name, value in values.items():
             assert torch.equal(ours[index][name], value), (index, name)
+
+
+def test_a_dead_trainers_name_is_cleared_by_whoever_uses_its_run(folder):
+    lock = folder.with_name("run.lock")
+    lock.write_bytes(claim())  # its process is gone, and with it the lock of the operating system
+    load_run(folder)
+    assert not lock.exists()
+    lock.write_bytes(claim())
+    with FileLock(f"{lock}.flock"):
+        load_run(folder)
+    assert lock.exists()
 
 
 def test_the_fingerprint_follows_the_weights(folder):
@@ -171,6 +184,47 @@ def test_weights_of_another_size_are_refused(folder):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"does not fit the model of config.json: .*size mismatch"):
         load_run(folder)
+
+
+def test_a_run_of_before_an_option_goes_on_and_one_of_options_that_are_no_more_is_told(tmp_path):
+    now = CONFIG | {"train": {"batch": 20, "yaw": 0.0}}
+    start_run(tmp_path / "run", CONFIG | {"train": {"batch": 20}})
+    start_run(tmp_path / "run", now)
+    with pytest.raises(RunError, match=r"made with other options: \{'train': \{'yaw': '0.0 -> 90.0'\}\}"):
+        start_run(tmp_path / "run", CONFIG | {"train": {"batch": 20, "yaw": 90.0}})
+    start_run(tmp_path / "old", CONFIG | {"train": {"batch": 20, "rot6d": 1.0, "text": 0.01}})
+    with pytest.raises(
+        RunError, match=r"old: trained by another version .* \(rot6d, text\): it can be used; .* --replace"
+    ):
+        start_run(tmp_path / "old", now)
+
+
+def test_weights_of_another_version_are_told_to_be_trained_again_in_one_line(folder):
+    file = checkpoints(folder)[-1] / "model.safetensors"
+    whole = load_file(file)
+    renamed = {name.replace("attention.qkv", "self_attn.in_proj"): tensor for name, tensor in whole.items()}
+    lacking = {name: tensor for name, tensor in whole.items() if "value" not in name}
+    for changed, told in (
+        (renamed, r"found \S+self_attn.in_proj\S+, .*; expected \S+attention.qkv\S+, .*"),
+        (lacking, r"found no more; expected decoder.N.value.bias, decoder.N.value.weight"),
+        (whole | {"sigma": torch.zeros(2)}, r"found sigma; expected no more"),
+    ):
+        save_file(changed, file)
+        line = rf"^\S+: weights of another version of mclip \({told}\): use that version, or train the run again .*$"
+        with pytest.raises(RunError, match=line):
+            load_run(folder)
+
+
+def test_vectors_and_optimizers_of_other_names_or_shapes_are_named(folder):
+    last = checkpoints(folder)[-1]
+    for tensors in ({"z": torch.zeros(3, 31)}, {"z": torch.zeros(32)}, {"x": torch.zeros(3, 32)}):
+        save_file(tensors, last / "latents.safetensors")
+        with pytest.raises(RunError, match=r"latents.safetensors: damaged \(found .*, expected z of N x 32\)"):
+            load_run(folder)
+    save_file({"x" * 10_000: torch.zeros(1)}, last / "optimizer.safetensors")
+    with pytest.raises(RunError, match=r"optimizer.safetensors: damaged \(found 'x+\.\.\., expected a number") as told:
+        load_optimizer(stepped()[1], last)
+    assert len(str(told.value)) < 500
 
 
 def test_an_unfinished_checkpoint_is_not_taken(folder):

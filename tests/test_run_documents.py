@@ -1,8 +1,10 @@
 """Run folders that somebody damaged or made to harm: told by file and place, and nothing outside them is read."""
 
 import json
+import os
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from mclip.cli import cli
 from mclip.pipeline.embed.loading import load_encoder
+from mclip.pipeline.files.assets import MOTIONS
 from mclip.training.latent.space import decode
 from mclip.training.model.run import Run, RunError, best_checkpoint, load_run, read_config
 
@@ -204,3 +207,80 @@ def test_the_best_is_found_among_checkpoints_only(copied: Path) -> None:
     (copied / "checkpoints" / "1abc").mkdir()
     (copied / "checkpoints" / "1abc" / "state.json").write_text("{}")
     assert best_checkpoint(copied) is not None
+
+
+DAMAGED = int(os.environ.get("MCLIP_DAMAGED", "40"))  # times that a command meets a damaged folder
+MADE = ("--format", "npz", "--frames", "4", "--out")
+USES: dict[str, tuple[str, ...]] = {  # what is damaged, and who reads it
+    "run/config.json": ("generate", "recognise", "evaluate", "gallery", "search"),
+    "run/checkpoints/*/state.json": ("generate", "recognise", "evaluate"),
+    "run/checkpoints/*/*.safetensors": ("generate", "recognise", "evaluate", "gallery"),
+    "run/metrics.jsonl": ("evaluate", "gallery"),
+    "run/evaluation.json": ("evaluate", "gallery"),
+    "made/motions.json": ("generate", "gallery"),
+}
+
+
+def damaged(content: bytes, kind: str, chance: random.Random) -> bytes:
+    """A file with something else in it: a document, lines of documents, or tensors behind a header."""
+    if kind == ".json":
+        return mutated(content.decode(), chance)
+    if kind == ".jsonl":
+        lines = content.splitlines()
+        at = chance.randrange(len(lines))
+        lines[at] = mutated(lines[at].decode(), chance)
+        return b"\n".join(lines) + b"\n"
+    size = int.from_bytes(content[:8], "little")
+    header, tensors = content[8 : 8 + size], content[8 + size :]
+    header = mutated(header.decode(), chance)
+    told = chance.choice((len(header), len(header), size, chance.randrange(2 ** chance.randrange(1, 64))))
+    return told.to_bytes(8, "little") + header + tensors[: chance.choice((None, None, -1, -1000, 0))]
+
+
+def test_commands_tell_of_damaged_folders_in_one_line_or_work(
+    run: Run, store: Any, encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(clip: str, pretrained: str | None, **how: Any) -> Any:  # loaded once, which takes seconds
+        plain = (clip, pretrained) == ("offline", None) and not how["templates"] and how["precision"] == "float32"
+        return encoder if plain else load_encoder(clip, pretrained, **how)
+
+    monkeypatch.setattr("mclip.training.model.run.load_encoder", offline)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run.folder, "run")
+    shutil.copytree(store.url, "store.zarr")
+    motion = str(next(MOTIONS.rglob("kick_poses.npz")))
+    words = {
+        "generate": ["generate", "run", "walk", *MADE, "made"],
+        "recognise": ["recognise", "run", motion, "--top", "1"],
+        "evaluate": ["evaluate", "run", "store.zarr"],
+        "search": ["search", "run", "walk", "--store", "store.zarr"],
+        "gallery": ["gallery", "run", "store.zarr", "made", "--most", "1", "--page", "page.html"],
+    }
+    for command in ("generate", "evaluate", "gallery"):
+        assert CliRunner().invoke(cli, words[command]).exit_code == 0
+    whole = {path: path.read_bytes() for path in (*Path("run").rglob("*"), *Path("made").rglob("*")) if path.is_file()}
+    chance, refused, slowest = random.Random(1), 0, 0.0
+    for number in range(DAMAGED):
+        where = [*USES][number % len(USES)]
+        file = chance.choice(sorted(Path().glob(where)))
+        file.write_bytes(damaged(whole[file], file.suffix, chance))
+        Path("page.html").unlink(missing_ok=True)
+        command = chance.choice(USES[where])
+        since = time.monotonic()
+        told = CliRunner().invoke(cli, words[command])
+        slowest = max(slowest, time.monotonic() - since)
+        assert told.exception is None or isinstance(told.exception, SystemExit), (command, file, told.exception)
+        assert told.exit_code in (0, 1, 2), (command, file)
+        if told.exit_code:
+            refused += 1
+            assert len(told.stderr.strip()) < 2000, (command, file)
+            # Sizes that the weights do not have, and another request than the folder's: each is told where it is met.
+            elsewhere = ("does not fit the model of config.json", "Error: made: ")
+            assert any(words in told.stderr for words in (file.name, *elsewhere)), (file, told.stderr)
+        for path, content in whole.items():
+            if not path.exists() or path.read_bytes() != content:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    print(f"{DAMAGED} damaged folders: {refused} refused, the slowest in {slowest:.1f} s")
+    assert DAMAGED / 4 < refused < DAMAGED
+    assert slowest < 60

@@ -157,6 +157,25 @@ def test_second_writer_is_refused_with_pid_host_and_age_until_the_first_is_dead(
         assert json.loads((tmp_path / "s.zarr.lock").read_text())["pid"] == os.getpid()
 
 
+def test_readers_go_on_beside_a_writer_and_clear_the_name_of_a_dead_one(tmp_path, holder):
+    lock = tmp_path / "s.zarr.lock"
+    open_store(tmp_path / "s.zarr", create=True).write_strings("texts", ["walk"])
+    assert open_store(tmp_path / "s.zarr").strings("texts") == ["walk"]
+    assert json.loads(lock.read_text())["pid"] == holder.pid  # it lives: nobody takes its name away
+    holder.kill()
+    holder.wait()
+    assert lock.exists()
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "mclip.cli", "status", str(tmp_path / "s.zarr")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not lock.exists()
+    assert told.stderr == ""
+    assert "writing here" not in told.stdout
+
+
 def test_remote_lock_stays_after_a_crash_until_it_is_taken_over():
     url = "memory://locks/s.zarr"
     with (

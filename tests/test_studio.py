@@ -464,5 +464,60 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(chromium: Callable[.
     wait_for(lambda: not served.sessions)
 
 
+def test_in_chromium_no_word_of_a_store_a_run_or_a_person_is_taken_for_more(
+    chromium: Callable[..., Any], hostile: tuple[str, ...], hostile_run: Run, hostile_store: Store, encoder: Encoder
+) -> None:
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver.common.keys import Keys
+
+    space = Space.of(hostile_run, encoder, body=load_body("low"), classes=list(hostile), store=hostile_store)
+    served = Studio(space, host="127.0.0.1", port=0, token=None)
+    page = chromium()
+    page.set_window_size(640, 900)
+    page.get(f"http://127.0.0.1:{served.port}/")
+    fields = "input[type=text], input:not([type]), textarea"
+
+    def shown() -> list[str]:
+        """What stands in the fields, and on the buttons."""
+        return page.execute_script(
+            f"return [...document.querySelectorAll(`{fields}`)].map((field) => field.value)"
+            ".concat([...document.querySelectorAll('button')].map((button) => button.textContent))"
+        )
+
+    def write(place: int, word: str) -> None:
+        """Write into one of the fields that take words."""
+        free = [
+            each for each in page.find_elements("css selector", fields) if each.is_enabled() and each.is_displayed()
+        ]
+        free[place].send_keys(Keys.CONTROL, "a")
+        free[place].send_keys(word)
+
+    wait_for(lambda: FIRST in shown())
+    for word in hostile:
+        write(0, word)
+        wait_for(lambda word=word: session_titles(served) == [word])
+        wait_for(lambda word=word: shown().count(word) >= 2)  # where it was written, and as what plays
+        assert page.execute_script("return window.__hit ?? null") is None
+    classes = wait_for(lambda: [text for text in shown() if "\n" in text])[0].splitlines()  # that it reads as
+    assert {line.split("  ", 1)[1] for line in classes} <= set(hostile)
+    next(tab for tab in page.find_elements("css selector", "[role=tab]") if tab.text == "Search").click()
+    for word in hostile:
+        write(0, f"store:{word}")
+
+        def found(word: str = word) -> bool:
+            with contextlib.suppress(StaleElementReferenceException):
+                return any(f"1.00 {word[:40]} (" in text for text in shown())
+            return False
+
+        wait_for(found)
+        assert page.execute_script("return window.__hit ?? null") is None
+    write(0, f"store:nowhere {hostile[1]}")
+    wait_for(lambda: f"nowhere {hostile[1]}" in page.execute_script("return document.body.textContent"))
+    assert page.execute_script("return window.__hit ?? null") is None
+    assert page.execute_script("return document.querySelectorAll('img[src=x], svg[onload]').length") == 0
+    page.quit()
+    served.stop()
+
+
 def session_titles(served: Studio) -> list[str]:
     return [session.title for session in served.sessions.values()]

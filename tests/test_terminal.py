@@ -95,6 +95,17 @@ def test_colours_stay_away_where_the_user_says_so() -> None:
     assert "[red]walk[/red]" in in_terminal(BAR, 80)
 
 
+def test_a_pipe_gets_a_line_now_and_then_instead_of_a_bar() -> None:
+    often = f"from mclip.pipeline.machine import terminal\nterminal.EVERY = 0\n{BAR}"
+    told = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()
+        for code in (often, BAR)
+    ]
+    assert [line.split(",")[0] for line in told[0]] == [f"[red]walk[/red]: {done} of 3" for done in (1, 2, 3)]
+    assert told[1] == []  # done in less than half a minute
+    assert "1 of 3" not in in_terminal(often, 80)
+
+
 def test_no_text_gives_orders_to_a_terminal() -> None:
     assert visible("a\x1b]0;title\x07b\x9b2J") == "a\\u001b]0;title\\u0007b\\u009b2J"
     assert visible("a\u202eb\udcff") == "a\\u202eb\\udcff"

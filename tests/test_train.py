@@ -2,6 +2,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.crops import Crops
 from mclip.training.model.config import ModelConfig, TrainConfig
-from mclip.training.model.run import RunError, best_checkpoint, checkpoints, load_run, read_state
+from mclip.training.model.run import RunError, best_checkpoint, checkpoints, load_run, read_config, read_state
 from mclip.training.train import journal
 from mclip.training.train import train as trainer
 from mclip.training.train.step import Order
@@ -57,11 +58,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def trained(store: Store, folder: Path, *, steps: int = 12, sizes: dict | None = None, **options) -> str:
+def trained(
+    store: Store, folder: Path, *, steps: int = 12, sizes: dict | None = None, start_from: Path | None = None, **options
+) -> str:
     """Train a tiny model for so many steps."""
     windows = int((store.read("windows/split") == 0).sum())
     config = TrainConfig(**QUICK | {"epochs": steps * 2 / windows} | options)
-    return trainer.train(store, folder, config, ModelConfig(**TINY | (sizes or {})), device=CPU)
+    return trainer.train(store, folder, config, ModelConfig(**TINY | (sizes or {})), device=CPU, start_from=start_from)
 
 
 def command(store: Store, folder: Path, *, steps: int, sizes: dict | None = None, **options) -> list[str]:
@@ -131,6 +134,89 @@ def test_other_options_are_refused_by_name(store, tmp_path):
         trained(store, tmp_path / "run", steps=2, learning_rate=0.1)
     with pytest.raises(RunError, match=r"'layers': '1 -> 2'"):
         trained(store, tmp_path / "run", steps=2, sizes={"layers": 2})
+
+
+EVEN = {"log_every": 2, "validate_every": 4, "save_every": 4, "ema": 0.9}
+
+
+def test_a_finished_run_given_more_epochs_ends_as_one_that_had_them_from_the_first(store, tmp_path, capfd):
+    trained(store, tmp_path / "whole", steps=12, **EVEN)
+    trained(store, tmp_path / "longer", steps=8, **EVEN)
+    before = read_config(tmp_path / "longer")["train"]["epochs"]
+    capfd.readouterr()
+    assert "4 steps done, 8 skipped" in trained(store, tmp_path / "longer", steps=12, **EVEN)
+    assert "trained longer: 8 steps became 12, as if they had been asked for at first" in capfd.readouterr().err
+    assert_same_weights(tmp_path / "longer", tmp_path / "whole")
+    longer, whole = (read_config(tmp_path / name) for name in ("longer", "whole"))
+    assert longer.pop("lengthened") == [{"epochs": before, "step": 8}]
+    assert longer == whole
+    ours, theirs = (journal.read_journal(tmp_path / name / "metrics.jsonl") for name in ("longer", "whole"))
+    assert ours == theirs
+    assert trained(store, tmp_path / "longer", steps=12, **EVEN).startswith("train: 0 of 12 steps to do")
+    with pytest.raises(RunError, match=r"'epochs': '.* -> .*'"):
+        trained(store, tmp_path / "longer", steps=8, **EVEN)
+
+
+def test_a_schedule_that_spans_all_epochs_is_said_to_rise_again(store, tmp_path, capfd):
+    trained(store, tmp_path / "run", steps=8, schedule="cosine", **EVEN)
+    with pytest.raises(RunError, match=r"'weight_decay'"):  # and nothing else may change on the way
+        trained(store, tmp_path / "run", steps=16, schedule="cosine", weight_decay=0.5, **EVEN)
+    assert "lengthened" not in read_config(tmp_path / "run")
+    capfd.readouterr()
+    trained(store, tmp_path / "run", steps=16, schedule="cosine", **EVEN)
+    # 0.505 of 1e-4: half of the way down a cosine that ends at 0.01, where the shorter one had come to its end.
+    assert "the learning rate is 5.05e-05 now, was 1e-06" in capfd.readouterr().err
+
+
+def test_a_run_begins_with_the_weights_of_another_and_says_whose(store, tmp_path, capfd):
+    source, tuned = tmp_path / "source", tmp_path / "tuned"
+    trained(store, source, **EVEN)
+    how = EVEN | {"steps": 4, "seed": 11, "keep_every": 1, "save_every": 1, "sizes": {"dropout": 0.0}}
+    trained(store, tuned, start_from=source, **how)
+    begun = load_run(source)
+    assert f"weights of {source} after step 12 ({begun.fingerprint})" in capfd.readouterr().err
+    assert read_config(tuned)["started_from"] == {"run": str(source), "step": 12, "weights": begun.fingerprint}
+    assert [int(path.name) for path in checkpoints(tuned)] == [0, 1, 2, 3, 4]
+    for file in ("model.safetensors", "ema.safetensors"):
+        first, last = load_file(checkpoints(tuned)[0] / file), load_file(checkpoints(source)[-1] / file)
+        assert [name for name in last if not torch.equal(first[name], last[name])] == []
+    # The average goes on as slowly as it was: 0.9 of what it was, where a new one would take 0.9 of the step.
+    was, is_now, learnt = (
+        load_file(checkpoints(tuned)[step] / file)["decoder.0.linear1.weight"]
+        for step, file in ((0, "ema.safetensors"), (1, "ema.safetensors"), (1, "model.safetensors"))
+    )
+    torch.testing.assert_close(is_now, 0.9 * was + 0.1 * learnt)
+    assert load_run(tuned).fingerprint != begun.fingerprint
+    shutil.rmtree(source)  # a run that has begun needs it no more
+    assert "0 of 4 steps to do" in trained(store, tuned, start_from=source, **how)
+
+
+def test_a_begin_that_a_kill_cut_short_is_made_again_from_the_same_weights_only(store, tmp_path):
+    source, tuned = tmp_path / "source", tmp_path / "tuned"
+    trained(store, source, **EVEN)
+    trained(store, tuned, start_from=source, **EVEN)
+    expected = weights(tuned)
+    shutil.rmtree(tuned / "checkpoints")  # as after a kill between config.json and checkpoint 0
+    trained(store, tuned, start_from=source, **EVEN)
+    assert [name for name, tensor in weights(tuned).items() if not torch.equal(tensor, expected[name])] == []
+    shutil.rmtree(tuned / "checkpoints")
+    trained(store, source, **EVEN | {"steps": 16})
+    with pytest.raises(RunError, match=r"this run was made with other options: \{'started_from': \{'step': '12 -> 16'"):
+        trained(store, tuned, start_from=source, **EVEN)
+
+
+def test_what_cannot_be_started_from_is_named(store, tmp_path):
+    source = tmp_path / "source"
+    trained(store, source, steps=2)
+    with pytest.raises(
+        RunError, match=r"another shape: --layers 1 there, 2 here, --unit-latent False there, True here"
+    ):
+        trained(store, tmp_path / "new", start_from=source, sizes={"layers": 2, "unit_latent": True})
+    with pytest.raises(RunError, match="no run here"):
+        trained(store, tmp_path / "new", start_from=tmp_path / "nowhere")
+    with pytest.raises(RunError, match="cannot start from itself"):
+        trained(store, source, start_from=source)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_nan_stops_before_the_weights_change_and_is_named(store, tmp_path, monkeypatch):
@@ -247,6 +333,19 @@ def test_a_compiled_run_follows_the_curve_of_the_plain_one(store, tmp_path):
         assert found == pytest.approx(expected, rel=1e-3), expected["step"]
 
 
+def test_a_log_gets_a_line_at_every_validation(store, tmp_path):
+    asked = command(store, tmp_path / "run", steps=10)
+    told = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=120).stderr
+    lines = [line for line in told.splitlines() if line.startswith("train: ")]
+    assert [line.split(", ")[0] for line in lines] == [f"train: {step} of 10" for step in (4, 8, 10)]  # QUICK: every 4
+    measured = [line for line in journal.read_journal(tmp_path / "run/metrics.jsonl") if "train/mpjpe_mm" in line]
+    for line, figures in zip(lines, measured, strict=True):
+        assert "loss " in line
+        assert "crops/s" in line
+        assert f"train MPJPE {figures['train/mpjpe_mm']:.1f} mm" in line
+    assert re.search(r", \d:\d\d:\d\d left$", lines[0])
+
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -267,6 +366,33 @@ def test_two_processes_follow_the_curve_of_one(store, tmp_path):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4), (theirs["step"], name)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("whom", ["torchrun", "everybody"])
+def test_ctrl_c_stops_two_processes_at_one_step_that_is_saved_and_told_once(store, tmp_path, whom):
+    options = (
+        "--layers 1 --feed-forward 32 --epochs 2000 --batch 2 --save-every 100000 --validate-every 100000"
+    ).split()
+    words = [*TORCHRUN, "-m", "mclip.cli", "train", store.url, str(tmp_path / "run"), *options, "--log-every", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        words, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as torchrun:
+        file, deadline = tmp_path / "run/metrics.jsonl", time.monotonic() + 120
+        while not (file.exists() and file.read_text().count("\n") > 3) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        # A terminal sends it to all its processes, and torchrun sends it on to its workers.
+        (os.kill if whom == "torchrun" else os.killpg)(torchrun.pid, signal.SIGINT)
+        out, err = torchrun.communicate(timeout=60)
+    (told,) = [line for line in err.splitlines() if "train stopped" in line]
+    (saved,) = checkpoints(tmp_path / "run")
+    done = read_state(saved)["step"]
+    assert told.startswith(f"train stopped at step {done:,} of ")
+    assert told.endswith(", which is saved: the same command goes on from there")
+    assert (out, torchrun.returncode) == ("", 1)  # torchrun's own, with a traceback of its own
+    assert journal.read_journal(file)[-1]["step"] == done
+    assert not list((tmp_path / "run").rglob("*.partial*"))
+    assert load_run(tmp_path / "run").step == done
 
 
 def test_a_store_without_texts_or_pictures_is_refused_in_one_line_or_asked_for(tmp_path, encoder):

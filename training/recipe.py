@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from mclip.pipeline.files.assets import RECIPES
 from mclip.pipeline.files.documents import checked, read_object, read_sealed, read_text
 from mclip.pipeline.machine.commands import Refusal, Stopped
 from mclip.pipeline.machine.words import say
@@ -46,6 +47,16 @@ def require_words(cli: click.Group, words: list[str], where: str) -> None:
         raise ValueError(f"{where} {error}") from error
 
 
+def find_recipe(named: Path) -> Path:
+    """The file of a recipe, or the one of that name that mclip ships; ValueError naming these for any other."""
+    shipped = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
+    if named.is_file():
+        return named
+    if str(named) in shipped:
+        return shipped[str(named)]
+    raise ValueError(f"{named}: no such recipe: expected a .toml, or one that mclip ships: {', '.join(shipped)}")
+
+
 def run_command(cli: click.Group, words: list[str]) -> None:
     """Run one command of a recipe; Refusal naming it, and why it ended, where it does not go through."""
     command = f"`mclip {shlex.join(words)}`"
@@ -64,11 +75,8 @@ def run_command(cli: click.Group, words: list[str]) -> None:
 
 
 def read_recipe(recipe: Path) -> dict[str, dict[str, Any]]:
-    """The tables of a recipe; ValueError when there is no such file or it is no TOML."""
-    try:
-        text = read_text(recipe)
-    except FileNotFoundError:
-        raise ValueError(f"{recipe}: no such recipe") from None
+    """The tables of a recipe; ValueError when it is no TOML."""
+    text = read_text(recipe)
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of a thousand digits is no TOMLDecodeError

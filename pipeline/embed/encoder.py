@@ -197,7 +197,7 @@ LONGEST_TEXT = 2000  # characters of a prompt
 
 def check_text(text: str) -> None:
     """ValueError for a prompt that says nothing or is a whole book."""
-    if not text.strip():
+    if not any(letter.isprintable() and not letter.isspace() for letter in text):
         raise ValueError("an empty text: write what the person does")
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"a text of {len(text):,} characters, expected at most {LONGEST_TEXT:,}: {text[:40]}...")

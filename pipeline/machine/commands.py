@@ -20,6 +20,7 @@ REMEDIES = {
     IsADirectoryError: "expected a file: name another",
     PermissionError: "name another, or get the right to it",
 }
+LONGEST_NAME = 300  # letters of an item that are told: a prompt may be a whole book
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 TOLD = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
 SERVICES = ("botocore", "aiohttp", "gcsfs")  # stores elsewhere, whose errors have types of their own
@@ -39,8 +40,9 @@ class Stopped(click.ClickException):
     exit_code = 130
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Say it in one line; it is no error."""
-        click.echo(visible(self.format_message()), file=file, err=file is None)
+        """Say it in one line; it is no error. Of the processes that torchrun started one speaks."""
+        if os.environ.get("RANK", "0") == "0":
+            click.echo(visible(self.format_message()), file=file, err=file is None)
 
 
 def stopped(said: str) -> Stopped:
@@ -86,7 +88,8 @@ def going_on(failed: list[str], item: object) -> Iterator[None]:
 def require_all(failed: list[str], total: int) -> None:
     """Exit code 1 where an item failed; several are counted."""
     if failed and total > 1:
-        raise Refusal(f"{len(failed)} of {total} failed: {', '.join(failed[:10])}")
+        names = [name if len(name) <= LONGEST_NAME else f"{name[:40]}..." for name in failed[:10]]
+        raise Refusal(f"{len(failed)} of {total} failed: {visible(', '.join(names), keep='')}")
     if failed:
         raise SystemExit(1)
 

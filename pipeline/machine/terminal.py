@@ -2,38 +2,61 @@
 
 import itertools
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from mclip.pipeline.machine.words import visible
+from mclip.pipeline.machine.words import visible, warn
 
 T = TypeVar("T")
+EVERY = 30.0  # seconds between two lines where no terminal shows a bar
 
 
-def progress_bar() -> Progress:
-    """A bar on stderr with count, rate and time left; silent where stderr is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+class Bar(Progress):
+    """A bar on stderr with count, rate and time left; where that is no terminal, a plain line now and then."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        super().__init__(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.told = time.monotonic()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Move a task's bar; tell of it, where nothing was told for EVERY seconds."""
+        super().update(task_id, **changes)
+        if time.monotonic() - self.told >= EVERY:
+            self.tell(task_id)
+
+    def tell(self, task_id: TaskID, *more: str) -> None:
+        """Say where a task stands, and more, in a line where there is no bar to say it."""
+        self.told = time.monotonic()
+        if not self.disable:
+            return
+        task = self.tasks[task_id]
+        seconds = None if task.finished else task.time_remaining
+        left = "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
+        place = f"{task.description}: {task.completed:,.0f} of {task.total or 0:,.0f}"
+        warn(", ".join(filter(None, (place, task.fields["rate"], *more, left))))
 
 
 def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
     """The items one by one, with a bar on stderr that counts them."""
-    with progress_bar() as bar:
+    with Bar() as bar:
         task = bar.add_task(what, total=len(items), rate="")
         for item in items:
             yield item

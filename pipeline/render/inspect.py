@@ -2,26 +2,26 @@
 
 # T frames, J joints (24)
 
+import warnings
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS
-from mclip.pipeline.machine.words import visible_lines
+from mclip.pipeline.machine.words import visible, visible_lines
 from mclip.pipeline.render.scene import render_clip
 from mclip.pipeline.render.sheets import tile
 from mclip.pipeline.store.schema import DONE, OUTCOME, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
 
 STRIP = 10  # frames of the strip
+MOST_LABELS = 8  # that the picture has room for
 
 
 def find_sequence(store: Store, clip: str) -> int:
@@ -55,8 +55,7 @@ def labels_of(store: Store, item: int) -> list[str]:
     """A line for each label: seconds, text, sources."""
     texts, sources = store.strings("texts"), store.attributes("prepare")["sources"]
     bits = store.read("texts/source").tolist()
-    spans = np.flatnonzero(store.read("spans/sequence") == item)
-    start, end, text = (store.read(f"spans/{name}")[spans].tolist() for name in ("start", "end", "text"))
+    start, end, text = (values.tolist() for values in spans_of(store, item))
     lines = []
     for a, b, number in sorted(zip(start, end, text, strict=True)):
         of = ", ".join(source for place, source in enumerate(sources) if bits[number] >> place & 1)
@@ -65,27 +64,60 @@ def labels_of(store: Store, item: int) -> list[str]:
 
 
 def draw(store: Store, item: int, path: Path) -> None:
-    """Write a PNG: the body at ten moments, its root's path, and every joint's angle over time."""
+    """Write a PNG of `figure_of` a sequence."""
+    figure = figure_of(store, item)
+    with by_rename(path) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font has none of: drawn as boxes
+        figure.savefig(aside, dpi=80)
+
+
+def figure_of(store: Store, item: int) -> Figure:
+    """Over one axis of seconds: the body, its labels, its root's path, and the angle of every joint."""
     if store.array("sequences/done")[item] != DONE:
         raise StoreError(f"{store.url}: sequence {item} has no motion to draw: it is not done")
     row, frames = (int(store.read(f"sequences/{name}")[item]) for name in ("row", "frames"))
     rot6d, trans = map(torch.from_numpy, store.motion(slice(row, row + frames)))
     fps = store.fps
     rotmat = rot6d_to_matrix(rot6d)
-    shown = torch.linspace(0, frames - 1, STRIP).round().long()
+    shown = ((torch.arange(STRIP) + 0.5) * frames / STRIP).long()  # each picture is of the middle of its place
     pictures = render_clip(load_body("low"), rotmat[shown], trans[shown], fps=fps, size=160, backend="cpu")
-    figure, (strip, path_axes, angles) = plt.subplots(
-        3, 1, figsize=(13, 10), height_ratios=(2, 2, 5), layout="constrained"
-    )
-    strip.imshow(tile(pictures.numpy(), columns=STRIP))
-    strip.set_axis_off()
-    time_T = np.arange(frames) / fps
-    path_axes.plot(time_T, trans.numpy(), label=["x", "y", "z"])
-    path_axes.set(ylabel="root, metres")
-    path_axes.legend(loc="upper right")
-    degrees_TJ = torch.rad2deg(matrix_to_axis_angle(rotmat).norm(dim=-1)).numpy()
-    image = angles.imshow(degrees_TJ.T, aspect="auto", interpolation="nearest", extent=(0, frames / fps, 23.5, -0.5))
-    angles.set(yticks=range(24), yticklabels=JOINTS, xlabel="seconds")
-    figure.colorbar(image, label="angle from rest, degrees")
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    figure = Figure(figsize=(13, 10), layout="constrained")
+    strip, said, root, angles = figure.subplots(4, 1, sharex=True, height_ratios=(5, 4, 7, 20))
+    seconds = frames / fps
+    strip.imshow(tile(pictures.numpy(), columns=STRIP), aspect="auto", extent=(0, seconds, 0, 1))
+    strip.set(yticks=[], title=shown_text(f"{store.strings('sequences/name')[item]}, {seconds:.2f} s at {fps:g} fps"))
+    draw_labels(said, store, item, seconds)
+    root.plot(np.arange(frames) / fps, trans.numpy(), label=["x", "y", "z (up)"])
+    root.set(ylabel="root (m)")
+    root.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    # Without the pelvis: its angle is that of the whole body to the world, and would take most of the colours.
+    degrees_TJ = torch.rad2deg(matrix_to_axis_angle(rotmat[:, 1:]).norm(dim=-1)).numpy()
+    image = angles.imshow(degrees_TJ.T, aspect="auto", interpolation="nearest", extent=(0, seconds, 23.5, 0.5))
+    angles.set(yticks=range(1, 24), yticklabels=JOINTS[1:], xlabel="time (s)", ylabel="joint")
+    figure.colorbar(image, ax=angles, orientation="horizontal", aspect=60, label="angle from the rest pose (degrees)")
+    return figure
+
+
+def draw_labels(axes: Axes, store: Store, item: int, seconds: float) -> None:
+    """Bars of a sequence's labels over seconds, one below the other, with their first words."""
+    texts = store.strings("texts")
+    start, end, text = (values.tolist() for values in spans_of(store, item))
+    bars = sorted((max(a, 0.0), min(b, seconds), texts[number]) for a, b, number in zip(start, end, text, strict=True))
+    bars = [bar for bar in bars if bar[0] < bar[1]]
+    for line, (a, b, words) in enumerate(bars[:MOST_LABELS]):
+        axes.broken_barh([(a, b - a)], (line - 0.4, 0.8), color=f"C{line % 10}", alpha=0.4)
+        axes.text(a, line, shown_text(f" {words}"), fontsize=8, verticalalignment="center", clip_on=True)
+    more = f"\nfirst {MOST_LABELS} of {len(bars)}" if len(bars) > MOST_LABELS else ""
+    axes.set(yticks=[], ylim=(max(len(bars[:MOST_LABELS]), 1) - 0.5, -0.5), ylabel=f"labels{more}")
+
+
+def shown_text(text: str) -> str:
+    """A text for a picture: its first letters, and no $ that would begin a formula."""
+    return visible(text[:100], keep="").replace("$", r"\$")
+
+
+def spans_of(store: Store, item: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start and end in seconds of every label of a sequence, and the number of its text."""
+    owned = store.read("spans/sequence") == item
+    start, end, text = (store.read(f"spans/{name}")[owned] for name in ("start", "end", "text"))
+    return start, end, text

@@ -14,6 +14,8 @@ from mclip.pipeline.files.atomic import remove_leftovers
 from mclip.pipeline.store.location import filesystem_of, is_local, neighbour
 from mclip.pipeline.store.schema import StoreError
 
+PATIENCE = 0.5  # seconds that a writer waits for a lock: whoever clears a dead one holds it for an instant
+
 
 @contextlib.contextmanager
 def one_writer(url: str, *, take_over: bool = False) -> Iterator[None]:
@@ -32,12 +34,13 @@ def local_lock(url: str) -> Iterator[None]:
     holder = Path(neighbour(url, ".lock"))
     holder.parent.mkdir(parents=True, exist_ok=True)
     refuse_read_only(Path(url))
-    lock = FileLock(f"{holder}.flock", timeout=0)
+    lock = FileLock(f"{holder}.flock", timeout=PATIENCE)
     try:
         lock.acquire()
     except Timeout:
         # The lock is alive, so its process is: taking it over would make two writers.
-        raise StoreError(f"{url}: {describe_holder(holder.read_bytes())}: wait for it, or name another") from None
+        told = describe_holder(holder.read_bytes() if holder.exists() else b"")
+        raise StoreError(f"{url}: {told}: wait for it, or name another") from None
     try:
         holder.write_bytes(claim())
         if any((Path(url) / name).exists() for name in ("zarr.json", "config.json")):  # a store, a run: nobody else's
@@ -46,6 +49,15 @@ def local_lock(url: str) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def clear_dead_lock(url: str) -> None:
+    """Remove the name of a writer that died on this machine; one that lives, or may live elsewhere, keeps it."""
+    if not is_local(url) or not (holder := Path(neighbour(url, ".lock"))).exists():
+        return
+    # Whoever may not write here cannot clear anything, and reads as well as before.
+    with contextlib.suppress(Timeout, OSError), FileLock(f"{holder}.flock", timeout=0):
+        holder.unlink(missing_ok=True)
 
 
 def refuse_read_only(store: Path) -> None:

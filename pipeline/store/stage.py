@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mclip.pipeline.machine.terminal import progress_bar
+from mclip.pipeline.machine.terminal import Bar
 from mclip.pipeline.machine.words import visible
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING
 from mclip.pipeline.store.store import Store
@@ -112,7 +112,7 @@ def run_stage(
     skipped = int(((state == DONE) | (state == FAILED)).sum())
     reasons = store.attributes(stage).get("failures", {})
     failed: list[str] = []
-    with progress_bar() as bar:
+    with Bar() as bar:
         task = bar.add_task(stage, total=ahead, rate="")
         for block, result in map_blocks(compute, pending, scheduler=scheduler, workers=workers):
             at = slice(block.start, block.stop)

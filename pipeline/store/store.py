@@ -14,6 +14,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from mclip.pipeline.store.location import filesystem_of, is_local, refuse_foreign_folder
+from mclip.pipeline.store.lock import clear_dead_lock
 from mclip.pipeline.store.schema import CONVENTIONS, FORMAT, STRINGS, StoreError, spec_of
 from mclip.pipeline.store.sealed import CONSOLIDATED, METADATA, zarr_store
 
@@ -235,6 +236,7 @@ def version() -> str:
 def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
     """The store at a path or URL. StoreError when it is missing (and not `create`), foreign, or of another format."""
     location = str(url)
+    clear_dead_lock(location)
     if create and not is_store(location):
         refuse_foreign_folder(location)
         return Store(location, new_root(location))

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from mclip.pipeline.files.documents import broken_lines
-from mclip.pipeline.machine.terminal import progress_bar
+from mclip.pipeline.machine.terminal import Bar
 from mclip.pipeline.machine.words import visible
 from mclip.pipeline.store.location import filesystem_of, neighbour, read_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, PENDING, REPLACED, SCHEMA, STRINGS, spec_of
@@ -102,7 +102,7 @@ def blocks_of(array: zarr.Array[Any]) -> Iterator[slice]:
 def undecodable(store: Store, path: str) -> Iterator[str]:
     """Shards of an array that cannot be read back: cut short, or their checksum is wrong."""
     array = store.array(path)
-    with progress_bar() as bar:
+    with Bar() as bar:
         task = bar.add_task(path, total=array.nchunks, rate="")
         for at in blocks_of(array):
             bar.update(task, advance=1)

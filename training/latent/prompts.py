@@ -25,6 +25,7 @@ from mclip.training.latent.span import Chance
 from mclip.training.model.run import Run
 
 VARY = 0.5  # how far a seed leads away from a text, as a share of the vector's length
+MOST_PROMPTS = 10_000  # of one command: their motions are decoded together, 400 MB for crops of 60 frames
 # Columns of the release's paper_edits.csv and paper_interps.csv; `motion_source`, text or data, may be another.
 EDIT = ("base", "v_start", "v_end")
 INTERPOLATION = ("start", "end")

@@ -10,9 +10,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.embed.encoder import Encoder, EncoderError
 from mclip.pipeline.embed.loading import FOLDER, HUB, is_tag, load_encoder
 from mclip.pipeline.files.assets import HOUSE
 from mclip.pipeline.files.atomic import delete_whole, write_aside
 from mclip.pipeline.files.documents import read_document, short
 from mclip.pipeline.files.torchscript import check_weights
 from mclip.pipeline.machine.devices import multiplies_bfloat16
+from mclip.pipeline.store.lock import clear_dead_lock
 from mclip.pipeline.store.store import version
-from mclip.training.model.config import METRICS, ModelConfig
+from mclip.training.model.config import METRICS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run_documents import ROOT_PATH, RunConfig, State
 
@@ -96,12 +98,15 @@ class Run:
         """The CLIP encoder the run was trained with; RunError when it lies elsewhere or today's weights are others."""
         described = self.config["encoder"]
         clip, pretrained = self.encoder_names()
-        encoder = load_encoder(
-            clip,
-            pretrained,
-            templates=described.get("templates", ()),  # an imported run's record has none of these
-            precision=described.get("precision", "float32"),
-        )
+        try:
+            encoder = load_encoder(
+                clip,
+                pretrained,
+                templates=described.get("templates", ()),  # an imported run's record has none of these
+                precision=described.get("precision", "float32"),
+            )
+        except EncoderError as error:
+            raise RunError(f"{self.folder / CONFIG}: at encoder: {error}") from error
         if described["weights_sha256"] not in (None, encoder.fingerprint):  # None: imported, nobody recorded it
             raise RunError(
                 f"{self.folder}: trained with weights {described['weights_sha256'][:12]} of {described['clip']}, found "
@@ -142,20 +147,51 @@ class Run:
 
 
 def start_run(folder: Path, config: dict[str, Any]) -> None:
-    """Make the folder with its config.json, or continue one of equal config; RunError for any other."""
+    """Make the folder with its config.json, or continue one of equal config; RunError for any other.
+
+    One of fewer epochs continues, too: config.json then has the new number, and under `lengthened` what was before.
+    """
     file = folder / CONFIG
     config = json.loads(json.dumps(config))
-    if file.exists():
-        made_with = read_config(folder)
-        differ = {key: (made_with.get(key), config[key]) for key in config if made_with.get(key) != config[key]}
-        differ = {key: changed(*pair) for key, pair in differ.items()}
-        if differ:
-            raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
+    if not file.exists():
+        if folder.exists() and any(".partial" not in path.name for path in folder.iterdir()):
+            raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
         return
-    if folder.exists() and any(".partial" not in path.name for path in folder.iterdir()):
-        raise RunError(f"{folder}: exists and is no run folder (no config.json in it); name another")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
+    made_with = read_config(folder)
+    require_known_options(folder, made_with, config)
+    longer = lengthen(made_with, config, checkpoints(folder))
+    differ = {key: (made_with.get(key), config.get(key)) for key in config | {"started_from": None}}
+    differ = {key: changed(*pair) for key, pair in differ.items() if pair[0] != pair[1]}
+    if differ:
+        raise RunError(f"{folder}: this run was made with other options: {differ}; pass --replace or name another")
+    if longer:
+        write_aside(file, json.dumps(made_with, indent=2) + "\n")
+
+
+def require_known_options(folder: Path, made_with: dict[str, Any], config: dict[str, Any]) -> None:
+    """RunError for a run of a version that had other options; those that are new since then have their defaults."""
+    for part, kind in (("model", ModelConfig), ("train", TrainConfig)):
+        if gone := sorted(set(made_with[part]) - set(config[part])):
+            raise RunError(
+                f"{folder}: trained by another version of mclip, with options that are no more ({', '.join(gone)}): it "
+                "can be used; to train it, begin again with --replace or in another folder"
+            )
+        made_with[part] = {each.name: each.default for each in fields(kind) if each.name in config[part]} | made_with[
+            part
+        ]
+
+
+def lengthen(made_with: dict[str, Any], config: dict[str, Any], saved: list[Path]) -> bool:
+    """Give a run's config the epochs of another where these are more, and note what it had; whether they are."""
+    before, now = (each["train"].get("epochs", 0) for each in (made_with, config))
+    if not 0 < before < now:
+        return False
+    made_with["train"]["epochs"] = now
+    step = read_state(saved[-1])["step"] if saved else 0
+    made_with["lengthened"] = [*made_with.get("lengthened", []), {"epochs": before, "step": step}]
+    return True
 
 
 def changed(was: Any, now: Any) -> Any:
@@ -237,6 +273,7 @@ def load_run(
     RunError when there is none or it does not fit. `trust_encoder`: see `Run.encoder_names`.
     """
     folder = Path(folder)
+    clear_dead_lock(str(folder))
     config = read_config(folder)
     found = checkpoints(folder)
     if not found:
@@ -250,28 +287,57 @@ def load_run(
         raise RunError(f"{folder / CONFIG}: at model: {error}: restore it") from error
     load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
     frozen = model.eval().requires_grad_(False).to(device)
-    return Run(folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=load_latents(chosen))
+    return Run(
+        folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=load_latents(chosen, model.config.latent)
+    )
 
 
-def load_latents(checkpoint: Path) -> Tensor | None:
-    """The vectors (N, C) of training windows that a checkpoint keeps, or None. RunError when the file is damaged."""
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint's file; RunError when it is damaged."""
+    try:
+        check_weights(file)
+        return load_file(file)
+    except Exception as error:  # safetensors raises a type of its own that it does not export
+        raise RunError(f"{file}: damaged ({first_words(error)}); {WAY_OUT}") from error
+
+
+def first_words(error: Exception) -> str:
+    """What an error says, in a line of at most 300 letters: safetensors quotes whatever a header holds."""
+    said = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+    return said if len(said) <= 300 else f"{said[:297]}..."
+
+
+def load_latents(checkpoint: Path, width: int) -> Tensor | None:
+    """The vectors (N, width) of training windows that a checkpoint keeps, or None. RunError for a damaged file."""
     file = checkpoint / LATENTS
     if not file.exists():
         return None
-    try:
-        return load_file(file)["z"].float()
-    except Exception as error:  # as in load_model
-        raise RunError(f"{file}: damaged ({error}); {WAY_OUT}") from error
+    tensors = read_tensors(file)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if [*shapes] != ["z"] or len(shapes["z"]) != 2 or shapes["z"][1] != width:
+        raise RunError(f"{file}: damaged (found {short(shapes)}, expected z of N x {width}); {WAY_OUT}")
+    return tensors["z"].float()
 
 
 def load_model(model: MotionClip, file: Path) -> None:
     """Put a checkpoint's weights into a model; RunError listing the first keys or shapes that do not fit."""
+    weights = read_tensors(file)
+    require_names(model, weights, file)
     try:
-        check_weights(file)
-        model.take(load_file(file))
-    except Exception as error:  # safetensors raises a type of its own that it does not export
-        first = "; ".join(line.strip() for line in str(error).splitlines()[:3])
-        raise RunError(f"{file}: damaged, or does not fit the model of config.json: {first}; {WAY_OUT}") from error
+        model.take(weights)
+    except RuntimeError as error:
+        raise RunError(f"{file}: does not fit the model of config.json: {first_words(error)}; {WAY_OUT}") from error
+
+
+def require_names(model: MotionClip, weights: dict[str, Tensor], file: Path) -> None:
+    """RunError for weights that another version of mclip called otherwise, whatever the number of layers."""
+    found, expected = ({re.sub(r"\d+", "N", name) for name in each} for each in (weights, model.state_dict()))
+    if found != expected:
+        there, here = (", ".join(sorted(more)[:2]) or "no more" for more in (found - expected, expected - found))
+        raise RunError(
+            f"{file}: weights of another version of mclip (found {there}; expected {here}): use that version, or train "
+            "the run again with --replace"
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -283,12 +349,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     """Inverse of `optimizer_tensors`. RunError when the file is damaged."""
     whole, file = optimizer.state_dict(), checkpoint / "optimizer.safetensors"
-    try:
-        tensors = load_file(file)
-    except Exception as error:
-        raise RunError(f"{file}: damaged ({error}); {WAY_OUT}") from error
-    for key, value in tensors.items():
-        index, name = key.split(".")
+    for key, value in read_tensors(file).items():
+        index, _, name = key.partition(".")
+        if not index.isdecimal():
+            raise RunError(f"{file}: damaged (found {short(key)}, expected a number and a name); {WAY_OUT}")
         whole["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(whole)
 

@@ -41,6 +41,7 @@ class Trained(TypedDict, total=False):
     target: Literal["joined", "label", "category", "any"]
     short: Literal["mask", "continue"]
     precision: str
+    epochs: Positive
     best: Literal[tuple(METRICS)]  # type: ignore[valid-type]
     keep_every: Count
 
@@ -67,6 +68,23 @@ class Data(TypedDict):
     row25: NotRequired[Literal["displacement of the root", "displacement of the right ankle"]]
 
 
+@with_config(CLOSED)
+class Lengthened(TypedDict):
+    """How many epochs a run was to have, until a step where more were asked for."""
+
+    epochs: Positive
+    step: Count
+
+
+@with_config(CLOSED)
+class Origin(TypedDict):
+    """The run whose weights a run began with, at which step, and their hash."""
+
+    run: str
+    step: Count
+    weights: str
+
+
 @with_config(OPEN)
 class RunConfig(TypedDict):
     """config.json."""
@@ -75,6 +93,8 @@ class RunConfig(TypedDict):
     train: Trained
     encoder: Described
     data: Data
+    lengthened: NotRequired[list[Lengthened]]
+    started_from: NotRequired[Origin]
 
 
 State: Any = with_config(OPEN)(

@@ -2,18 +2,19 @@
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+# Seconds in which signals are one press: a terminal sends it to all processes, and torchrun sends it on to its workers.
+ONE_PRESS = 1.0
 
 
 class Interrupt:
-    """Whether Ctrl+C was pressed since this was entered; pressed a second time it stops at once, saving nothing.
+    """Whether Ctrl+C was pressed since this was entered; pressed again later it stops at once, saving nothing."""
 
-    Only of a process that trains alone: several would stop at different steps and wait for each other for ever.
-    """
-
-    def __init__(self, *, alone: bool):
-        self.pressed = False
-        self.listens = alone and threading.current_thread() is threading.main_thread()  # no other gets signals
+    def __init__(self) -> None:
+        self.pressed, self.at = False, 0.0
+        self.listens = threading.current_thread() is threading.main_thread()  # no other gets signals
 
     def __enter__(self) -> "Interrupt":
         if self.listens:
@@ -25,7 +26,7 @@ class Interrupt:
             signal.signal(signal.SIGINT, self.before)
 
     def press(self, number: int, frame: FrameType | None) -> None:
-        """Note the first, obey the second."""
-        if self.pressed:
+        """Note the first, obey a later one."""
+        if self.pressed and time.monotonic() > self.at + ONE_PRESS:
             raise KeyboardInterrupt
-        self.pressed = True
+        self.pressed, self.at = True, time.monotonic()

@@ -57,11 +57,11 @@ def require_wandb() -> Any:
 
 
 def wandb_run(project: str, folder: Path) -> Any:
-    """The run of a W&B project that this folder reports to; the same one when training continues."""
-    name = hashlib.sha256(str(folder.resolve()).encode() + (folder / "config.json").read_bytes()).hexdigest()[:16]
-    return require_wandb().init(
-        project=project, id=name, name=folder.name, dir=folder, config=read_config(folder), resume="allow"
-    )
+    """The run of a W&B project that this folder reports to; the same one when training continues, or for longer."""
+    config = read_config(folder)
+    fixed = config | {"train": config["train"] | {"epochs": None}, "lengthened": None}
+    name = hashlib.sha256(f"{folder.resolve()} {json.dumps(fixed, sort_keys=True)}".encode()).hexdigest()[:16]
+    return require_wandb().init(project=project, id=name, name=folder.name, dir=folder, config=config, resume="allow")
 
 
 def read_journal(file: Path) -> list[dict[str, Any]]:

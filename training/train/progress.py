@@ -1,4 +1,4 @@
-"""What a run says while it trains: a bar with rate, share of the machine and time left, and its journal."""
+"""What a run says while it trains: a bar, or lines, with rate and time left, and its journal."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from types import TracebackType
 
 from torch import Tensor
 
-from mclip.pipeline.machine.terminal import progress_bar
+from mclip.pipeline.machine.terminal import Bar
 from mclip.training.model.config import TERMS, TrainConfig
 from mclip.training.train.curves import draw_curves
 from mclip.training.train.journal import Journal
@@ -20,7 +20,7 @@ class Report:
     def __init__(self, folder: Path, config: TrainConfig, *, first: int, steps: int, speed: Speed):
         self.config, self.speed = config, speed
         self.journal = Journal(folder, first, wandb=config.wandb)
-        self.bar = progress_bar()
+        self.bar = Bar()
         self.task = self.bar.add_task("train", total=steps, completed=first, rate="")
         self.step, self.since = first, time.perf_counter()
 
@@ -50,8 +50,10 @@ class Report:
         self.step, self.since = step, time.perf_counter()
 
     def validation(self, step: int, figures: dict[str, float], split: str) -> None:
-        """Journal a validation's figures, and say so when the model collapsed."""
+        """Journal a validation's figures, tell the first where there is no bar, and say so when the model collapsed."""
         self.journal.write(step, **{f"{split}/{name}": value for name, value in figures.items()})
+        self.advance(step)
+        self.bar.tell(self.task, f"{split} MPJPE {figures['mpjpe_mm']:.1f} mm")
         self.say(*(f"step {step}: {alarm}" for alarm in collapse(figures)))
         self.step, self.since = step, time.perf_counter()  # a validation is no training
 

@@ -195,8 +195,10 @@ class Learner:
         steps: int,
         device: torch.device,
         workers: Workers,
+        warm: bool = False,
     ):
         self.config, self.steps, self.vertex_loss, self.workers = config, steps, vertex_loss, workers
+        self.warm = warm  # whether it begins with weights that were trained
         self.generator = torch.Generator(device)  # of what is decoded; seeded anew in every step
         torch.manual_seed(seed_of(config.seed, "weights"))
         self.model = MotionClip(sizes).to(device).train()
@@ -261,5 +263,5 @@ class Learner:
     def update_average(self, step: int) -> None:
         """Move the average towards the weights; in the first steps it follows faster, or it would hold the start."""
         if self.average is not None:
-            stays = min(self.config.ema, (1 + step) / (10 + step))
+            stays = self.config.ema if self.warm else min(self.config.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_([*self.average.parameters()], [*self.parameters], 1 - stays)

@@ -18,29 +18,16 @@ from mclip.pipeline.store.schema import SPLITS, StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Batch, Crops, default_split, load_crops, text_choices
 from mclip.training.data.rows import joints_of
-from mclip.training.measure.reconstruction import z_of
 from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
-from mclip.training.model.run import (
-    AVERAGE,
-    WEIGHTS,
-    RunError,
-    checkpoints,
-    delete_run,
-    drop_old,
-    is_best,
-    load_model,
-    load_optimizer,
-    read_state,
-    save_checkpoint,
-    start_run,
-)
+from mclip.training.model.run import RunError, delete_run, drop_old, is_best, start_run
 from mclip.training.model.run_documents import ROOT_PATH
 from mclip.training.train.curves import draw_curves
 from mclip.training.train.interrupt import Interrupt
 from mclip.training.train.journal import CURVES, require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.speed import Speed, matmul_rate
+from mclip.training.train.start import describe_longer, read_origin, resume, take_weights, write_checkpoint
 from mclip.training.train.step import Feed, Learner, vertex_loss_of
 from mclip.training.train.validation import Validation
 from mclip.training.train.workers import Workers, join
@@ -49,21 +36,30 @@ ROOM = 0.6  # share of the free memory that motion may take: the model and its a
 
 
 def train(
-    store: Store, folder: Path, config: TrainConfig, sizes: ModelConfig, *, device: torch.device, replace: bool = False
+    store: Store,
+    folder: Path,
+    config: TrainConfig,
+    sizes: ModelConfig,
+    *,
+    device: torch.device,
+    replace: bool = False,
+    start_from: Path | None = None,
 ) -> str:
     """Train a run to its end, from its last checkpoint where it has one; returns the summary line.
 
     `replace` deletes the run first, once the new options are known to fit store, body and machine. Every random number
-    of step n comes from (seed, n), so a killed run continues to the same weights, bit for bit.
+    of step n comes from (seed, n), so a killed run continues to the same weights, bit for bit; and so does one whose
+    epochs are raised, but for a schedule that spans them. `start_from` is a run whose weights a new one begins with.
     """
     started = time.perf_counter()
     workers, device = join(device)
     config, sizes = resolve_options(store, config, sizes, device=device, workers=workers)
     body = load_body(config.loss_body).to(device)
+    origin = read_origin(start_from, folder, sizes, replace=replace)
     if workers.first:
         if replace:
             delete_run(folder)
-        start_run(folder, run_config(store, config, sizes))
+        start_run(folder, run_config(store, config, sizes) | ({"started_from": origin} if origin else {}))
     workers.wait()
 
     # What is learnt from, what learns, and what measures it.
@@ -72,10 +68,14 @@ def train(
     feed = Feed(crops, texts, config, device)
     steps = math.ceil(config.epochs * len(crops) / config.batch)
     vertex_loss = vertex_loss_of(config, body, feed.generator)
-    learner = Learner(config, sizes, vertex_loss=vertex_loss, steps=steps, device=device, workers=workers)
+    made: dict[str, Any] = {"steps": steps, "device": device, "workers": workers, "warm": origin is not None}
+    learner = Learner(config, sizes, vertex_loss=vertex_loss, **made)
     validate = Validation(store, validated, texts, fps=store.fps)
 
-    first = resume(folder, learner)
+    told = take_weights(folder, learner, crops, origin) if workers.first else []
+    workers.wait()
+    state = resume(folder, learner)
+    first = state["step"]
     if workers.first:
         drop_old(folder)  # what a kill between saving and dropping left
     if first >= steps:
@@ -85,23 +85,28 @@ def train(
     speed = measure_speed(learner, first, feed(first))
     figures: dict[str, float] = {}
     with ExitStack() as opened:
-        interrupt = opened.enter_context(Interrupt(alone=workers.count == 1))
+        interrupt = opened.enter_context(Interrupt())
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
-            report.say(crops.told(config.storage), str(speed), *startup_notes(config, crops, body))
+            told += describe_longer(config, state, steps)
+            report.say(crops.told(config.storage), str(speed), *told, *startup_notes(config, crops, body))
         if config.compile:
-            told = learner.compile(feed(first))
-            report.say(told) if workers.first else None
+            compiled = learner.compile(feed(first))
+            report.say(compiled) if workers.first else None
         for step in range(first, steps):
             found = learner.losses(step, feed(step))
             norm = learner.learn(step, found)
             done = step + 1
             log, measure, save = due(config, done, steps)
-            stop = interrupt.pressed and done < steps  # asked once: what is said to be saved was
+            asks = log or measure or save or device.type == "cpu"  # asking a GPU would make every step wait
+            # Asked once: what is said to be saved was; and several stop at one step, or would wait for each other.
+            stop = done < steps and (asks or workers.count == 1) and workers.agree(interrupt.pressed, device)
             save |= stop
-            if log or measure or save or device.type == "cpu":  # asking a GPU would make every step wait
+            if asks or stop:
                 learner.guard.check(crops, feed.order)
             summed = workers.sum_of(found) if log else {}
+            if stop and not workers.first:
+                break
             if not workers.first:
                 continue
             if log:
@@ -110,7 +115,7 @@ def train(
                 figures = validate(learner.eval_model)
                 report.validation(done, figures, split)
             if save or (measure and is_best(folder, figures)):
-                write(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
+                write_checkpoint(folder, learner, crops, {"step": done, "steps": steps} | (figures if measure else {}))
             report.advance(done)
             if stop:
                 raise KeyboardInterrupt(f"train stopped at step {done:,} of {steps:,}, which is saved")
@@ -196,27 +201,6 @@ def load_data(store: Store, config: TrainConfig, device: torch.device, folder: P
     split = default_split(store)
     crops = load_crops(store, split="train", **made)
     return crops, crops if split == "train" else load_crops(store, split=split, **made), split
-
-
-def resume(folder: Path, learner: Learner) -> int:
-    """Load the last whole checkpoint, if there is one, and return its step."""
-    found = checkpoints(folder)
-    if not found:
-        return 0
-    load_model(learner.model, found[-1] / WEIGHTS)
-    if learner.average is not None:
-        load_model(learner.average, found[-1] / AVERAGE)
-    load_optimizer(learner.optimizer, found[-1])
-    return int(read_state(found[-1])["step"])
-
-
-def write(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
-    """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
-    with torch.compiler.set_stance("force_eager"):
-        z_NC = z_of(learner.eval_model, crops)
-    state["z_length"] = float(z_NC.norm(dim=-1).mean())
-    known = {name: value for name, value in state.items() if not math.isnan(value)}
-    save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average, z_NC=z_NC)
 
 
 def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:

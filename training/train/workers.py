@@ -51,6 +51,14 @@ class Workers:
             for tensor, summed in zip(tensors, flat.tensor_split(ends[:-1]), strict=True):
                 tensor.copy_(summed.view_as(tensor))
 
+    def agree(self, said: bool, device: torch.device) -> bool:
+        """Whether any worker says so, which all of them learn in the same step."""
+        if self.count == 1:
+            return said
+        told = torch.tensor(float(said), device=device)
+        torch.distributed.all_reduce(told)
+        return bool(told)
+
     def sum_of(self, named: dict[str, Tensor]) -> dict[str, float]:
         """Sums over all workers of named scalars, as numbers."""
         values = torch.stack(list(named.values())).detach()
