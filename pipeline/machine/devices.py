@@ -4,6 +4,7 @@ import re
 
 import psutil
 import torch
+from torch import Tensor
 
 
 class DeviceError(ValueError):
@@ -76,6 +77,13 @@ def require_bfloat16(device: torch.device) -> None:
             f"--precision bfloat16: torch {torch.__version__} has no such product on {device} ({error}): "
             "use --precision float32"
         ) from error
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's on a device; to CUDA by way of pinned memory, so that nobody waits until it is there."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def free_bytes(device: torch.device) -> int:

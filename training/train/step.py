@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mclip.pipeline.geometry.body import Body
+from mclip.pipeline.machine.devices import send
 from mclip.training.data.augmentation import Augmentation
 from mclip.training.data.crops import Batch, Crops
 from mclip.training.data.rows import joints_of, root_of
@@ -51,7 +52,8 @@ class Order:
         """The shuffled windows of a pass; the last two are kept."""
         if number not in self.passes:
             generator = torch.Generator().manual_seed(seed_of(self.seed, "order", number))
-            self.passes[number] = torch.randperm(self.windows, generator=generator).to(self.device)
+            windows = torch.randperm(self.windows, generator=generator)
+            self.passes[number] = send(windows, self.device)
             self.passes.pop(number - 2, None)
         return self.passes[number]
 
