@@ -1,6 +1,7 @@
 """The commands of mclip, in the order the data goes: parse, call one function, echo."""
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.model.config import ModelConfig, TrainConfig
 
+OpenRun = Callable[[], Any]  # a Run
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
@@ -49,6 +51,12 @@ scale_option = click.option(
     default=(0.0, 0.5, 1.0),
     help="Strength of the change; may be repeated.",
 )
+device_option = click.option(
+    "--device", default="auto", help="Where to compute: cpu, cuda, cuda:N, mps, or auto, CUDA where there is a GPU."
+)
+checkpoint_option = click.option(
+    "--checkpoint", default="last", help="Which of RUN's checkpoints: last, best, or a step."
+)
 clips_option = click.option("--store", help="Store whose clips store:LABEL names.")
 trust_option = click.option(
     "--trust-encoder", is_flag=True, help="Load an encoder that RUN names outside its folder or on the hub."
@@ -58,6 +66,19 @@ plain_option = click.option(
 )
 top_option = click.option("--top", type=click.IntRange(min=1), default=5, help="How many results to show.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def opens_run(command: Any) -> Any:
+    """Give a command that takes RUN the options how to open it, and in their place `open_run`, which opens it."""
+
+    @functools.wraps(command)
+    def opening(*, run: Path, device: str, checkpoint: str, trust_encoder: bool = False, **options: Any) -> Any:
+        from mclip.training.model.run import load_run
+
+        open_run = functools.partial(load_run, run, device, checkpoint=checkpoint, trust_encoder=trust_encoder)
+        return command(open_run=open_run, **options)
+
+    return checkpoint_option(device_option(opening))
 
 
 def motion_options(command: Any) -> Any:
@@ -274,6 +295,7 @@ def import_body(file: Path, out: Path) -> None:
 @store_argument
 @options_of(RenderOptions)
 @click.option("--backend", default="auto", help="auto, cpu, pytorch3d or pyrender.")
+@device_option
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to write the contact sheet [default: STORE.png].")
 @click.option(
     "--export",
@@ -289,6 +311,7 @@ def import_body(file: Path, out: Path) -> None:
 def render(
     store: str,
     backend: str,
+    device: str,
     sheet: Path | None,
     export: Path | None,
     limit: int | None,
@@ -320,7 +343,14 @@ def render(
     with one_writer(store, take_over=take_over):
         opened = open_store(store)
         summary = stage.render(
-            opened, shape, backend=backend, limit=limit, scheduler=scheduler, workers=workers, replace=replace
+            opened,
+            shape,
+            backend=backend,
+            device=device,
+            limit=limit,
+            scheduler=scheduler,
+            workers=workers,
+            replace=replace,
         )
         sheet = sheet or beside(store, ".png")
         if contact_sheet(opened, sheet):  # always: nobody knows whether a file that is there shows all of today's
@@ -336,7 +366,8 @@ def render(
 @click.argument("out", type=click.Path(path_type=Path))
 @options_of(RenderOptions, without=("frames", "pick", "seed"))
 @click.option("--backend", default="auto", help="auto, cpu, pytorch3d or pyrender.")
-def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> None:
+@device_option
+def video(store: str, clip: str, out: Path, backend: str, device: str, **options: Any) -> None:
     """Write one sequence of a store as a video.
 
     CLIP is the sequence's name, or a part of it that no other name has. OUT ends in .mp4.
@@ -350,7 +381,7 @@ def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> Non
 
     opened = open_store(store)
     item = find_sequence(opened, clip)
-    say(write_video(opened, item, out, options=RenderOptions(**options), backend=backend))
+    say(write_video(opened, item, out, options=RenderOptions(**options), backend=backend, device=device))
 
 
 @cli.command()
@@ -375,6 +406,7 @@ def video(store: str, clip: str, out: Path, backend: str, **options: Any) -> Non
 @click.option(
     "--without", multiple=True, type=click.Choice(("texts", "pictures")), help="Go on although the store has none."
 )
+@device_option
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(
@@ -385,6 +417,7 @@ def embed(
     dtype: str,
     precision: str,
     without: tuple[str, ...],
+    device: str,
     limit: int | None,
     replace: bool,
 ) -> None:
@@ -406,7 +439,7 @@ def embed(
         pretrained = "openai"
     with one_writer(store):
         opened = open_store(store)
-        encoder = load_encoder(clip, pretrained, templates=templates, precision=precision)
+        encoder = load_encoder(clip, pretrained, templates=templates, precision=precision, device=device)
         if replace:
             stage.forget(opened, encoder.name)
         summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit, without=without)
@@ -420,7 +453,7 @@ def embed(
 @store_argument
 @run_argument
 @options_of(TrainConfig, ModelConfig)
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option("--start-from", type=click.Path(path_type=Path), help="Begin with the weights of this other run.")
 @click.option("--replace", is_flag=True, help="Delete the run first.")
 def train(store: str, run: Path, device: str, start_from: Path | None, replace: bool, **options: Any) -> None:
@@ -442,11 +475,9 @@ def train(store: str, run: Path, device: str, start_from: Path | None, replace: 
     from mclip.training.train.workers import is_first
 
     config, sizes = split_options(options)
-    opened = open_store(store)
+    opened, place = open_store(store), pick_device(device)
     with one_writer(str(run)) if is_first() else contextlib.nullcontext():
-        line = trainer.train(
-            opened, run, config, sizes, device=pick_device(device), replace=replace, start_from=start_from
-        )
+        line = trainer.train(opened, run, config, sizes, device=place, replace=replace, start_from=start_from)
     if is_first():
         say(line)
 
@@ -479,15 +510,15 @@ def import_checkpoint(checkpoint: Path, opt_yaml: Path | None, out: Path, clip: 
 @json_option
 @click.option("--replace", is_flag=True, help="Measure again.")
 @trust_option
+@opens_run
 def evaluate(
-    run: Path,
+    open_run: OpenRun,
     store: str,
     split: str | None,
     queries: Path | None,
     classes: str | None,
     as_json: bool,
     replace: bool,
-    trust_encoder: bool,
 ) -> None:
     """Measure how good a run is on a store.
 
@@ -499,15 +530,9 @@ def evaluate(
     from mclip.pipeline.store.store import open_store
     from mclip.training.evaluate import evaluate as evaluation
     from mclip.training.evaluate.report import format_tables
-    from mclip.training.model.run import load_run
 
     figures, line = evaluation.evaluate_once(
-        load_run(run, trust_encoder=trust_encoder),
-        open_store(store),
-        split=split,
-        queries=queries,
-        classes=classes,
-        replace=replace,
+        open_run(), open_store(store), split=split, queries=queries, classes=classes, replace=replace
     )
     say(json.dumps(figures, indent=2) if as_json else f"{format_tables(figures)}{line}")
 
@@ -527,14 +552,14 @@ def evaluate(
     help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
 )
 @motion_options
+@opens_run
 def generate(
-    run: Path,
+    open_run: OpenRun,
     texts: tuple[str, ...],
     file: Any,
     seeds: tuple[int, ...],
     vary: float | None,
     plain: bool,
-    trust_encoder: bool,
     **how: Any,
 ) -> None:
     """Turn texts into motions.
@@ -549,7 +574,6 @@ def generate(
     from mclip.pipeline.files.documents import not_utf8
     from mclip.training.latent.prompts import MOST_PROMPTS, VARY, generated, prompts_in, unplaced
     from mclip.training.latent.space import require_readable
-    from mclip.training.model.run import load_run
 
     try:
         prompts = [*texts, *prompts_in(file or ())]
@@ -562,7 +586,7 @@ def generate(
         raise click.UsageError(f"{len(prompts):,} texts, expected at most {MOST_PROMPTS:,}: name fewer at a time")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
-    opened = load_run(run, trust_encoder=trust_encoder)
+    opened = open_run()
     tell_plain(opened, plain=plain)
     encoder = opened.load_encoder()
     good, failed = list[str](), list[str]()
@@ -589,8 +613,9 @@ def generate(
 )
 @clips_option
 @motion_options
+@opens_run
 def edit(
-    run: Path,
+    open_run: OpenRun,
     base: str | None,
     from_: str | None,
     to: str | None,
@@ -598,7 +623,6 @@ def edit(
     file: Path | None,
     store: str | None,
     plain: bool,
-    trust_encoder: bool,
     **how: Any,
 ) -> None:
     """Edit a motion: decode base + scale (to - from).
@@ -609,14 +633,13 @@ def edit(
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import EDIT, edits, table_in
-    from mclip.training.model.run import load_run
 
     words = (base, from_, to)
     if (file is None) == (None in words) or (file and any(words)):
         raise click.UsageError("name all of --base, --from and --to, or a --file of them")
     named = dict(zip(EDIT, map(str, words), strict=True))
     rows = table_in(file, EDIT) if file else [named]
-    opened = load_run(run, trust_encoder=trust_encoder)
+    opened = open_run()
     tell_plain(opened, plain=plain)
     made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain)
     write_motions(opened, "edit", made, **how)
@@ -640,8 +663,9 @@ def edit(
 )
 @clips_option
 @motion_options
+@opens_run
 def interpolate(
-    run: Path,
+    open_run: OpenRun,
     start: str | None,
     end: str | None,
     steps: int,
@@ -649,7 +673,6 @@ def interpolate(
     file: Path | None,
     store: str | None,
     plain: bool,
-    trust_encoder: bool,
     **how: Any,
 ) -> None:
     """Make motions between two motions.
@@ -662,14 +685,13 @@ def interpolate(
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import INTERPOLATION, interpolations, table_in
-    from mclip.training.model.run import load_run
 
     if (file is None) == (end is None) or (file and start):
         raise click.UsageError("name START and END, or a --file of them")
     words = {"start": start or "", "end": end or ""}
     # The release's table has no column that says so, and its words are labels of its data.
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
-    opened = load_run(run, trust_encoder=trust_encoder)
+    opened = open_run()
     tell_plain(opened, plain=plain)
     made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None, plain=plain)
     write_motions(opened, "interpolate", made, **how)
@@ -683,15 +705,15 @@ def interpolate(
 @scale_option
 @clips_option
 @motion_options
+@opens_run
 def style(
-    run: Path,
+    open_run: OpenRun,
     content: str,
     style_: str,
     neutral: str | None,
     scales: tuple[float, ...],
     store: str | None,
     plain: bool,
-    trust_encoder: bool,
     **how: Any,
 ) -> None:
     """Do one thing in the style of another.
@@ -704,9 +726,8 @@ def style(
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent.prompts import styles
-    from mclip.training.model.run import load_run
 
-    opened = load_run(run, trust_encoder=trust_encoder)
+    opened = open_run()
     tell_plain(opened, plain=plain)
     made = styles(
         opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None, plain=plain
@@ -723,7 +744,8 @@ def style(
 @top_option
 @json_option
 @trust_option
-def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_json: bool, trust_encoder: bool) -> None:
+@opens_run
+def recognise(open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
     """Name what motions show.
 
     Each MOTION (.npz, .bvh) is cut into pieces as long as a training crop; the nearest classes of each are named.
@@ -734,10 +756,9 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
     from mclip.pipeline.embed.classes import classes_of
     from mclip.training.latent.recognise import format_classes
     from mclip.training.latent.recognise import recognise as recognise_motion
-    from mclip.training.model.run import load_run
 
     names = classes_of(classes)
-    opened = load_run(run, trust_encoder=trust_encoder)
+    opened = open_run()
     vectors = opened.load_encoder().encode_texts(names)
     found, failed = {}, list[str]()
     for motion in motions:
@@ -755,7 +776,8 @@ def recognise(run: Path, motions: tuple[Path, ...], classes: str, top: int, as_j
 @top_option
 @json_option
 @trust_option
-def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_encoder: bool) -> None:
+@opens_run
+def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -> None:
     """Find the clips of a store that are nearest to a query.
 
     QUERY is a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -765,9 +787,8 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_enc
     """
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent import search as searching
-    from mclip.training.model.run import load_run
 
-    found = searching.search(load_run(run, trust_encoder=trust_encoder), open_store(store), query, top=top)
+    found = searching.search(open_run(), open_store(store), query, top=top)
     say(searching.format_hits(query, found, as_json=as_json))
 
 
@@ -817,7 +838,8 @@ def export(
 @click.option("--page", type=click.Path(path_type=Path), default="gallery.html", help="The HTML file to write.")
 @click.option("--split", type=click.Choice(("train", "val", "test")), help="[default: val if there is one, else train]")
 @click.option("--most", type=click.IntRange(min=1), default=30, help="How many reconstructions to show.")
-def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split: str | None, most: int) -> None:
+@opens_run
+def gallery(open_run: OpenRun, store: str, motions: tuple[Path, ...], page: Path, split: str | None, most: int) -> None:
     """Make one page to look at.
 
     It shows the clips of STORE beside their reconstructions by RUN, and the folders of generated MOTIONS.
@@ -826,10 +848,9 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
     Example: mclip gallery runs/cmu store.zarr out --page gallery.html
     """
     from mclip.pipeline.store.store import open_store
-    from mclip.training.model.run import load_run
     from mclip.training.show.gallery import write_gallery
 
-    say(write_gallery(load_run(run), open_store(store), page, folders=motions, split=split, most=most))
+    say(write_gallery(open_run(), open_store(store), page, folders=motions, split=split, most=most))
 
 
 @cli.command()
@@ -845,8 +866,9 @@ def gallery(run: Path, store: str, motions: tuple[Path, ...], page: Path, split:
     "--token", envvar="MCLIP_TOKEN", help="Token that browsers must enter [default: made up where --host needs one]."
 )
 @trust_option
+@opens_run
 def studio(
-    run: Path, store: str | None, body: str, classes: str, host: str, port: int, token: str | None, trust_encoder: bool
+    open_run: OpenRun, store: str | None, body: str, classes: str, host: str, port: int, token: str | None
 ) -> None:
     """Open a local web page where texts become motions.
 
@@ -856,13 +878,12 @@ def studio(
     from mclip.pipeline.embed.classes import classes_of
     from mclip.pipeline.geometry.body import load_body
     from mclip.pipeline.store.store import open_store
-    from mclip.training.model.run import load_run
     from mclip.training.studio.server import serve, token_for
     from mclip.training.studio.space import Space
 
     token = token_for(host, token)
     opened = open_store(store) if store else None
-    names, model = classes_of(classes), load_run(run, trust_encoder=trust_encoder)
+    names, model = classes_of(classes), open_run()
     tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=say)

@@ -100,7 +100,7 @@ def test_replacing_a_run_by_what_cannot_be_trained_leaves_it(store: Store, tmp_p
 def test_a_device_that_is_none_is_named(store: Store, tmp_path: Path) -> None:
     refused = mclip("train", store.url, tmp_path / "run", "--device", "tpu")
     assert refused.exit_code == 1
-    assert "--device tpu: expected auto, cpu, cuda or cuda:N" in refused.output
+    assert "--device tpu: expected auto, cpu, cuda, cuda:N or mps" in refused.output
     assert not (tmp_path / "run").exists()
 
 

@@ -419,13 +419,12 @@ def test_large_pictures_come_in_smaller_shards(undrawn: Store) -> None:
 
 
 @pytest.mark.cuda
-def test_pictures_drawn_on_cuda_are_nearly_those_of_the_cpu(undrawn: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_drawn_on_cuda_are_nearly_those_of_the_cpu(undrawn: Store) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     pictures = []
     for device in ("cuda", "cpu"):
-        monkeypatch.setattr(render, "device", lambda device=device: torch.device(device))
-        render.render(undrawn, RenderOptions(size=112, ground=True, camera="fixed"), replace=True)
+        render.render(undrawn, RenderOptions(size=112, ground=True, camera="fixed"), device=device, replace=True)
         pictures.append(undrawn.read("pictures/rgb").astype(int))
     assert (np.abs(pictures[0] - pictures[1]).max(-1) > 2).mean() < 2e-3
 

@@ -83,7 +83,7 @@ def mutated(content: str, chance: random.Random) -> bytes:
 
 def used(folder: Path) -> None:
     """What every command does with a run, but for loading the encoder itself."""
-    run = load_run(folder, best=True)
+    run = load_run(folder, checkpoint="best")
     assert run.step >= 0
     assert run.fps > 0
     assert run.crop > 0

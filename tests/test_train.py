@@ -316,7 +316,7 @@ def test_the_best_checkpoint_by_the_asked_metric_stays_beside_the_last_two(
     best = best_checkpoint(tmp_path / "run")
     assert best is not None
     assert read_state(best)[metric] == values[1]
-    assert load_run(tmp_path / "run", best=True).step == 4
+    assert load_run(tmp_path / "run", checkpoint="best").step == 4
     assert load_run(tmp_path / "run").step == 10
 
 

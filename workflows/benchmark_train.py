@@ -36,6 +36,7 @@ from mclip.training.model.network import MotionClip, position_code
 from mclip.training.train.step import Feed, Guard, loss_terms
 
 VERTICES, WIDTH, BATCH, FRAMES = 6890, 512, 20, 60
+CPU = torch.device("cpu")
 Step = Callable[[], dict[str, float]]
 
 
@@ -93,29 +94,30 @@ def all_vertices(body: Body, rot6d_NJD: Tensor) -> Tensor:
     """Every vertex by LBS with pose correctives, as SMPL's layer."""
     rotmat = rot6d_to_matrix(rot6d_NJD)
     assert body.posedirs_V3P is not None
-    change = (rotmat[:, 1:] - torch.eye(3)).flatten(1)
+    change = (rotmat[:, 1:] - torch.eye(3, device=rotmat.device)).flatten(1)
     rest = body.v_template_V3 + (change @ body.posedirs_V3P.flatten(0, 1).T).view(len(rotmat), -1, 3)
     world, position = forward_kinematics(rotmat, body.joints_J3)
     offset = position - (world * body.joints_J3[:, None]).sum(-1)
     return skin(rest, body.weights_VJ, torch.cat((world, offset[..., None]), dim=-1))
 
 
-def random_batch(batch: int, frames: int) -> Batch:
-    has, vectors, number = torch.ones(batch, dtype=torch.bool), torch.randn(2, batch, WIDTH), torch.arange(batch)
-    motion, mask = torch.randn(batch, frames, 25, 6), torch.ones(batch, frames, dtype=torch.bool)
-    text, image = vectors
+def random_batch(batch: int, frames: int, device: torch.device = CPU) -> Batch:
+    has, number = torch.ones(batch, dtype=torch.bool, device=device), torch.arange(batch, device=device)
+    motion, mask = torch.randn(batch, frames, 25, 6, device=device), has[:, None].expand(-1, frames)
+    text, image = torch.randn(2, batch, WIDTH, device=device)
     return Batch(motion, mask, number, text, has, number, text, image, has, number, padded=False)
 
 
-def plain_step(clock: Callable[[], float]) -> Step:
+def plain_step(clock: Callable[[], float], device: torch.device = CPU) -> Step:
     """The release's work, in float32."""
-    model, body = PlainModel().train(), smpl_sized_body()
-    clip = open_clip.create_model("ViT-B-32").eval().requires_grad_(False)
-    pictures, texts = torch.rand(BATCH, 3, 224, 224), torch.randint(1, 49000, (BATCH, 77))
+    model, body = PlainModel().train().to(device), smpl_sized_body().to(device)
+    clip = open_clip.create_model("ViT-B-32").eval().requires_grad_(False).to(device)
+    pictures = torch.rand(BATCH, 3, 224, 224, device=device)
+    texts = torch.randint(1, 49000, (BATCH, 77), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> dict[str, float]:
-        batch, laps = random_batch(BATCH, FRAMES), Laps(clock, {}, clock())
+        batch, laps = random_batch(BATCH, FRAMES, device), Laps(clock, {}, clock())
         with torch.no_grad():
             image, text = clip.encode_image(pictures), clip.encode_text(texts)
         laps.lap("clip")
@@ -291,26 +293,26 @@ def print_growth(precision: str, clock: Callable[[], float], rounds: int) -> Non
         print(f"| {batch} | {frames} | {step:.3f} | {1000 * step / (batch * frames):.3f} |")
 
 
-def crops_of(windows: int) -> Crops:
-    """Random windows of 100 frames, crops of 60, three texts to choose from."""
-    numbers, three = torch.arange(windows), torch.arange(3)
-    choice = Choice(three, torch.zeros(1, dtype=torch.int64), torch.full((1,), 3))
-    rot6d = torch.randn(1000, 24, 6).repeat(windows // 10, 1, 1)
+def crops_of(windows: int, frames: int = FRAMES, device: torch.device = CPU) -> Crops:
+    """Random windows of 40 frames more than a crop, three texts to choose from."""
+    numbers, three, length = torch.arange(windows, device=device), torch.arange(3, device=device), frames + 40
+    choice = Choice(three, torch.zeros_like(three[:1]), torch.full_like(three[:1], 3))
+    rot6d = torch.randn(10 * length, 24, 6, device=device).repeat(-(-windows // 10), 1, 1)
     return Crops(
-        FRAMES,
+        frames,
         "label",
         rot6d,
-        torch.randn(100 * windows, 3),
+        torch.randn(len(rot6d), 3, device=device),
         numbers,
-        100 * numbers,
-        torch.full((windows,), 100),
-        torch.full((windows,), 100),
-        torch.zeros(windows, 41, dtype=torch.int64),
+        length * numbers,
+        torch.full_like(numbers, length),
+        torch.full_like(numbers, length),
+        torch.zeros(windows, 41, dtype=torch.int64, device=device),
         choice,
         choice,
-        torch.randn(3, WIDTH),
-        torch.randn(windows, WIDTH),
-        torch.ones(windows, dtype=torch.bool),
+        torch.randn(3, WIDTH, device=device),
+        torch.randn(windows, WIDTH, device=device),
+        torch.ones(windows, dtype=torch.bool, device=device),
         padded=False,
     )
 

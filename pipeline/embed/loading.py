@@ -19,6 +19,7 @@ from mclip.pipeline.embed.encoder import Encoder, EncoderError, first_line, quie
 from mclip.pipeline.embed.model_folder import CONFIG, SPECIAL, TOKENIZER, ModelFolder, registered
 from mclip.pipeline.embed.offline import OFFLINE, load_offline
 from mclip.pipeline.files.torchscript import check_weights, is_torchscript, read_tensors
+from mclip.pipeline.machine.devices import pick_device
 
 WAYS_OUT = "pass --pretrained PATH to weights you have, or --clip offline, which needs no download"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # before a --clip that brings its own weights
@@ -40,23 +41,23 @@ def load_encoder(
     *,
     templates: Sequence[str] = (),
     precision: str = "float32",
-    device: torch.device | None = None,
+    device: torch.device | str = "auto",
 ) -> Encoder:
-    """The encoder `offline`, or any of open_clip by name and tag or weight file, on CUDA where there is a device.
+    """The encoder `offline`, or any of open_clip by name and tag or weight file, on a device as `pick_device`.
 
     EncoderError naming the way out.
     """
     for template in templates:
         if "{}" not in template:
             raise EncoderError(f"--template {template!r}: expected {{}} where the text goes, as in 'a person {{}}'")
+    place = pick_device(device)
     if clip == OFFLINE:
         model, tokenizer = load_offline()
         pretrained = None
     else:
         clip, pretrained = checked_names(clip, pretrained)
         model, tokenizer = load_open_clip(clip, pretrained)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    frozen = model.eval().requires_grad_(False).to(device)
+    frozen = model.eval().requires_grad_(False).to(place)
     return Encoder(
         encoder_name(clip, pretrained, templates), clip, pretrained, frozen, tokenizer, tuple(templates), precision
     )

@@ -44,6 +44,11 @@ class Body:
     posedirs_V3P: Float[Tensor, "vertices 3 pose"] | None = None
     J_regressor_JV: Float[Tensor, "joints vertices"] | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.v_template_V3.device
+
     def to(self, device: torch.device | str) -> "Body":
         """This body on a device."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors()}

@@ -34,7 +34,7 @@ def continue_motion(
     next one's first; any other motion holds its last pose. A motion that is long enough comes back cut.
     """
     last = len(rot6d_NJD) - 1
-    time = torch.arange(frames)
+    time = torch.arange(frames, device=rot6d_NJD.device)
     first_pose, last_pose = rot6d_to_matrix(rot6d_NJD[[0, last]]).unbind(0)
     turn_33 = yaw_between(first_pose[0], last_pose[0])
     first_pose = torch.cat((turn_33 @ first_pose[:1], first_pose[1:]))
@@ -54,7 +54,7 @@ def next_rounds(
 ) -> tuple[Float[Tensor, "T 24 6"], Float[Tensor, "T 3"]]:
     """Frame `frame_T` of round `rounds_T`, each round beginning where, and facing as, the last one ended."""
     rot6d_TJD, trans_T3 = rot6d_NJD[frame_T].clone(), trans_N3[frame_T] - trans_N3[0]
-    facing, place = torch.eye(3, dtype=turn_33.dtype), trans_N3[0]
+    facing, place = torch.eye(3, dtype=turn_33.dtype, device=turn_33.device), trans_N3[0]
     for number in range(int(rounds_T.max()) + 1):
         now = rounds_T == number
         rot6d_TJD[now, 0] = matrix_to_rot6d(facing @ rot6d_to_matrix(rot6d_TJD[now, 0]))

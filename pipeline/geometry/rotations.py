@@ -22,6 +22,11 @@ def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3
     return torch.stack((x, y, torch.linalg.cross(x, y)), dim=-2)
 
 
+def identity_rot6d(like: Tensor) -> Float[Tensor, "6"]:
+    """6D of no rotation, of a tensor's type and on its device: filled there, as a list would have to be sent."""
+    return torch.eye(2, 3, dtype=like.dtype, device=like.device).flatten()
+
+
 def matrix_to_rot6d(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
     """6D (*, 6) of rotation matrices (*, 3, 3): their first two rows."""
     return rotmat[..., :2, :].flatten(-2)

@@ -58,6 +58,14 @@ def describe_error(error: Exception) -> str:
     """An error's text, with a remedy where it is the operating system's, which says none."""
     if isinstance(error, MemoryError):
         return f"not enough memory ({error}): ask for less at a time"
+    if is_device_full(error):
+        first = str(error).split(". ")[0]
+        return (
+            f"the device has no memory left ({first}): lower --batch or --frames, or pass --device cpu; what was saved "
+            "before is whole"
+        )
+    if is_unknown_to_mps(error):
+        return f"{str(error).splitlines()[0]}: pass --device cpu, or set PYTORCH_ENABLE_MPS_FALLBACK=1"
     if isinstance(error, OSError) and error.errno in FULL:
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         return f"{where}{error.strerror or error}: make room and run the same command again"
@@ -70,7 +78,18 @@ def describe_error(error: Exception) -> str:
 def is_users_error(error: Exception) -> bool:
     """Whether an error is a user's or a service's, whose text is enough; all others are faults of ours."""
     service = type(error).__module__.split(".")[0] in SERVICES
-    return service or (isinstance(error, TOLD) and not isinstance(error, NotImplementedError))
+    told = isinstance(error, TOLD) and not isinstance(error, NotImplementedError)
+    return service or told or is_unknown_to_mps(error)
+
+
+def is_device_full(error: Exception) -> bool:
+    """Whether a GPU's memory ran out; by its name, as torch is not imported for every command."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def is_unknown_to_mps(error: Exception) -> bool:
+    """Whether torch lacks an operator, or a type, on Apple's GPU."""
+    return isinstance(error, NotImplementedError | TypeError) and "MPS" in str(error)
 
 
 @contextlib.contextmanager

@@ -4,27 +4,65 @@ import re
 
 import psutil
 import torch
+from torch import Tensor
 
 
 class DeviceError(ValueError):
     """A device that is not there, or that cannot do what is asked of it."""
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a device, else the CPU; DeviceError when an asked device is not there."""
+def pick_device(word: str | torch.device) -> torch.device:
+    """The device that a --device names; `auto` is CUDA where there is a GPU, else the CPU.
+
+    DeviceError for another word, and for a device that is not there, saying what lacks.
+    """
+    name = str(word)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(f"--device {name}: no CUDA device is visible to torch {torch.__version__}; use --device cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise DeviceError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
+        raise DeviceError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+    if lacks := cuda_lacks(name) if name.startswith("cuda") else mps_lacks() if name == "mps" else "":
+        raise DeviceError(f"--device {name}: {lacks}; use --device cpu")
     return torch.device(name)
 
 
+def cuda_lacks(name: str) -> str:
+    """Why torch cannot use a CUDA device: as it was built, by the driver, or because there are fewer; else nothing."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA: install another build"
+    if not torch.cuda.is_available():
+        return f"no CUDA device is visible to torch {torch.__version__} ({driver_says()})"
+    count, number = torch.cuda.device_count(), int(name.partition(":")[2] or 0)
+    if number < count:
+        return ""
+    here = ", ".join(f"cuda:{each} ({torch.cuda.get_device_name(each)})" for each in range(count))
+    return f"no such GPU; here are {here}"
+
+
+def driver_says() -> str:
+    """What the driver answers where torch finds no CUDA device: none is there, it is too old, all are hidden."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().split(". ")[0].splitlines()[0]
+    return "the driver gives no reason"
+
+
+def mps_lacks() -> str:
+    """Why torch cannot use Apple's GPU; else nothing."""
+    if torch.backends.mps.is_available():
+        return ""
+    if torch.backends.mps.is_built():
+        return "torch was built for it, but macOS finds no such GPU"
+    return f"torch {torch.__version__} was built without MPS, which only macOS has"
+
+
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16: CUDA from Ampere on, a CPU with AVX512-BF16 or AMX."""
+    """Whether to multiply bfloat16 on the device: CUDA from Ampere on, a CPU with AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":
+        return False  # float32 is as fast there, and autocast knows it only since macOS 14
     capable = torch.backends.cpu.get_cpu_capability()
     return capable.startswith("AVX512") and bool(torch.cpu._is_avx512_bf16_supported())
 
@@ -41,13 +79,17 @@ def require_bfloat16(device: torch.device) -> None:
         ) from error
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's on a device; to CUDA by way of pinned memory, so that nobody waits until it is there."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def free_bytes(device: torch.device) -> int:
     """Bytes of memory that nobody uses on the device; on a CPU those that the system can give without swapping."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory()) - torch.mps.driver_allocated_memory()
     return int(psutil.virtual_memory().available)
-
-
-def device() -> torch.device:
-    """CUDA where there is a device."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -16,7 +16,7 @@ from mclip.pipeline.geometry.body import Body, fingerprint_of, load_bodies
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import GENDERS
 from mclip.pipeline.machine.compiled import usable_cores
-from mclip.pipeline.machine.devices import device
+from mclip.pipeline.machine.devices import pick_device
 from mclip.pipeline.prepare.plan import accounts
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.scene import Setting, Shot, batch_size, draw_shots, setting_of
@@ -101,6 +101,7 @@ def render(
     options: RenderOptions,
     *,
     backend: str = "auto",
+    device: str = "auto",
     limit: int | None = None,
     scheduler: str = "sync",
     workers: int = 1,
@@ -108,15 +109,16 @@ def render(
 ) -> Summary:
     """Draw every picture that is not there yet; one whose motion is no numbers is recorded as failed.
 
-    `replace` deletes the store's pictures and vectors first, once the new ones are known to be possible. StoreError
-    when the store has other pictures, or no windows; ValueError for a body that cannot be used.
+    `device` as `pick_device`, asked by each worker. `replace` deletes the store's pictures and vectors first, once the
+    new ones are known to be possible. StoreError when the store has other pictures, or no windows; ValueError for a
+    body that cannot be used.
     """
     require_windows(store)
     bodies = load_bodies(options.body)
     check_bodies(store, options, bodies)
     check_scheduler(scheduler)
     check_frames(store, options)
-    chosen = choose_backend(backend, device())
+    chosen = choose_backend(backend, pick_device(device))
     if replace:
         store.forget("pictures", "render")
         store.forget("embeddings", "embed")
@@ -124,7 +126,7 @@ def render(
     blocks = plan_pictures(store, options)
     # A dask worker is one of many on its machine; here the cores are shared out.
     threads = 1 if "://" in scheduler else max(1, usable_cores() // (1 if scheduler == "sync" else workers))
-    compute = functools.partial(render_block, store.url, options, fingerprint_of(bodies), chosen, threads)
+    compute = functools.partial(render_block, store.url, options, fingerprint_of(bodies), chosen, threads, device)
     return run_stage(
         store,
         "render",
@@ -186,10 +188,12 @@ def bodies_on(device: torch.device, name: str, expected: str) -> dict[str, Body]
     return {gender: moved[id(body)] for gender, body in bodies.items()}
 
 
-def body_for_sequence(store: Store, options: RenderOptions, expected: str) -> Callable[[int], Body]:
+def body_for_sequence(
+    store: Store, options: RenderOptions, expected: str, device: torch.device
+) -> Callable[[int], Body]:
     """A function that gives the body of a sequence: its gender's, in its shape where the options say so."""
-    bodies = bodies_on(device(), options.body, expected)
-    genders, betas = store.read("sequences/gender"), torch.from_numpy(store.read("sequences/betas")).to(device())
+    bodies = bodies_on(device, options.body, expected)
+    genders, betas = store.read("sequences/gender"), torch.from_numpy(store.read("sequences/betas")).to(device)
 
     @functools.cache
     def body_of(sequence: int) -> Body:
@@ -202,11 +206,14 @@ def body_for_sequence(store: Store, options: RenderOptions, expected: str) -> Ca
     return body_of
 
 
-def render_block(url: str, options: RenderOptions, bodies: str, backend: str, threads: int, block: range) -> Result:
+def render_block(
+    url: str, options: RenderOptions, bodies: str, backend: str, threads: int, device: str, block: range
+) -> Result:
     """Draw and write the pictures of a block, which is a shard."""
     store, at = open_store(url), slice(block.start, block.stop)
     window, frame, view = (store.read(f"pictures/{name}", at) for name in ("window", "frame", "view"))
-    shots = shots_of(store, options, window, frame, view, body_of=body_for_sequence(store, options, bodies))
+    body_of = body_for_sequence(store, options, bodies, pick_device(device))
+    shots = shots_of(store, options, window, frame, view, body_of=body_of)
     rgb_NSS3 = np.zeros((len(block), options.size, options.size, 3), np.uint8)
     failed = np.ones(len(block), bool)
     for part in torch.arange(len(block)).split(batch_size(options, shots[0].body)):
@@ -238,7 +245,8 @@ def shots_of(
     sequence = store.read("windows/sequence").tolist()
     # The windows of a block lie close together: one piece of motion holds them all.
     first, last = int(row[window_N].min()), int((row + valid)[window_N].max())
-    rot6d, trans = (torch.from_numpy(each).to(device()) for each in store.motion(slice(first, last)))
+    device = body_of(sequence[window_N[0]]).device
+    rot6d, trans = (torch.from_numpy(each).to(device) for each in store.motion(slice(first, last)))
     settings: dict[int, Setting | None] = dict.fromkeys(np.unique(window_N).tolist())
     if options.camera == "fixed" or options.ground:
         for window in settings:

@@ -18,6 +18,7 @@ from mclip.pipeline.draw.camera import Camera, fixed_camera, follow_camera, fron
 from mclip.pipeline.draw.ground import REACH, TILES, add_ground, under_path
 from mclip.pipeline.draw.looks import rgb
 from mclip.pipeline.geometry.body import Body
+from mclip.pipeline.machine.devices import free_bytes
 from mclip.pipeline.render.options import RenderOptions
 
 BATCH = 32  # pictures drawn at once on a CPU: 32 bodies of 13.5k vertices and their pictures are about 10 MB
@@ -28,12 +29,10 @@ FLOOR_STEP = 5  # the floor's height is taken from every fifth frame of a motion
 def batch_size(options: RenderOptions, body: Body) -> int:
     """How many pictures to draw at once: as memory allows, that of the device where the body is."""
     pixels = (options.size * options.antialias) ** 2
-    device = body.v_template_V3.device
-    if device.type == "cpu":
+    if body.device.type == "cpu":
         return max(1, min(BATCH, CPU_BATCH // (20 * pixels)))  # a face, a depth and three coordinates a pixel
     # PyTorch3D keeps its fragments and, in float32, a dozen vectors a pixel while it shades; half of what is free.
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(1024, free // 2 // (200 * pixels + 200 * len(body.v_template_V3))))
+    return max(1, min(1024, free_bytes(body.device) // 2 // (200 * pixels + 200 * len(body.v_template_V3))))
 
 
 @dataclass(frozen=True)

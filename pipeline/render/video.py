@@ -16,7 +16,7 @@ from mclip.pipeline.draw.backends import choose_backend
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.geometry.body import fingerprint_of, load_bodies
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
-from mclip.pipeline.machine.devices import device
+from mclip.pipeline.machine.devices import pick_device
 from mclip.pipeline.machine.terminal import tracked
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.render import body_for_sequence, check_bodies
@@ -25,7 +25,15 @@ from mclip.pipeline.store.schema import DONE, StoreError
 from mclip.pipeline.store.store import Store
 
 
-def write_video(store: Store, item: int, path: Path, *, options: RenderOptions, backend: str = "auto") -> str:
+def write_video(
+    store: Store,
+    item: int,
+    path: Path,
+    *,
+    options: RenderOptions,
+    backend: str = "auto",
+    device: torch.device | str = "auto",
+) -> str:
     """Write a sequence of the store as an MP4, its views side by side; returns what was written, in words.
 
     StoreError for a sequence without motion; ValueError for another ending than .mp4.
@@ -35,14 +43,14 @@ def write_video(store: Store, item: int, path: Path, *, options: RenderOptions, 
     name = store.strings("sequences/name")[item]
     if store.array("sequences/done")[item] != DONE:
         raise StoreError(f"{store.url}: {name} has no motion to draw: it is not done")
-    bodies = load_bodies(options.body)
+    bodies, device = load_bodies(options.body), pick_device(device)
     check_bodies(store, options, bodies)
-    body = body_for_sequence(store, options, fingerprint_of(bodies))(item)
+    body = body_for_sequence(store, options, fingerprint_of(bodies), device)(item)
     row, frames = (int(store.read(f"sequences/{column}")[item]) for column in ("row", "frames"))
-    rot6d, trans = (torch.from_numpy(each).to(device()) for each in store.motion(slice(row, row + frames)))
+    rot6d, trans = (torch.from_numpy(each).to(device) for each in store.motion(slice(row, row + frames)))
     fps = store.fps
     batches = clip_pictures(
-        body, rot6d_to_matrix(rot6d), trans, fps=fps, options=options, backend=choose_backend(backend, device())
+        body, rot6d_to_matrix(rot6d), trans, fps=fps, options=options, backend=choose_backend(backend, device)
     )
     pictures = (picture for batch in batches for picture in batch.cpu().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)

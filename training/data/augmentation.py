@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from mclip.pipeline.geometry.rotations import (
+    identity_rot6d,
     matrix_to_quaternion,
     matrix_to_rot6d,
     quaternion_to_matrix,
@@ -99,8 +100,11 @@ def text_twins(texts: Sequence[str]) -> list[int]:
 
 def mirror_rows(motion_BTRD: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:
     """The motion in a mirror at x = 0: sides swapped, a rotation R becomes M R M with M = diag(-1, 1, 1)."""
-    sign_RD = motion_BTRD.new_tensor([[1.0, -1, -1, -1, 1, 1]] * 24 + [[-1.0, 1, 1, 1, 1, 1]])
-    return motion_BTRD[..., ROWS, :] * sign_RD
+    # Computed there, and rows as views: a list, as a tensor or an index, would be sent to the device.
+    mirror_3 = 1 - 2 * torch.eye(1, 3, dtype=motion_BTRD.dtype, device=motion_BTRD.device)[0]
+    joint_D, root_D = (mirror_3[:2, None] * mirror_3).flatten(), torch.cat((mirror_3, torch.ones_like(mirror_3)))
+    sign_RD = torch.stack([joint_D] * 24 + [root_D])
+    return torch.stack([motion_BTRD[..., row, :] for row in ROWS], dim=-2) * sign_RD
 
 
 def turn_rows(motion_BTRD: Float[Tensor, "B T 25 6"], angle_B: Float[Tensor, " B"]) -> Float[Tensor, "B T 25 6"]:
@@ -129,8 +133,8 @@ def change_speed(
     before_BT = time_BT.long().clamp(max=frames_B1 - 1)
     after_BT = (before_BT + 1).clamp(max=frames_B1 - 1)
     weight_BT1 = (time_BT - before_BT).clamp(0, 1)[..., None]
-    identity = motion_BTRD.new_tensor([1.0, 0, 0, 0, 1, 0])  # where padding has zeros
-    rotations = torch.where(mask_BT[..., None, None], joints_of(motion_BTRD), identity)
+    joints = joints_of(motion_BTRD)
+    rotations = torch.where(mask_BT[..., None, None], joints, identity_rot6d(joints))  # padding has zeros
     quaternion = matrix_to_quaternion(rot6d_to_matrix(rotations))
     item_B1 = torch.arange(len(rate_B), device=rate_B.device)[:, None]
     mixed = slerp(quaternion[item_B1, before_BT], quaternion[item_B1, after_BT], weight_BT1[..., None])

@@ -29,8 +29,8 @@ Back = Callable[[Tensor], Tensor]  # vectors (N, C) -> vectors (N, C) of the mot
 def arithmetic(run: Run, z_WC: np.ndarray, text_NC: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
     """Edits by differences of texts on motions, and ways between motions, seeded; empty for a single text or motion."""
     generator = np.random.default_rng(seed)
-    text = latent(run, torch.from_numpy(np.unique(text_NC, axis=0)))
-    z = of_model(run, torch.from_numpy(z_WC))
+    text = latent(run, torch.from_numpy(np.unique(text_NC, axis=0)).to(run.device))
+    z = of_model(run, torch.from_numpy(z_WC).to(run.device))
     if min(len(text), len(z)) < 2:
         return {}
     base_BC = z[generator.permutation(len(z))[:BASES]]
@@ -61,7 +61,7 @@ def there_and_back(run: Run, vectors_NC: Float[Tensor, "N C"]) -> Float[Tensor, 
     with autocast(run):
         parts = vectors_NC.to(run.device).split(BATCH)
         back_NC = torch.cat([run.model.encode(run.model.decode(part, run.crop)) for part in parts])
-    return of_model(run, back_NC.float().cpu())
+    return of_model(run, back_NC.float())
 
 
 @torch.inference_mode()
@@ -87,7 +87,10 @@ def edit_consistency(back: Back, base_BC: Float[Tensor, "B C"], edit_PC: Float[T
     # The mean over different bases: that of all pairs, without each one's cosine with itself.
     own_P = unit_PBC.square().sum((1, 2))
     agreement_P = (unit_PBC.sum(1).square().sum(-1) - own_P) / (bases * (bases - 1))
-    return {"direction": Measured(direction_PB.flatten().numpy()), "agreement": Measured(agreement_P.numpy())}
+    return {
+        "direction": Measured(direction_PB.flatten().cpu().numpy()),
+        "agreement": Measured(agreement_P.cpu().numpy()),
+    }
 
 
 def smoothness(joints_PNTJ3: Float[Tensor, "P N T J 3"], *, fps: float) -> dict[str, Measured]:

@@ -36,13 +36,14 @@ MOST_PAIRS = 1000  # texts that are decoded and encoded again
 
 def decoded_back(run: Run, text_QC: np.ndarray) -> np.ndarray:
     """Vectors (Q, C) of the motions that the run decodes from texts' vectors (Q, C), as a user gets them."""
-    back: np.ndarray = there_and_back(run, text_latent(run, torch.from_numpy(text_QC))).numpy()
+    text = torch.from_numpy(text_QC).to(run.device)
+    back: np.ndarray = there_and_back(run, text_latent(run, text)).cpu().numpy()
     return back
 
 
 def centre(run: Run, z_NC: np.ndarray) -> np.ndarray:
     """Vectors (N, C) to recognise classes by, as `centred`."""
-    found: np.ndarray = centred(torch.from_numpy(z_NC), run.z_NC).numpy()
+    found: np.ndarray = centred(torch.from_numpy(z_NC).to(run.device), run.z_NC).cpu().numpy()
     return found
 
 

@@ -75,8 +75,8 @@ def random_crops(run: Run, store: Store, crops: Crops, *, seed: int = 0) -> tupl
     """Vectors (W, C) of a random crop of every window and the categories of each: what the release tests on, seeded."""
     sets = label_sets(store, "categories", store.strings("texts"))
     item_W = torch.arange(len(crops), device=crops.row.device)
-    generator = torch.Generator(item_W.device).manual_seed(seed)
-    chance_W = torch.rand(len(crops), generator=generator, device=item_W.device)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU's, so that every device tests the same crops
+    chance_W = torch.rand(len(crops), generator=generator).to(item_W.device)
     shift_W = (chance_W * ((crops.frames - crops.crop).clamp_min(0) + 1)).long()
     z_WC = []
     for item_B in tracked(item_W.split(BATCH), "random crops", "batches"):
@@ -142,6 +142,6 @@ def chunk_vector(run: Run, store: Store, at: slice) -> np.ndarray:
     """Mean (C,) of the unit vectors of the crops of a piece of a store's motion."""
     rot6d, trans = map(torch.from_numpy, store.motion(at))
     rows = rows_of_motion(rot6d, trans)
-    vectors = [encode(run, rows[first:last]).numpy() for first, last in chunks(len(rows), run.crop)]
+    vectors = [encode(run, rows[first:last]).cpu().numpy() for first, last in chunks(len(rows), run.crop)]
     mean: np.ndarray = unit(np.stack(vectors)).mean(0)
     return mean

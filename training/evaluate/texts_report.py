@@ -66,8 +66,8 @@ def judged(
     ways = {"carried": False, "plain": True} if run.z_NC is not None else {"plain": True}
     found: dict[str, Any] = {"texts": len(text_NC)}
     for way, plain in ways.items():
-        vectors_NC = text_latent(run, torch.from_numpy(text_NC), plain=plain)
-        rows_NTRD = decode(run, vectors_NC.to(run.device), run.crop).cpu()
+        vectors_NC = text_latent(run, torch.from_numpy(text_NC).to(run.device), plain=plain)
+        rows_NTRD = decode(run, vectors_NC, run.crop).cpu()
         verdicts = [judge(rows) for rows in tracked([*rows_NTRD], f"{bar}, {way}", "motions")]
         called = [f"/{judge.names[verdict.clip]}/" for verdict in verdicts]
         right = [any(f"/{clip}/" in name for clip in clips) for name, clips in zip(called, expected, strict=True)]

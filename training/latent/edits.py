@@ -17,7 +17,7 @@ def varied(vector_C: Float[Tensor, " C"], text: str, *, seed: int, share: float)
     """
     drawn = int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7])
     noise_C = torch.randn(len(vector_C), generator=torch.Generator().manual_seed(drawn))
-    return vector_C + share * vector_C.norm() * F.normalize(noise_C, dim=0)
+    return vector_C + share * vector_C.norm() * F.normalize(noise_C.to(vector_C.device), dim=0)
 
 
 def styled(
@@ -47,7 +47,7 @@ def between(
     """
     if steps < 2:
         raise ValueError(f"--steps is {steps}: expected at least 2, the two ends")
-    share_N1 = torch.linspace(0, 1, steps)[:, None]
+    share_N1 = torch.linspace(0, 1, steps, device=a_C.device)[:, None]
     if path == "line":
         return a_C + (b_C - a_C) * share_N1
     a, b = F.normalize(a_C, dim=0), F.normalize(b_C, dim=0)

@@ -102,7 +102,7 @@ def unplaced(encoder: Encoder, texts: Sequence[str]) -> list[str]:
 
 def prompts_of(titles: Sequence[str], vectors_NC: Float[Tensor, "N C"]) -> list[Prompt]:
     """A prompt for every title and vector."""
-    return [Prompt(title, vector.numpy()) for title, vector in zip(titles, vectors_NC, strict=True)]
+    return [Prompt(title, vector) for title, vector in zip(titles, vectors_NC.cpu().numpy(), strict=True)]
 
 
 def variations(
@@ -113,7 +113,7 @@ def variations(
         return prompts_of(texts, vectors_NC)
     return [
         Prompt(f"{text} (seed {seed})", varied(vector_C, text, seed=seed, share=share).numpy())
-        for text, vector_C in zip(texts, vectors_NC, strict=True)
+        for text, vector_C in zip(texts, vectors_NC.cpu(), strict=True)
         for seed in seeds
     ]
 

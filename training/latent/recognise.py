@@ -33,7 +33,7 @@ def recognise(run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Seque
     rows = motion_rows(run, path)
     pieces = chunks(len(rows), run.crop)
     z_NC = torch.stack([encode(run, rows[start:stop]) for start, stop in pieces])
-    cosine_NK = F.normalize(centred(z_NC, run.z_NC), dim=-1) @ F.normalize(class_KC, dim=-1).T
+    cosine_NK = F.normalize(centred(z_NC, run.z_NC), dim=-1) @ F.normalize(class_KC.to(run.device), dim=-1).T
     best = cosine_NK.topk(min(top, len(names)), dim=1)
     return [
         Seen(start / run.fps, stop / run.fps, [(names[k], float(score)) for k, score in zip(index, value, strict=True)])

@@ -44,14 +44,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class Index:
-    """Unit vectors of all windows of a store, in its order, and where each sequence's begin."""
+    """Unit vectors of all windows of a store, in its order, where the model is; and where each sequence's begin."""
 
     unit_WC: Float[Tensor, "W C"]
     first: np.ndarray  # number of each sequence's first window
 
     def best(self, query_C: Float[Tensor, " C"], top: int) -> tuple[np.ndarray, np.ndarray]:
         """Windows and cosines of the `top` sequences, best first, each by its best window."""
-        score_W = (self.unit_WC @ F.normalize(query_C.float(), dim=0)).numpy()
+        score_W = (self.unit_WC @ F.normalize(query_C.to(self.unit_WC.device).float(), dim=0)).cpu().numpy()
         best = np.maximum.reduceat(score_W, self.first)
         top = min(top, len(best))
         chosen = np.argpartition(-best, top - 1)[:top]
@@ -67,7 +67,7 @@ def index_of(run: Run, store: Store) -> Index:
     if not len(sequence):
         raise StoreError(f"{store.url}: no window to search; expected a store that `mclip prepare` filled")
     first = np.flatnonzero(np.diff(sequence, prepend=-1))
-    return Index(torch.from_numpy(unit(latents_of(run, store)).astype(np.float32)), first)
+    return Index(torch.from_numpy(unit(latents_of(run, store)).astype(np.float32)).to(run.device), first)
 
 
 def latents_of(run: Run, store: Store) -> np.ndarray:
@@ -104,8 +104,8 @@ def encoded(run: Run, store: Store) -> Iterator[np.ndarray]:
         rows = rows_of_motion(rot6d, trans).split(valid.tolist())
         motions = [rows_as_trained(run, continued_rows(run, each)) for each in rows]
         mask_BT = torch.arange(max(map(len, motions))) < torch.tensor([len(each) for each in motions])[:, None]
-        motion_BTRD = from_origin(pad_sequence(motions, batch_first=True))
-        yield run.model.encode(motion_BTRD * mask_BT[..., None, None], mask_BT).numpy()
+        motion_BTRD = from_origin(pad_sequence(motions, batch_first=True)) * mask_BT[..., None, None]
+        yield run.model.encode(motion_BTRD.to(run.device), mask_BT.to(run.device)).cpu().numpy()
 
 
 def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:

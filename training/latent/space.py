@@ -1,4 +1,4 @@
-"""Texts and motions to vectors of the latent space, and vectors to motions."""
+"""Texts and motions to vectors of the latent space, and vectors to motions: on the device where the run's model is."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -111,7 +111,8 @@ def clip_vector(run: Run, store: Store, wanted: str, say: Callable[[str], None])
 def text_vectors(run: Run, texts: Sequence[str], encoder: Encoder | None = None) -> Float[Tensor, "N C"]:
     """The run's encoder's vectors (N, C) of texts."""
     encoder = encoder or run.load_encoder()
-    return torch.cat([encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
+    parts = [encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+    return torch.cat(parts).to(run.device)
 
 
 def motion_vector(run: Run, path: Path) -> Float[Tensor, " C"]:
@@ -131,7 +132,7 @@ def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
 def encode(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
     """Latent vector (C,) of a motion of at most a training crop's frames; its path begins where it does."""
     rows = rows_as_trained(run, continued_rows(run, rows_TRD))
-    z_1C = run.model.encode(from_origin(rows)[None])
+    z_1C = run.model.encode(from_origin(rows)[None].to(run.device))
     return (latent(run, z_1C) if run.model.config.unit_latent else z_1C)[0]
 
 
@@ -145,8 +146,9 @@ def continued_rows(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor,
 
 @torch.inference_mode()
 def decode(run: Run, vectors_NC: Float[Tensor, "N C"], frames: int) -> Float[Tensor, "N T 25 6"]:
-    """Decoded motions (N, frames, 25, 6), in batches."""
-    return in_place(run, torch.cat([run.model.decode(part, frames) for part in vectors_NC.split(BATCH)]))
+    """Decoded motions (N, frames, 25, 6), in batches, where the model is."""
+    parts = vectors_NC.to(run.device).split(BATCH)
+    return in_place(run, torch.cat([run.model.decode(part, frames) for part in parts]))
 
 
 def in_place(run: Run, rows: Float[Tensor, "*batch 25 6"]) -> Float[Tensor, "*batch 25 6"]:

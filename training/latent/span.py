@@ -33,12 +33,12 @@ def carried(
     z_MC = F.normalize(z_MC, dim=-1)
     score_NM = F.normalize(text_NC, dim=-1) @ z_MC.T
     if chance is not None:
-        score_NM = score_NM + chance.reach_NM
+        score_NM = score_NM + chance.reach_NM.to(score_NM.device)
     apart_NM = 1 - z_MC[score_NM.argmax(1)] @ z_MC.T
     weight_NM = (score_NM / SHARP - apart_NM / ALIKE).softmax(-1)
     found_NC = F.normalize(weight_NM @ z_MC, dim=-1)
     if chance is not None:
-        found_NC = found_NC + chance.lead_NM @ (z_MC - z_MC.mean(0))
+        found_NC = found_NC + chance.lead_NM.to(z_MC.device) @ (z_MC - z_MC.mean(0))
     return F.normalize(found_NC, dim=-1)
 
 
@@ -55,7 +55,7 @@ class Chance:
 
     @classmethod
     def of(cls, texts: Sequence[str], motions: int, *, seed: int, share: float) -> "Chance":
-        """From the seed and the text alone, so it is the same whatever else is asked for beside it."""
+        """From the seed and the text alone, so it is the same whatever else is asked for beside it, on any device."""
         drawn = [int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]) for text in texts]
         made = [torch.Generator().manual_seed(each) for each in drawn]
         uniform_NM = torch.stack([torch.rand(motions, generator=each) for each in made]).clamp(1e-6, 1 - 1e-6)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.geometry.body import Body
-from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.geometry.rotations import identity_rot6d, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS, forward_kinematics
 
 # The joints by their depth in the tree: parents of a depth all lie in the depth before it.
@@ -98,8 +98,11 @@ def world_losses(
     losses leave the path to 3 of 150 numbers: feet slide on it, and it shakes.
     """
     step_BTJ3, true_step_BTJ3 = joints_BTJ3.diff(dim=1), target_BTJ3.diff(dim=1)
-    stands_BTK = (true_step_BTJ3[:, :, FEET].norm(dim=-1) < STANDS) & mask_BT[:, 1:, None]
-    foot_BTK = torch.where(stands_BTK, step_BTJ3[:, :, FEET].square().mean(-1), 0.0)
+    feet_BTK3, true_feet_BTK3 = (
+        torch.stack([each[:, :, foot] for foot in FEET], 2) for each in (step_BTJ3, true_step_BTJ3)
+    )
+    stands_BTK = (true_feet_BTK3.norm(dim=-1) < STANDS) & mask_BT[:, 1:, None]
+    foot_BTK = torch.where(stands_BTK, feet_BTK3.square().mean(-1), 0.0)
     return {
         "places": masked_mean((joints_BTJ3 - target_BTJ3).square().mean((-1, -2)), mask_BT),
         "steps": masked_mean((step_BTJ3 - true_step_BTJ3).square().mean((-1, -2)), mask_BT[:, 1:]),
@@ -112,8 +115,7 @@ CLIP_LOSSES = {"cosine": cosine_loss, "mse": squared_loss, "infonce": infonce_lo
 
 def without_padding(rot6d_BTJD: Float[Tensor, "B T J 6"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N J 6"]:
     """All poses (N, J, 6), with no rotation where there is padding: its zeros have no gradient in Gram-Schmidt."""
-    identity = rot6d_BTJD.new_tensor([1.0, 0, 0, 0, 1, 0])
-    return torch.where(mask_BT[..., None, None], rot6d_BTJD, identity).flatten(0, 1)
+    return torch.where(mask_BT[..., None, None], rot6d_BTJD, identity_rot6d(rot6d_BTJD)).flatten(0, 1)
 
 
 class VertexLoss(ABC):
@@ -149,14 +151,15 @@ class ClosedFormLoss(VertexLoss):
     """Mean squared vertex distance of a body without its vertices; exact for skinning without pose correctives."""
 
     def __init__(self, body: Body):
-        homogeneous = F.pad(body.v_template_V3.double(), (0, 1), value=1.0)
-        phi = (body.weights_VJ.double()[:, ORDER, None] * homogeneous[:, None]).flatten(1)
+        still = body.to("cpu").double()  # once, and not every GPU has float64
+        homogeneous = F.pad(still.v_template_V3, (0, 1), value=1.0)
+        phi = (still.weights_VJ[:, ORDER, None] * homogeneous[:, None]).flatten(1)
         # An eigen-decomposition: joints that move no vertex make the matrix singular, where Cholesky stops.
         values, vectors = torch.linalg.eigh(phi.T @ phi / (3 * len(phi)))
-        self.root_KK = (vectors * values.clamp_min(0).sqrt()).T.to(body.v_template_V3.dtype)
-        self.body, self.joints_J3 = body, body.joints_J3[ORDER]
-        self.place_J = torch.tensor(ORDER, device=self.joints_J3.device).argsort()
-        self.parents = [torch.tensor(level, device=self.joints_J3.device) for level in PARENTS_BEFORE]
+        self.root_KK = (vectors * values.clamp_min(0).sqrt()).T.to(body.joints_J3)
+        # Kept where the poses are: a list as an index is sent there in every step, and a GPU is waited for.
+        self.order_J, *self.parents = (torch.tensor(each, device=body.device) for each in (ORDER, *PARENTS_BEFORE))
+        self.body, self.joints_J3, self.place_J = body, body.joints_J3[self.order_J], self.order_J.argsort()
 
     def transforms(self, rot6d_NJD: Float[Tensor, "N J 6"]) -> Float[Tensor, "K 3 N"]:
         """The columns of all skinning transforms, (4J, 3, N), root at its rest place.
@@ -164,7 +167,9 @@ class ClosedFormLoss(VertexLoss):
         Poses are the last axis and joints the first, in the order of depth: a product of 3 x 3 matrices is then three
         long multiplications, and a whole depth of the tree is turned by its parents at once.
         """
-        rotmat_J33N = rot6d_to_matrix(rot6d_NJD[:, ORDER]).permute(1, 3, 2, 0).contiguous()  # joint, column, row, pose
+        rotmat_J33N = (
+            rot6d_to_matrix(rot6d_NJD.index_select(1, self.order_J)).permute(1, 3, 2, 0).contiguous()
+        )  # joint, column, row, pose
         offset_J3N = self.joints_J3[..., None] - (rotmat_J33N * self.joints_J3[..., None, None]).sum(1)
         depths = torch.cat((rotmat_J33N, offset_J3N[:, None]), dim=1).tensor_split(ENDS)
         world = [depths[0]]

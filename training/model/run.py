@@ -27,7 +27,7 @@ from mclip.pipeline.files.assets import HOUSE
 from mclip.pipeline.files.atomic import delete_whole, write_aside
 from mclip.pipeline.files.documents import read_document, short
 from mclip.pipeline.files.torchscript import check_weights
-from mclip.pipeline.machine.devices import multiplies_bfloat16
+from mclip.pipeline.machine.devices import multiplies_bfloat16, pick_device
 from mclip.pipeline.store.lock import clear_dead_lock
 from mclip.pipeline.store.store import version
 from mclip.training.model.config import METRICS, ModelConfig, TrainConfig
@@ -95,7 +95,10 @@ class Run:
         return next(self.model.parameters()).device
 
     def load_encoder(self) -> Encoder:
-        """The CLIP encoder the run was trained with; RunError when it lies elsewhere or today's weights are others."""
+        """The CLIP encoder the run was trained with, on the model's device.
+
+        RunError when config.json leads elsewhere, or today's weights are others.
+        """
         described = self.config["encoder"]
         clip, pretrained = self.encoder_names()
         try:
@@ -104,6 +107,7 @@ class Run:
                 pretrained,
                 templates=described.get("templates", ()),  # an imported run's record has none of these
                 precision=described.get("precision", "float32"),
+                device=self.device,
             )
         except EncoderError as error:
             raise RunError(f"{self.folder / CONFIG}: at encoder: {error}") from error
@@ -255,6 +259,26 @@ def best_checkpoint(folder: Path) -> Path | None:
     return best(known, key=known.__getitem__, default=None)
 
 
+def find_checkpoint(folder: Path, wanted: str | int) -> Path:
+    """The `last` checkpoint of a run, the `best` by its --best, or that of a step; RunError naming those there are."""
+    found = checkpoints(folder)
+    if not found:
+        raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
+    if wanted == "last":
+        return found[-1]
+    steps = {str(int(path.name)): path for path in found}
+    here = f"here are those of the steps {', '.join(steps)}: pass one of them, or last"
+    if wanted == "best":
+        best = best_checkpoint(folder)
+        if best is None:
+            raise RunError(f"{folder}: --checkpoint best: no checkpoint was validated by {best_by(folder)}; {here}")
+        return best
+    step = str(int(wanted)) if str(wanted).isdecimal() else ""
+    if step not in steps:
+        raise RunError(f"{folder}: --checkpoint {wanted}: no such checkpoint; {here}, or best")
+    return steps[step]
+
+
 def is_best(folder: Path, figures: dict[str, float]) -> bool:
     """Whether a validation's figures are better than all checkpoints'; never where the metric is unknown (NaN)."""
     metric, best = best_by(folder), best_checkpoint(folder)
@@ -266,19 +290,21 @@ def is_best(folder: Path, figures: dict[str, float]) -> bool:
 
 
 def load_run(
-    folder: Path | str, device: torch.device | str = "cpu", *, best: bool = False, trust_encoder: bool = False
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    *,
+    checkpoint: str | int = "last",
+    trust_encoder: bool = False,
 ) -> Run:
-    """The run's last checkpoint, or the best, in evaluation mode: the weights' moving average where one was kept.
+    """A run's checkpoint in evaluation mode on a device: the weights' moving average where one was kept.
 
-    RunError when there is none or it does not fit. `trust_encoder`: see `Run.encoder_names`.
+    `device` as `pick_device`, `checkpoint` as `find_checkpoint`. RunError when there is none or it does not fit.
+    `trust_encoder`: see `Run.encoder_names`.
     """
-    folder = Path(folder)
+    folder, place = Path(folder), pick_device(device)
     clear_dead_lock(str(folder))
     config = read_config(folder)
-    found = checkpoints(folder)
-    if not found:
-        raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
-    chosen = (best_checkpoint(folder) if best else None) or found[-1]
+    chosen = find_checkpoint(folder, checkpoint)
     state = read_state(chosen)
     try:
         with torch.device("meta"):  # sizes only: nothing is taken for a model that its weights do not fit
@@ -286,10 +312,9 @@ def load_run(
     except ValueError as error:
         raise RunError(f"{folder / CONFIG}: at model: {error}: restore it") from error
     load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
-    frozen = model.eval().requires_grad_(False).to(device)
-    return Run(
-        folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=load_latents(chosen, model.config.latent)
-    )
+    frozen = model.eval().requires_grad_(False).to(place)
+    z_NC = load_latents(chosen, model.config.latent, place)
+    return Run(folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=z_NC)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -307,7 +332,7 @@ def first_words(error: Exception) -> str:
     return said if len(said) <= 300 else f"{said[:297]}..."
 
 
-def load_latents(checkpoint: Path, width: int) -> Tensor | None:
+def load_latents(checkpoint: Path, width: int, device: torch.device) -> Tensor | None:
     """The vectors (N, width) of training windows that a checkpoint keeps, or None. RunError for a damaged file."""
     file = checkpoint / LATENTS
     if not file.exists():
@@ -316,7 +341,7 @@ def load_latents(checkpoint: Path, width: int) -> Tensor | None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if [*shapes] != ["z"] or len(shapes["z"]) != 2 or shapes["z"][1] != width:
         raise RunError(f"{file}: damaged (found {short(shapes)}, expected z of N x {width}); {WAY_OUT}")
-    return tensors["z"].float()
+    return tensors["z"].float().to(device)
 
 
 def load_model(model: MotionClip, file: Path) -> None:

@@ -139,7 +139,7 @@ def write_motions(
             f"--frames is {request.frames}: {run.folder} was trained on crops of {run.crop} frames, and has seen "
             "nothing of what comes after them"
         )
-    decoded = decode(run, torch.from_numpy(np.stack([prompt.vector_C for prompt in prompts])), request.frames)
+    decoded = decode(run, torch.from_numpy(np.stack([prompt.vector_C for prompt in prompts])), request.frames).cpu()
     strips = []
     for number in tracked(range(len(prompts)), kind, "motions"):
         rows = facing_viewer(decoded[number]) if root == "front" else decoded[number]

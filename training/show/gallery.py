@@ -56,7 +56,7 @@ class Neighbours:
         texts, vectors = store.strings("texts"), vectors_by_text(store, run.config["encoder"]["name"])
         labels = [texts[number] for number in np.unique(store.read("labelsets/labels"))]
         label_NC = np.array([vectors[label] for label in labels], np.float32).reshape(len(labels), -1)
-        return cls(store, index_of(run, store), labels, F.normalize(torch.from_numpy(label_NC), dim=-1))
+        return cls(store, index_of(run, store), labels, F.normalize(torch.from_numpy(label_NC).to(run.device), dim=-1))
 
     def facts(self, z_C: Float[Tensor, " C"]) -> list[tuple[str, str]]:
         """The nearest labels and clips with their cosines, as lines of a card."""
@@ -77,13 +77,14 @@ def reconstruction_cards(run: Run, store: Store, around: Neighbours, *, split: s
     """Windows of a split: the store's picture, and source and reconstruction side by side."""
     crops = crops_of(run, store, split)
     chosen = np.unique(np.linspace(0, len(crops) - 1, min(most, len(crops))).astype(int))
+    window = crops.window.cpu().numpy()
     texts, names = store.strings("texts"), store.strings("sequences/name")
-    labels, still = label_sets(store, "labels", texts), window_pictures(store, crops.window.numpy()[chosen])
-    sequence = store.read("windows/sequence")[crops.window.numpy()]
-    labelset = middle_labelsets(store)[crops.window.numpy()[chosen]]
+    labels, still = label_sets(store, "labels", texts), window_pictures(store, window[chosen])
+    sequence = store.read("windows/sequence")[window]
+    labelset = middle_labelsets(store)[window[chosen]]
     cards = []
     for place, item in enumerate(chosen.tolist()):
-        rows, decoded = reconstructed(run.model, crops, item)
+        rows, decoded = (each.cpu() for each in reconstructed(run.model, crops, item))
         source, made = (motion_of_rows(each, run.fps) for each in (rows, in_place(run, decoded)))
         title = clip_name(names[sequence[item]])
         pair = zip((f"{title}-source", f"{title}-reconstruction"), side_by_side(source, made), strict=True)

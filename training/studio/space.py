@@ -39,7 +39,7 @@ class Space:
         cls, run: Run, encoder: Encoder, *, body: Body, classes: Sequence[str], store: Store | None = None
     ) -> "Space":
         """A space that is warm: the first text is as quick as the next."""
-        class_KC = F.normalize(encoder.encode_texts(list(classes)), dim=-1)
+        class_KC = F.normalize(encoder.encode_texts(list(classes)).to(run.device), dim=-1)
         space = cls(run, encoder, body, classes, class_KC, store, index_of(run, store) if store else None)
         space.seen(space.decoded(space.vectors(FIRST)[0]))
         return space
@@ -56,7 +56,7 @@ class Space:
 
     def decoded(self, vector_C: Float[Tensor, " C"]) -> Float[Tensor, "T 25 6"]:
         """The rows of a vector's motion, a training crop long, that begins facing the viewer."""
-        return facing_viewer(decode(self.run, vector_C[None], self.run.crop)[0])
+        return facing_viewer(decode(self.run, vector_C[None], self.run.crop)[0].cpu())
 
     def clip(self, hit: Hit) -> Float[Tensor, "T 25 6"]:
         """The rows of what was found: the frames that were compared."""

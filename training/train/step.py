@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from mclip.pipeline.geometry.body import Body
+from mclip.pipeline.machine.devices import send
 from mclip.training.data.augmentation import Augmentation
 from mclip.training.data.crops import Batch, Crops
 from mclip.training.data.rows import joints_of, root_of
@@ -55,7 +56,7 @@ class Order:
         if number not in self.passes:
             generator = torch.Generator().manual_seed(seed_of(self.seed, "order", number))
             order_N = torch.randperm(len(self.taken_N), generator=generator)
-            self.passes[number] = self.taken_N[order_N].to(self.device)
+            self.passes[number] = send(self.taken_N[order_N], self.device)
             self.passes.pop(number - 2, None)
         return self.passes[number]
 

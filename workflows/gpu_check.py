@@ -1,0 +1,411 @@
+"""What a device does with mclip, in one table: is it right, how fast is it, does it wait, does it go on after a kill.
+
+    python workflows/gpu_check.py                        # about eight minutes on a GPU
+    python workflows/gpu_check.py --quick                # everything, small
+    python workflows/gpu_check.py --quick --device cpu   # what CI runs
+
+It needs a checkout and torch 2.11 or newer with mclip's dependencies; mclip itself need not be installed. All data are
+made up, in a temporary folder. A part that cannot run says why, and the others go on. The table is printed, and written
+to workflows/records/gpu-DEVICE.md or to --out.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+HERE = Path(__file__).resolve().parent
+PAPERS_STEPS = 100 * 40 * 3600 * 30 // 100 // 20  # of 100 epochs over 40 h at 30 fps, 100 frames a window, 20 a batch
+BATCHES, QUICK_BATCHES = (20, 128, 1024, 8192), (4,)
+LOSSES, GRADIENT, AFTER, DECODED, COSINE = 1e-4, 1e-3, 1e-2, 1e-3, 1e-4  # that float32 on two devices may differ by
+WRONG = "NOT"  # within its bound, or equal
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where to measure, how much, and a folder that goes afterwards."""
+
+    device: torch.device
+    quick: bool
+    folder: Path
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Of the model: the paper's, or one that a CPU trains in no time."""
+        return {"latent": 512} | ({"layers": 1, "feed_forward": 64} if self.quick else {})
+
+    def wait(self) -> None:
+        """Until the device has done everything."""
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+
+    def seconds(self, work: Callable[[], Any], *, most: float) -> float:
+        """Median seconds of a call, after two that warm up, in about `most` seconds."""
+        taken, until = [], time.perf_counter() + (0.1 if self.quick else most)
+        for number in itertools.count():
+            self.wait()
+            started = time.perf_counter()
+            work()
+            self.wait()
+            if number >= 2:
+                taken.append(time.perf_counter() - started)
+            if taken and time.perf_counter() > until:
+                return sorted(taken)[len(taken) // 2]
+        raise AssertionError
+
+
+def trainer(setup: Setup, *, batch: int, frames: int = 60, **options: Any) -> tuple[Any, Any]:
+    """mclip's Learner and Feed on made-up crops; `dropout` among the options is the model's."""
+    from mclip.pipeline.geometry.body import load_body
+    from mclip.training.model.config import ModelConfig, TrainConfig
+    from mclip.training.train.step import Feed, Learner, vertex_loss_of
+    from mclip.training.train.workers import Workers
+    from mclip.workflows.benchmark_train import crops_of
+
+    sizes = ModelConfig(**setup.sizes, dropout=options.pop("dropout", 0.1))
+    config = TrainConfig(batch=batch, **options)
+    feed = Feed(crops_of(max(200, batch), frames, setup.device), ["a", "b", "c"], config, setup.device)
+    loss = vertex_loss_of(config, load_body("low").to(setup.device), feed.generator)
+    learner = Learner(config, sizes, vertex_loss=loss, steps=10**6, device=setup.device, workers=Workers())
+    return learner, feed
+
+
+def parity(setup: Setup) -> Iterator[Row]:
+    """The same weights and batches on the CPU and on the device, in float32, without dropout."""
+    from mclip.training.data.crops import Batch
+
+    steps, batch = (5, 4) if setup.quick else (50, 20)
+    here = Setup(torch.device("cpu"), setup.quick, setup.folder)
+    (ours, feed), (theirs, _) = (trainer(each, batch=batch, dropout=0.0, precision="float32") for each in (here, setup))
+    for step in range(steps):
+        drawn = feed(step)
+        moved = {name: each.to(setup.device) if torch.is_tensor(each) else each for name, each in vars(drawn).items()}
+        pair = [(ours, ours.losses(step, drawn)), (theirs, theirs.losses(step, Batch(**moved)))]
+        known, values = ({term: each.item() for term, each in terms.items()} for _, terms in pair)
+        apart = max(abs(values[term] / known[term] - 1) for term in known)
+        for learner, found in pair:
+            learner.learn(step, found)
+        if step == 0:
+            yield "losses, largest relative difference", judged(apart, LOSSES)
+            a, b = (torch.cat([p.grad.flatten().cpu() for p in learner.parameters]) for learner, _ in pair)
+            yield "gradient, difference over its norm", judged(float((a - b).norm() / a.norm()), GRADIENT)
+    yield f"losses after {steps} steps", judged(apart, AFTER)
+    z_BC = torch.randn(8, 512)
+    with torch.inference_mode():
+        theirs.model.load_state_dict(ours.model.state_dict())
+        a, b = (each.model.eval().decode(z_BC.to(at), 60).cpu() for each, at in ((ours, "cpu"), (theirs, setup.device)))
+    yield "decoded, largest difference", judged(float((a - b).abs().max()), DECODED)
+    rgb = torch.randint(0, 256, (4, 224, 224, 3), dtype=torch.uint8)
+    a, b = (encoder_of("ViT-B-32", device).encode_pictures(rgb) for device in (here.device, setup.device))
+    cosine = torch.nn.functional.cosine_similarity(a, b).min()
+    yield "embedded pictures, 1 - cosine", judged(float(1 - cosine), COSINE)
+
+
+def judged(value: float, bound: float) -> str:
+    """A difference, and whether it is within its bound."""
+    return f"{value:.1e} ({'within' if value <= bound else f'{WRONG} within'} {bound:.0e})"
+
+
+def encoder_of(clip: str, device: torch.device, precision: str = "float32") -> Any:
+    """An encoder with random weights, the same on every device."""
+    import open_clip
+
+    from mclip.pipeline.embed.encoder import Encoder
+
+    torch.manual_seed(0)
+    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns that the weights are random, as they should be
+    model = open_clip.create_model(clip).eval().requires_grad_(False).to(device)
+    return Encoder(clip, clip, None, model, open_clip.get_tokenizer(clip), (), precision)
+
+
+def steps(setup: Setup) -> Iterator[Row]:
+    """Milliseconds of a step, share of the peak, memory: as it is, and compiled."""
+    from mclip.training.train.train import measure_speed
+
+    precision = precision_of(setup)
+    modes = ("eager",) if setup.device.type == "cpu" else ("eager", "compiled")
+    shapes = [(batch, frames) for batch in (QUICK_BATCHES if setup.quick else BATCHES) for frames in (60, 120)]
+    for (batch, frames), mode in itertools.product(shapes[:1] if setup.quick else shapes, modes):
+        name = f"step, batch {batch:,}, {frames} frames, {precision}, {mode}"
+        try:
+            learner, feed = trainer(setup, batch=batch, frames=frames, precision=precision, compile=mode == "compiled")
+            told = learner.compile(feed(0)) if mode == "compiled" else ""
+            if "failed" in told:
+                yield name, told
+                continue
+            speed = measure_speed(learner, 0, feed(0))
+            forget_peak(setup)
+            count = itertools.count(1)
+            seconds = setup.seconds(functools.partial(one_step, learner, feed, count), most=4)
+            yield (
+                name,
+                f"{1000 * seconds:,.2f} ms, {batch / seconds:,.0f} crops/s, {speed.flops / seconds / 1e12:,.2f} of "
+                f"{speed.rate / 1e12:,.2f} TFLOP/s (MFU {speed.share(seconds):.0%}){peak(setup)}",
+            )
+        except torch.OutOfMemoryError as error:
+            yield name, f"not run: {first_line(error)}"
+
+
+def one_step(learner: Any, feed: Any, count: Iterator[int]) -> None:
+    """A step as the trainer takes it between two logged ones."""
+    step = next(count)
+    learner.learn(step, learner.losses(step, feed(step)))
+
+
+def precision_of(setup: Setup) -> str:
+    """What --precision auto takes."""
+    from mclip.pipeline.machine.devices import multiplies_bfloat16
+
+    return "bfloat16" if multiplies_bfloat16(setup.device) else "float32"
+
+
+def forget_peak(setup: Setup) -> None:
+    if setup.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(setup.device)
+
+
+def peak(setup: Setup) -> str:
+    """The most memory that was taken since, where the device counts it."""
+    if setup.device.type != "cuda":
+        return ""
+    return f", {torch.cuda.max_memory_allocated(setup.device) / 1e9:,.2f} GB at most"
+
+
+def against_plain(setup: Setup) -> Iterator[Row]:
+    """The paper's release written plainly, on the same device, and how long the paper's training takes on both."""
+    from mclip.workflows.benchmark_train import plain_step
+
+    full = Setup(setup.device, False, setup.folder)
+    if setup.quick and setup.device.type == "cpu":
+        raise RuntimeError("--quick on a CPU leaves it out: a plain step takes about ten seconds there")
+    plain = setup.seconds(plain_step(time.perf_counter, setup.device), most=10)
+    learner, feed = trainer(full, batch=20, precision=precision_of(setup))
+    ours = setup.seconds(functools.partial(one_step, learner, feed, itertools.count()), most=5)
+    yield "the release's step, plainly, batch 20, float32", f"{1000 * plain:,.1f} ms"
+    yield "mclip's, over it", f"{1000 * ours:,.2f} ms, {plain / ours:,.1f} times as fast"
+    took = f"release {plain * PAPERS_STEPS / 3600:,.1f} hours, mclip {ours * PAPERS_STEPS / 60:,.1f} minutes"
+    yield f"the paper's 100 epochs on AMASS (40 h), {PAPERS_STEPS:,} steps", took
+
+
+def embedding(setup: Setup) -> Iterator[Row]:
+    """Pictures and texts a second, against the model alone in a loop on what lies on the device already."""
+    from mclip.pipeline.embed.encoder import BATCH
+
+    count = 4 if setup.quick else 512
+    rgb, texts = torch.randint(0, 256, (count, 224, 224, 3), dtype=torch.uint8), ["a person walks"] * count
+    for clip in ("ViT-B-32",) if setup.quick else ("ViT-B-32", "ViT-L-14"):
+        encoder = encoder_of(clip, setup.device, precision_of(setup))
+        ready = encoder.preprocess(rgb[:BATCH].to(setup.device))
+        whole = setup.seconds(functools.partial(encoder.encode_pictures, rgb), most=5)
+        bare = setup.seconds(functools.partial(bare_loop, encoder, ready), most=5) * count / len(ready)
+        yield (
+            f"embed {clip}, pictures",
+            f"{count / whole:,.1f}/s, {bare / whole:.0%} of a bare loop's {count / bare:,.1f}/s",
+        )
+        yield (
+            f"embed {clip}, texts",
+            f"{count / setup.seconds(functools.partial(encoder.encode_texts, texts), most=5):,.1f}/s",
+        )
+
+
+@torch.inference_mode()
+def bare_loop(encoder: Any, ready: torch.Tensor) -> None:
+    with encoder.computing():
+        encoder.model.encode_image(ready)
+
+
+def space(setup: Setup) -> Iterator[Row]:
+    """Motions decoded a second, and a search among a million."""
+    import numpy as np
+
+    from mclip.training.latent.search import Index
+    from mclip.training.latent.space import decode
+    from mclip.training.model.config import ModelConfig
+    from mclip.training.model.network import MotionClip
+    from mclip.training.model.run import Run
+
+    model = MotionClip(ModelConfig(**setup.sizes)).eval().requires_grad_(False).to(setup.device)
+    run = Run(setup.folder, {"data": {"fps": 30.0, "crop": 60}, "train": {}}, model, {"step": 0})
+    count, windows = (8, 10_000) if setup.quick else (1024, 1_000_000)
+    seconds = setup.seconds(lambda: decode(run, torch.randn(count, 512), 60).cpu(), most=5)
+    yield "decode, 60 frames each", f"{count / seconds:,.0f} motions/s, {60 * count / seconds:,.0f} frames/s"
+    index = Index(torch.randn(windows, 512, device=setup.device), np.arange(0, windows, 10))
+    query = torch.randn(512, device=setup.device)
+    yield f"search of {windows:,}", f"{1000 * setup.seconds(lambda: index.best(query, 10), most=3):,.2f} ms"
+
+
+def waits(setup: Setup) -> Iterator[Row]:
+    """How often the host waits between two logs, by torch's own count."""
+    if setup.device.type != "cuda":
+        raise RuntimeError("only CUDA counts them (tests/test_fake_device.py asks without a GPU)")
+    learner, feed = trainer(setup, batch=20, precision=precision_of(setup))
+    count = itertools.count()
+    one_step(learner, feed, count)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(10):
+                one_step(learner, feed, count)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    lines = sorted({f"{Path(each.filename).name}:{each.lineno}" for each in caught})
+    yield "waits in 10 steps", f"{len(caught)} {', '.join(lines)}".strip()
+
+
+def resume(setup: Setup) -> Iterator[Row]:
+    """The losses of a training that was killed and went on, against one that was not."""
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.model.config import ModelConfig, TrainConfig
+    from mclip.training.train.journal import METRICS, read_journal
+    from mclip.training.train.train import train
+
+    url = make_store(setup.folder)
+    options = {"batch": 2, "epochs": 20.0, "log_every": 1, "save_every": 2, "image_weight": 0.0, "precision": "float32"}
+    sizes = ModelConfig(layers=1, feed_forward=64)
+    whole, broken = (setup.folder / name for name in ("whole", "broken"))
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    words += ["--layers=1", "--feed-forward=64", f"--device={setup.device}"]
+    kill_when_saved([sys.executable, "-m", "mclip.cli", "train", url, str(broken), *words], broken)
+    for folder in (whole, broken):
+        train(open_store(url), folder, TrainConfig(**options), sizes, device=setup.device)
+    losses = [
+        [each["loss/total"] for each in read_journal(folder / METRICS) if "loss/total" in each]
+        for folder in (whole, broken)
+    ]
+    apart = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    yield (
+        f"losses of {len(losses[0])} steps, killed and resumed",
+        "equal" if apart == 0 else f"{WRONG} equal: {apart:.1e} apart",
+    )
+
+
+def make_store(folder: Path) -> str:
+    """A store of one shipped motion with a random vector for each text."""
+    import numpy as np
+
+    from mclip.pipeline.files.assets import MOTIONS
+    from mclip.pipeline.labels.label_files import read_labels
+    from mclip.pipeline.prepare.options import PrepareOptions
+    from mclip.pipeline.prepare.prepare import prepare
+    from mclip.pipeline.store.store import open_store
+    from mclip.workflows.benchmark_space import add_vectors
+
+    store = open_store(folder / "store.zarr", create=True)
+    labels = read_labels((MOTIONS / "babel",), None)
+    prepare(MOTIONS, store, labels=labels, options=PrepareOptions(), only=("/walk/", "/kick/", "/run/"))
+    add_vectors(store, np.random.default_rng(0))
+    ((name, known),) = store.encoders.items()
+    made_up = {"clip": "ViT-B-32", "pretrained": None, "weights_sha256": None}
+    store.set_attributes("embed", encoders={name: known | made_up})
+    return store.url
+
+
+def kill_when_saved(words: list[str], folder: Path, *, patience: float = 120) -> None:
+    """Start a training and kill it when its first checkpoint is there; RuntimeError where none comes."""
+    child = subprocess.Popen(
+        words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + patience
+    while not list(folder.glob("checkpoints/*[0-9]/state.json")):
+        if child.poll() is not None or time.monotonic() > until:
+            child.kill()
+            raise RuntimeError(
+                f"the training to be killed saved nothing: {(child.communicate()[1] or '').strip()[-300:]}"
+            )
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    child.communicate()
+
+
+PARTS: dict[str, Callable[[Setup], Iterator[Row]]] = {
+    "as the CPU": parity,
+    "a step": steps,
+    "against the release": against_plain,
+    "embed": embedding,
+    "the latent space": space,
+    "waiting": waits,
+    "after a kill": resume,
+}
+
+
+def measured(setup: Setup, part: Callable[[Setup], Iterator[Row]]) -> Iterator[Row]:
+    """The rows of a part; where it cannot go on, why."""
+    try:
+        yield from part(setup)
+    except Exception as error:  # whatever a machine may lack: the others go on
+        yield part.__name__, f"not run: {first_line(error)}"
+
+
+def first_line(error: Exception) -> str:
+    """An error in a line of a table."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].replace("|", "/")[:300]
+
+
+def name_of(device: torch.device) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextlib.contextmanager
+def importable() -> Iterator[None]:
+    """mclip from this checkout, where it is not installed: a folder in which it has its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        if importlib.util.find_spec("mclip") is None:
+            (Path(folder) / "mclip").symlink_to(HERE.parent, target_is_directory=True)
+            sys.path.insert(0, folder)
+        yield
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Small models and few rounds: whether all runs, not how fast.")
+@click.option("--device", "word", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--out", type=click.Path(path_type=Path), help="File of the table [default: records/gpu-DEVICE.md].")
+def main(quick: bool, word: str, out: Path | None) -> None:
+    """Measure what a device does with mclip."""
+    with importable(), tempfile.TemporaryDirectory() as folder:
+        from mclip.pipeline.files.atomic import write_aside
+        from mclip.pipeline.machine.devices import pick_device
+
+        setup = Setup(pick_device(word), quick, Path(folder))
+        name, started = name_of(setup.device), time.perf_counter()
+        kind = "quick: whether all runs, not how fast" if quick else "in full"
+        lines = [
+            f"# mclip on {name}",
+            "",
+            f"torch {torch.__version__}, {kind}.",
+            "",
+            "| part | what | found |",
+            "|---|---|---|",
+        ]
+        print(*lines, sep="\n", flush=True)
+        for title, part in PARTS.items():
+            for what, found in measured(setup, part):
+                lines.append(f"| {title} | {what} | {found} |")
+                print(lines[-1], flush=True)
+        lines += ["", f"{time.perf_counter() - started:.0f} seconds."]
+        out = out or HERE / f"records/gpu-{name.lower().replace(' ', '-')}.md"
+        write_aside(out, "\n".join(lines) + "\n")
+        print("", lines[-1], f"written: {out}", sep="\n")
+        if wrong := [line for line in lines if WRONG in line]:
+            sys.exit("\n".join(["not as it should be:", *wrong]))
+
+
+if __name__ == "__main__":
+    main()
