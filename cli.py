@@ -15,6 +15,7 @@ from mclip.pipeline.machine.options import Finite, options_of
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.show.options import Shaping
 
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -85,7 +86,7 @@ def motion_options(command: Any) -> Any:
             default=("npz", "mp4"),
             help="Files to write for each motion.",
         ),
-        options_of(VideoOptions),
+        options_of(Shaping, VideoOptions),
         plain_option,
         trust_option,
     )
@@ -99,7 +100,8 @@ def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
     from mclip.training.show import folder
 
     looks = RenderOptions(**{name: how.pop(name) for name in VideoOptions.__dataclass_fields__})
-    click.echo(folder.write_motions(run, kind, prompts, looks=looks, **how))
+    shaping = Shaping(**{name: how.pop(name) for name in Shaping.__dataclass_fields__})
+    click.echo(folder.write_motions(run, kind, prompts, looks=looks, shaping=shaping, **how))
 
 
 def fps_in_option(name: str) -> Callable[[Any], Any]:
@@ -517,6 +519,9 @@ def evaluate(
     type=Finite(0, min_open=True),
     help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
 )
+@click.option(
+    "--sequence", is_flag=True, help='Make one motion of all texts; "a person walks @3" lasts three seconds of it.'
+)
 @motion_options
 def generate(
     run: Path,
@@ -524,6 +529,7 @@ def generate(
     file: Any,
     seeds: tuple[int, ...],
     vary: float | None,
+    sequence: bool,
     plain: bool,
     trust_encoder: bool,
     **how: Any,
@@ -531,15 +537,16 @@ def generate(
     """Turn texts into motions.
 
     Each text gives one motion. The decoder is deterministic: the same text always gives the same motion. --seed gives
-    others.
+    others. With --sequence the texts are the parts of one motion.
 
     \b
     Example: mclip generate runs/cmu "a person walks" "jump over the couch"
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
+             mclip generate runs/cmu "a person walks @3" "sits down @2" --sequence
     """
     from mclip.pipeline.files.documents import not_utf8
     from mclip.pipeline.machine.words import warn
-    from mclip.training.latent.prompts import VARY, generated, prompts_in, unplaced
+    from mclip.training.latent.prompts import VARY, generated, in_sequence, prompts_in, timed, unplaced
     from mclip.training.latent.space import require_readable
     from mclip.training.model.run import load_run
 
@@ -551,18 +558,24 @@ def generate(
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
+    parts = [timed(prompt) if sequence else (prompt, None) for prompt in prompts]
     opened = load_run(run, trust_encoder=trust_encoder)
     tell_plain(opened, plain=plain)
     encoder = opened.load_encoder()
     good, failed = list[str](), list[str]()
-    for prompt in prompts:
+    for prompt, _ in parts:
         with going_on(failed, prompt):
             require_readable(prompt)
             good.append(prompt)
+    if sequence:
+        require_all(failed, len(prompts))
     for prompt in unplaced(encoder, good) if good else []:
         warn(f"{prompt!r} is as far from all known motions as words without sense: expect any motion")
     if good:
-        made = generated(opened, good, seeds, share=vary or VARY, plain=plain, encoder=encoder)
+        made: Any = generated(opened, good, seeds, share=vary or VARY, plain=plain, encoder=encoder)
+        if sequence:
+            lasting = [seconds for _, seconds in parts]
+            made = in_sequence(made, lasting, fps=opened.fps, frames=how["frames"] or opened.crop)
         write_motions(opened, "generate", made, **how)
     require_all(failed, len(prompts))
 

@@ -24,8 +24,7 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(f"{path}: cannot write .{kind}; expected one of {', '.join(FORMATS)}")
-    if kind not in DATA and len(motion.trans_T3) > MOST_DRAWN:
-        raise ValueError(f"{path}: {len(motion.trans_T3):,} frames, at most {MOST_DRAWN:,} are drawn: lower --fps")
+    require_drawable(kind, len(motion.trans_T3), name=f"{path}: ", remedy="lower --fps")
     path.parent.mkdir(parents=True, exist_ok=True)
     with by_rename(path) as aside:
         if kind in DATA:
@@ -34,6 +33,12 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
             write_page(aside, motion, title=path.stem)
         else:
             DRAWN[kind](aside, motion, looks)
+
+
+def require_drawable(kind: str, frames: int, *, name: str = "", remedy: str = "pass --format npz") -> None:
+    """ValueError where a file of this ending is a picture, and its motion too long for one."""
+    if kind not in DATA and frames > MOST_DRAWN:
+        raise ValueError(f"{name}{frames:,} frames, at most {MOST_DRAWN:,} are drawn as {kind}: {remedy}")
 
 
 def export(
