@@ -786,6 +786,7 @@ def search(run: Path, query: str, store: str, top: int, as_json: bool, trust_enc
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
 @fps_in_option("fps_in")
+@options_of(Shaping, without=("loop", "in_place"))
 @options_of(VideoOptions)
 def export(
     motions: tuple[Path, ...],
@@ -793,6 +794,7 @@ def export(
     fps: float | None,
     fps_in: float | None,
     out: Path,
+    foot_lock: bool,
     **looks: Any,
 ) -> None:
     """Convert motion files to other formats.
@@ -801,14 +803,18 @@ def export(
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
+             mclip export out/00-a-person-walks.npz --to npz --foot-lock --out locked
     """
     from mclip.training.show.export import export as write
 
     failed: list[str] = []
     for motion in motions:
         with going_on(failed, motion):
-            for path in write(motion, formats, out, fps=fps, fps_in=fps_in, looks=RenderOptions(**looks)):
-                click.echo(path)
+            shown = RenderOptions(**looks)
+            paths, lock = write(motion, formats, out, fps=fps, fps_in=fps_in, looks=shown, foot_lock=foot_lock)
+            click.echo("\n".join(map(str, paths)))
+            if lock:
+                click.echo(f"{motion}: {lock}")
     require_all(failed, len(motions))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
+from mclip.training.show.footlock import Lock, locked
 from mclip.training.show.motion import Motion, read
 from mclip.training.show.page import write_page
 from mclip.training.show.writers import DATA, DRAWN
@@ -49,12 +50,18 @@ def export(
     fps: float | None = None,
     fps_in: float | None = None,
     looks: RenderOptions = LOOKS,
-) -> list[Path]:
-    """Write a motion file in other formats into a folder, under its own name; ValueError where one exists."""
-    motion = read(motion_file, fps=fps, fps_in=fps_in)
+    foot_lock: bool = False,
+) -> tuple[list[Path], Lock | None]:
+    """Write a motion file in other formats into a folder, under its own name; ValueError where one exists.
+
+    Returns the files, and what the foot lock did where one is asked for.
+    """
+    motion, lock = read(motion_file, fps=fps, fps_in=fps_in), None
     paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds]
     if taken := [path for path in paths if path.exists()]:
         raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")
+    if foot_lock:
+        motion, lock = locked(motion)
     for path in paths:
         write(path, motion, looks)
-    return paths
+    return paths, lock

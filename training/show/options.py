@@ -9,6 +9,7 @@ from mclip.pipeline.machine.options import setting
 class Shaping:
     """What becomes of a motion before it is written, in this order."""
 
+    foot_lock: bool = setting(False, "Hold feet that stand where they stand, by bending the legs.")
     loop: bool = setting(False, "End each motion in the pose that it begins in, so that it can be played on and on.")
     in_place: bool = setting(False, "Leave out the way over the floor; the height stays.")
 

@@ -1,4 +1,4 @@
-"""From a prompt to the motion that is written: decoded, joined, made a loop, turned to the front."""
+"""From a prompt to the motion that is written: decoded, joined, held by its feet, made a loop, turned to the front."""
 
 from dataclasses import dataclass, replace
 
@@ -10,6 +10,7 @@ from mclip.pipeline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
 from mclip.training.latent.prompts import Joined, Prompt
 from mclip.training.latent.space import decode
 from mclip.training.model.run import Run
+from mclip.training.show.footlock import locked
 from mclip.training.show.motion import Motion, motion_of_rows
 from mclip.training.show.options import Shaping
 from mclip.training.show.sequence import Seam, chained, loop_margin, looped
@@ -36,6 +37,9 @@ def made(run: Run, prompt: Prompt | Joined, frames: int, shaping: Shaping, *, fr
         motion = decoded(run, prompt, lasting[0])
     else:
         motion, seams = chained(run, torch.from_numpy(prompt.vector_PC), lasting)
+    if shaping.foot_lock:
+        motion, lock = locked(motion)
+        told.append(str(lock))
     if shaping.loop:
         motion, seam = looped(motion, total)
         seams.append(seam)
