@@ -522,6 +522,10 @@ def evaluate(
 @click.option(
     "--sequence", is_flag=True, help='Make one motion of all texts; "a person walks @3" lasts three seconds of it.'
 )
+@click.option(
+    "--pose", "poses", multiple=True, metavar="FRAME=FILE[:FRAME]", help="A pose to go through; may be repeated."
+)
+@click.option("--path", metavar="'X,Y X,Y ...'", help="Points on the floor to go along at even times, in metres.")
 @motion_options
 def generate(
     run: Path,
@@ -530,6 +534,8 @@ def generate(
     seeds: tuple[int, ...],
     vary: float | None,
     sequence: bool,
+    poses: tuple[str, ...],
+    path: str | None,
     plain: bool,
     trust_encoder: bool,
     **how: Any,
@@ -543,9 +549,11 @@ def generate(
     Example: mclip generate runs/cmu "a person walks" "jump over the couch"
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
              mclip generate runs/cmu "a person walks @3" "sits down @2" --sequence
+             mclip generate runs/cmu "a person walks" --pose 45=kick.npz:20 --path "0,0 0,-1 0.5,-1.5"
     """
     from mclip.pipeline.files.documents import not_utf8
     from mclip.pipeline.machine.words import warn
+    from mclip.training.latent.keyframes import steering
     from mclip.training.latent.prompts import VARY, generated, in_sequence, prompts_in, timed, unplaced
     from mclip.training.latent.space import require_readable
     from mclip.training.model.run import load_run
@@ -558,9 +566,12 @@ def generate(
         raise click.UsageError("nothing to generate: name at least one text, or a --file of them")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
+    if (poses or path) and (sequence or how["loop"]):
+        raise click.UsageError("--pose and --path steer one crop: leave out --sequence and --loop")
     parts = [timed(prompt) if sequence else (prompt, None) for prompt in prompts]
     opened = load_run(run, trust_encoder=trust_encoder)
     tell_plain(opened, plain=plain)
+    steer = steering(opened, poses, path, frames=how["frames"])
     encoder = opened.load_encoder()
     good, failed = list[str](), list[str]()
     for prompt, _ in parts:
@@ -573,6 +584,7 @@ def generate(
         warn(f"{prompt!r} is as far from all known motions as words without sense: expect any motion")
     if good:
         made: Any = generated(opened, good, seeds, share=vary or VARY, plain=plain, encoder=encoder)
+        made = [steer(prompt) for prompt in made]
         if sequence:
             lasting = [seconds for _, seconds in parts]
             made = in_sequence(made, lasting, fps=opened.fps, frames=how["frames"] or opened.crop)

@@ -145,10 +145,14 @@ def straightened(track: Track, most: float) -> Track:
     angle = math.atan2(float(turn_33[1, 0]), float(turn_33[0, 0]))
     if abs(angle) > most:
         return track
-    back_T33 = about_vertical(torch.linspace(0, -angle, len(track.trans_T3), dtype=track.trans_T3.dtype))
-    rotmat = track.rotmat_TJ33.clone()
-    rotmat[:, 0] = back_T33 @ rotmat[:, 0]
-    steps_T3 = (back_T33[1:] @ track.trans_T3.diff(dim=0)[..., None])[..., 0]
+    return veered(track, torch.linspace(0, -angle, len(track.trans_T3), dtype=track.trans_T3.dtype))
+
+
+def veered(track: Track, yaw_T: Float[Tensor, " T"]) -> Track:
+    """A motion turned about the vertical by an angle (radians) of each frame, every step of its path with it."""
+    turn_T33 = about_vertical(yaw_T)
+    rotmat = torch.cat((turn_T33[:, None] @ track.rotmat_TJ33[:, :1], track.rotmat_TJ33[:, 1:]), dim=1)
+    steps_T3 = (turn_T33[1:] @ track.trans_T3.diff(dim=0)[..., None])[..., 0]
     return Track(rotmat, torch.cat((track.trans_T3[:1], track.trans_T3[:1] + steps_T3.cumsum(0))))
 
 

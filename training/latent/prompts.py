@@ -39,6 +39,8 @@ class Prompt:
 
     title: str
     vector_C: np.ndarray
+    lead_T3: np.ndarray | None = None  # how its root is led away from the decoded path: radians, and metres in x and y
+    told: tuple[str, ...] = ()  # of how it was found
 
     frames_P: ClassVar[tuple[int, ...]] = ()  # as long as is asked for all
 
@@ -55,6 +57,9 @@ class Joined:
     title: str
     vector_PC: np.ndarray
     frames_P: tuple[int, ...]
+
+    lead_T3: ClassVar[None] = None
+    told: ClassVar[tuple[str, ...]] = ()
 
 
 def prompts_in(lines: Iterable[str]) -> list[str]:

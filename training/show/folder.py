@@ -109,7 +109,8 @@ def request_of(
     shaping: Shaping = AS_DECODED,
 ) -> Request:
     """The request that these prompts make of a run; parts of a sequence are the same in all of them."""
-    stacked = np.concatenate([prompt.vector_PC for prompt in prompts]).astype(np.float32).round(5)
+    led = [prompt.lead_T3.ravel() for prompt in prompts if prompt.lead_T3 is not None]
+    stacked = np.concatenate([*(prompt.vector_PC.ravel() for prompt in prompts), *led]).astype(np.float32).round(5)
     vectors, titles = hashlib.sha256(stacked.tobytes()).hexdigest(), [prompt.title for prompt in prompts]
     drawn = asdict(looks) if {*formats} & {*DRAWN} else {}
     parts = list(prompts[0].frames_P)

@@ -7,6 +7,7 @@ import torch
 from mclip.pipeline.geometry.changes import face_front
 from mclip.pipeline.geometry.joining import Track, on_the_spot
 from mclip.pipeline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
+from mclip.training.latent.keyframes import led
 from mclip.training.latent.prompts import Joined, Prompt
 from mclip.training.latent.space import decode
 from mclip.training.model.run import Run
@@ -30,7 +31,7 @@ def made(run: Run, prompt: Prompt | Joined, frames: int, shaping: Shaping, *, fr
     Up to a training crop it is what the decoder gives; a longer one is joined out of crops.
     """
     lasting = list(prompt.frames_P or (frames,))
-    total, told, seams = sum(lasting), list[str](), list[Seam]()
+    total, told, seams = sum(lasting), [*prompt.told], list[Seam]()
     if shaping.loop:
         lasting[-1] += loop_margin(total, run.fps)
     if len(lasting) == 1 and lasting[0] <= run.crop:
@@ -52,8 +53,11 @@ def made(run: Run, prompt: Prompt | Joined, frames: int, shaping: Shaping, *, fr
 
 
 def decoded(run: Run, prompt: Prompt | Joined, frames: int) -> Motion:
-    """What the decoder makes of a prompt's first vector, on the floor."""
-    return motion_of_rows(decode(run, torch.from_numpy(prompt.vector_PC[:1]), frames)[0], run.fps)
+    """What the decoder makes of a prompt's first vector, on the floor, led as the prompt says."""
+    motion = motion_of_rows(decode(run, torch.from_numpy(prompt.vector_PC[:1]), frames)[0], run.fps)
+    if prompt.lead_T3 is None:
+        return motion
+    return Motion(*led(Track(motion.rotmat_TJ33, motion.trans_T3), torch.from_numpy(prompt.lead_T3)), run.fps)
 
 
 def told_of_seams(seams: list[Seam]) -> str:
