@@ -17,6 +17,7 @@ from mclip.pipeline.machine.words import say, warn
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.show.options import Shaping
 
 OpenRun = Callable[[], Any]  # a Run
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
@@ -107,7 +108,7 @@ def motion_options(command: Any) -> Any:
             default=("npz", "mp4"),
             help="Files to write for each motion.",
         ),
-        options_of(VideoOptions),
+        options_of(Shaping, VideoOptions),
         plain_option,
         trust_option,
     )
@@ -121,7 +122,8 @@ def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
     from mclip.training.show import folder
 
     looks = RenderOptions(**{name: how.pop(name) for name in VideoOptions.__dataclass_fields__})
-    say(folder.write_motions(run, kind, prompts, looks=looks, **how))
+    shaping = Shaping(**{name: how.pop(name) for name in Shaping.__dataclass_fields__})
+    say(folder.write_motions(run, kind, prompts, looks=looks, shaping=shaping, **how))
 
 
 def fps_in_option(name: str) -> Callable[[Any], Any]:
@@ -551,6 +553,13 @@ def evaluate(
     type=Finite(0, min_open=True),
     help="How far --seed moves away from the text, as a share of its vector [default: 0.5].",
 )
+@click.option(
+    "--sequence", is_flag=True, help='Make one motion of all texts; "a person walks @3" lasts three seconds of it.'
+)
+@click.option(
+    "--pose", "poses", multiple=True, metavar="FRAME=FILE[:FRAME]", help="A pose to go through; may be repeated."
+)
+@click.option("--path", metavar="'X,Y X,Y ...'", help="Points on the floor to go along at even times, in metres.")
 @motion_options
 @opens_run
 def generate(
@@ -559,20 +568,26 @@ def generate(
     file: Any,
     seeds: tuple[int, ...],
     vary: float | None,
+    sequence: bool,
+    poses: tuple[str, ...],
+    path: str | None,
     plain: bool,
     **how: Any,
 ) -> None:
     """Turn texts into motions.
 
     Each text gives one motion. The decoder is deterministic: the same text always gives the same motion. --seed gives
-    others.
+    others. With --sequence the texts are the parts of one motion.
 
     \b
     Example: mclip generate runs/cmu "a person walks" "jump over the couch"
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
+             mclip generate runs/cmu "a person walks @3" "sits down @2" --sequence
+             mclip generate runs/cmu "a person walks" --pose 45=kick.npz:20 --path "0,0 0,-1 0.5,-1.5"
     """
     from mclip.pipeline.files.documents import not_utf8
-    from mclip.training.latent.prompts import MOST_PROMPTS, VARY, generated, prompts_in, unplaced
+    from mclip.training.latent.keyframes import steering
+    from mclip.training.latent.prompts import MOST_PROMPTS, VARY, generated, in_sequence, prompts_in, timed, unplaced
     from mclip.training.latent.space import require_readable
 
     try:
@@ -586,18 +601,28 @@ def generate(
         raise click.UsageError(f"{len(prompts):,} texts, expected at most {MOST_PROMPTS:,}: name fewer at a time")
     if vary and not seeds:
         raise click.UsageError("--vary says how far a --seed leads: name at least one")
+    if (poses or path) and (sequence or how["loop"]):
+        raise click.UsageError("--pose and --path steer one crop: leave out --sequence and --loop")
+    parts = [timed(prompt) if sequence else (prompt, None) for prompt in prompts]
     opened = open_run()
     tell_plain(opened, plain=plain)
+    steer = steering(opened, poses, path, frames=how["frames"])
     encoder = opened.load_encoder()
     good, failed = list[str](), list[str]()
-    for prompt in prompts:
+    for prompt, _ in parts:
         with going_on(failed, prompt):
             require_readable(prompt)
             good.append(prompt)
+    if sequence:
+        require_all(failed, len(prompts))
     for prompt in unplaced(encoder, good) if good else []:
         warn(f"{prompt!r} is as far from all known motions as words without sense: expect any motion")
     if good:
-        made = generated(opened, good, seeds, share=vary or VARY, plain=plain, encoder=encoder)
+        made: Any = generated(opened, good, seeds, share=vary or VARY, plain=plain, encoder=encoder)
+        made = [steer(prompt) for prompt in made]
+        if sequence:
+            lasting = [seconds for _, seconds in parts]
+            made = in_sequence(made, lasting, fps=opened.fps, frames=how["frames"] or opened.crop)
         write_motions(opened, "generate", made, **how)
     require_all(failed, len(prompts))
 
@@ -805,6 +830,7 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
 @fps_in_option("fps_in")
+@options_of(Shaping, without=("loop", "in_place"))
 @options_of(VideoOptions)
 def export(
     motions: tuple[Path, ...],
@@ -812,6 +838,7 @@ def export(
     fps: float | None,
     fps_in: float | None,
     out: Path,
+    foot_lock: bool,
     **looks: Any,
 ) -> None:
     """Convert motion files to other formats.
@@ -820,14 +847,18 @@ def export(
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
+             mclip export out/00-a-person-walks.npz --to npz --foot-lock --out locked
     """
     from mclip.training.show.export import export as write
 
     failed: list[str] = []
     for motion in motions:
         with going_on(failed, motion):
-            for path in write(motion, formats, out, fps=fps, fps_in=fps_in, looks=RenderOptions(**looks)):
-                say(path)
+            shown = RenderOptions(**looks)
+            paths, lock = write(motion, formats, out, fps=fps, fps_in=fps_in, looks=shown, foot_lock=foot_lock)
+            say("\n".join(map(str, paths)))
+            if lock:
+                say(f"{motion}: {lock}")
     require_all(failed, len(motions))
 
 

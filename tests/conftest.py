@@ -26,8 +26,13 @@ with warnings.catch_warnings():
 from mclip.pipeline.embed import embed
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.loading import load_encoder
+from mclip.pipeline.geometry.continuation import continue_motion
+from mclip.pipeline.geometry.joining import Track
+from mclip.pipeline.geometry.resample import resample
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.labels.label_files import read_labels
 from mclip.pipeline.labels.spans import Labels
+from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render import render
@@ -41,6 +46,7 @@ EMBEDDED = MOTIONS
 CLIPS = ("/walk/", "/kick/", "/getup_facedown/")
 
 WriteAmass = Callable[..., Path]
+ReadClip = Callable[[str], Track]
 FullDisk = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
@@ -131,6 +137,18 @@ def run(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Run:
     sizes = ModelConfig(layers=1, feed_forward=64, unit_latent=True)
     train(store, folder, config, sizes, device=torch.device("cpu"))
     return load_run(folder)
+
+
+@pytest.fixture(scope="session")
+def clip() -> ReadClip:
+    """A function that reads a shipped clip by its name, at 30 fps in float64, as long as a training crop at least."""
+
+    def read_clip(name: str) -> Track:
+        rot6d, trans = resample(read_motion(EMBEDDED / f"EMBEDDED/{name}/{name}_poses.npz"), 30.0)
+        rot6d, trans = continue_motion(rot6d, trans, max(60, len(trans)))
+        return Track(rot6d_to_matrix(rot6d.double()), trans.double())
+
+    return read_clip
 
 
 # Sequences of `long_store`: frames at 30 fps, and labels by their seconds.

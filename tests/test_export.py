@@ -285,7 +285,7 @@ def test_a_full_disk_is_told_and_nothing_is_left_behind(
 def test_a_long_recording_is_not_drawn_but_may_be_written(tmp_path: Path) -> None:
     still = torch.eye(3).expand(3001, 24, 3, 3)
     long = Motion(still, torch.zeros(3001, 3), 120.0)
-    with pytest.raises(ValueError, match=r"a\.mp4: 3,001 frames, at most 3,000 are drawn: lower --fps"):
+    with pytest.raises(ValueError, match=r"a\.mp4: 3,001 frames, at most 3,000 are drawn as mp4: lower --fps"):
         write(tmp_path / "a.mp4", long)
     write(tmp_path / "a.npz", long)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]

@@ -125,7 +125,8 @@ def test_a_folder_is_written_once_whole_and_reads_back(run: Run, encoder: Encode
     line = generate.write_motions(run, "generate", prompts, tmp_path, frames=10, formats=formats, looks=looks)
     assert "1 motions of 10 frames done" in line
     made = json.loads((tmp_path / "motions.json").read_text())
-    assert made["motions"] == [{"title": "a kick", "files": [f"00-a-kick.{suffix}" for suffix in formats]}]
+    files = [f"00-a-kick.{suffix}" for suffix in formats]
+    assert made["motions"] == [{"title": "a kick", "files": files, "told": []}]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [*made["motions"][0]["files"], "motions.json", "sheet.png"]
     )
@@ -395,13 +396,13 @@ def test_two_commands_in_a_row_write_to_two_folders(run: Run, tmp_path: Path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["generated-run", "generated-walk"]
 
 
-def test_frames_beyond_what_the_run_has_seen_are_told(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for frames, told in ((run.crop, False), (3 * run.crop, True)):
-        prompts = prompts_of(["a"], torch.randn(1, 384))
+def test_frames_beyond_a_crop_are_joined_out_of_crops(run: Run, tmp_path: Path) -> None:
+    prompts = prompts_of(["a"], torch.randn(1, 384, generator=torch.Generator().manual_seed(0)))
+    for frames in (run.crop, 3 * run.crop):
         generate.write_motions(run, "generate", prompts, tmp_path / str(frames), frames=frames, formats=("npz",))
-        assert (f"--frames is {frames}: " in capsys.readouterr().err) == told
+    crop, whole = (read(tmp_path / str(frames) / "00-a.npz") for frames in (run.crop, 3 * run.crop))
+    assert len(whole.trans_T3) == 3 * run.crop
+    assert torch.allclose(whole.trans_T3[:20], crop.trans_T3[:20], atol=1e-6)
 
 
 def test_prompts_that_the_encoder_cannot_place_are_told_and_others_are_not(encoder: Encoder) -> None:

@@ -77,3 +77,27 @@ def test_what_is_no_motion_file_is_refused_by_its_ending(tmp_path: Path) -> None
         motions.read(tmp_path / "a.fbx")
     with pytest.raises(MotionError, match=r"gone\.npz: No such file"):
         motions.read(tmp_path / "gone.npz")
+
+
+@pytest.mark.parametrize("name", ["walk", "kick", "punch", "jump", "turn_left_0", "dance_a"])
+def test_the_floor_is_under_the_feet_that_stand(name: str) -> None:
+    """The shipped clips stand on a floor at 0 (workflows/make_motions.py)."""
+    body, clip = load_body("low"), motions.read(MOTIONS / f"EMBEDDED/{name}/{name}_poses.npz", fps=30.0)
+    assert abs(motions.floor_of(clip, motions.heights(clip, body))) < 0.008
+
+
+def test_a_leg_that_dips_for_an_eighth_of_the_time_moves_no_floor_and_without_feet_the_lowest_points_do() -> None:
+    """A walk whose swinging foot, by a decoder's fault, goes 15 cm through the floor; a crawl's floor is as it was."""
+    body = load_body("low")
+    walk = motions.read(MOTIONS / "EMBEDDED/walk/walk_poses.npz")
+    height = motions.heights(walk, body)
+    swings = height.sole_TN[:, 0] > 0.05
+    assert 0.1 < float(swings.float().mean()) < 0.4
+    sole_TN = height.sole_TN.clone()
+    sole_TN[swings, 0] = -0.15
+    faulty = motions.Heights(torch.minimum(height.lowest_T, sole_TN.amin(1)), sole_TN)
+    assert float(faulty.lowest_T.quantile(0.1)) == pytest.approx(-0.15)  # where the floor was without contacts
+    assert abs(motions.floor_of(walk, faulty)) < 0.01
+    crawl = motions.read(MOTIONS / "EMBEDDED/crawl/crawl_poses.npz")
+    lying = motions.heights(crawl, body)
+    assert motions.floor_of(crawl, lying) == pytest.approx(float(lying.lowest_T.quantile(0.1)), abs=1e-6)

@@ -132,6 +132,16 @@ def slerp(
     return torch.nn.functional.normalize(mixed, dim=-1)
 
 
+def same_sign(quaternion_TJ4: Float[Tensor, "T J 4"]) -> Float[Tensor, "T J 4"]:
+    """The same rotations, each by the one of its two quaternions that is nearer to the one before it.
+
+    glTF's own slerp takes the shorter way whatever the sign; programs that blend number by number do not.
+    """
+    turns_TJ = (quaternion_TJ4[1:] * quaternion_TJ4[:-1]).sum(-1) < 0
+    sign_TJ = torch.where(turns_TJ, -1.0, 1.0).cumprod(dim=0)
+    return torch.cat((quaternion_TJ4[:1], quaternion_TJ4[1:] * sign_TJ[..., None]))
+
+
 def geodesic(a: Float[Tensor, "*batch 3 3"], b: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
     """Angle in radians, 0 to pi, between rotation matrices (*, 3, 3)."""
     return matrix_to_axis_angle(a.transpose(-1, -2) @ b).norm(dim=-1)

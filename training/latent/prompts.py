@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +27,8 @@ from mclip.training.model.run import Run
 
 VARY = 0.5  # how far a seed leads away from a text, as a share of the vector's length
 MOST_PROMPTS = 10_000  # of one command: their motions are decoded together, 400 MB for crops of 60 frames
+SHORTEST, LONGEST = 0.5, 600.0  # seconds of a part of a sequence: a seam takes 0.4
+LONGEST_WHOLE = 3600  # seconds of a sequence: at 30 fps an .npz of 134 MB
 # Columns of the release's paper_edits.csv and paper_interps.csv; `motion_source`, text or data, may be another.
 EDIT = ("base", "v_start", "v_end")
 INTERPOLATION = ("start", "end")
@@ -37,12 +40,47 @@ class Prompt:
 
     title: str
     vector_C: np.ndarray
+    lead_T3: np.ndarray | None = None  # how its root is led away from the decoded path: radians, and metres in x and y
+    told: tuple[str, ...] = ()  # of how it was found
+
+    frames_P: ClassVar[tuple[int, ...]] = ()  # as long as is asked for all
+
+    @property
+    def vector_PC(self) -> np.ndarray:
+        """The vector as the one part of a motion."""
+        return self.vector_C[None]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several vectors to decode into one motion, the one after the other, and how many frames each lasts."""
+
+    title: str
+    vector_PC: np.ndarray
+    frames_P: tuple[int, ...]
+
+    lead_T3: ClassVar[None] = None
+    told: ClassVar[tuple[str, ...]] = ()
 
 
 def prompts_in(lines: Iterable[str]) -> list[str]:
     """The prompts of a file: one a line; # begins a comment where it begins a line or follows a space."""
     found = (re.split(r"(?:^|\s)#", line.removeprefix("\ufeff"), maxsplit=1)[0].strip() for line in lines)
     return [line for line in found if line]
+
+
+def timed(words: str) -> tuple[str, float | None]:
+    """A part of a sequence: its text, and the seconds that it names as its last word, "@3"; ValueError for others."""
+    text, at, said = words.rpartition("@")
+    if not at or (text and not text[-1].isspace()):
+        return words, None
+    try:
+        seconds = float(said)
+    except ValueError:
+        raise ValueError(f"{words!r}: @{said} is no number of seconds; expected such as 'a person walks @3'") from None
+    if not SHORTEST <= seconds <= LONGEST:
+        raise ValueError(f"{words!r}: {seconds:g} seconds; expected {SHORTEST:g} to {LONGEST:g} a part")
+    return text.strip(), seconds
 
 
 def table_in(file: Path, columns: Sequence[str], *, source: str = "text") -> list[dict[str, str]]:
@@ -142,6 +180,23 @@ def generated(
         titles = [f"{text} (seed {seed})" for text in texts]
         made.append(prompts_of(titles, text_latent(run, text_NC, chance=chance)))
     return [prompt for of_text in zip(*made, strict=True) for prompt in of_text]
+
+
+def in_sequence(prompts: Sequence[Prompt], seconds: Sequence[float | None], *, fps: float, frames: int) -> list[Joined]:
+    """One motion of the prompts of some texts, in their order; one a seed where every text has several.
+
+    A text without seconds lasts `frames`.
+    """
+    lasting = tuple(frames if each is None else round(each * fps) for each in seconds)
+    if sum(lasting) > LONGEST_WHOLE * fps:
+        raise ValueError(f"a sequence of {sum(lasting) / fps:,.0f} seconds; expected at most {LONGEST_WHOLE:,}")
+    seeds = len(prompts) // len(lasting)
+    made = []
+    for parts in (prompts[seed::seeds] for seed in range(seeds)):
+        named, more = ", then ".join(each.title for each in parts[:3]), len(parts) - 3
+        title = f"{named} and {more:,} more" if more > 0 else named
+        made.append(Joined(title, np.stack([each.vector_C for each in parts]), lasting))
+    return made
 
 
 def named(source: str) -> str:

@@ -9,9 +9,18 @@ from torch import Tensor
 from mclip.pipeline.geometry.skeleton import JOINTS
 
 FEET = [JOINTS.index(name) for name in ("left_ankle", "right_ankle", "left_foot", "right_foot")]
+TOE_BELOW_ANKLE = -0.05  # metres by which the toe joint of a flat foot is lower than its ankle
 # Share of a motion's frames that may dip below its floor. The single lowest frame is no floor: one that dips by 4 cm
 # makes all others float by as much.
 DIPS = 0.1
+
+
+# A foot begins to stand below the first height (m) and share of the speed, and stands until it is above the second. The
+# speed is so many times the planted foot's own, within bounds (m/s): decoded feet slide where they should stand, and
+# at a bound that lets all of them stand, a real walk's would stand while they are lifted.
+HEIGHT, SPEED = (0.02, 0.04), (0.5, 1.0)
+OF_PLANTED, SLOWEST, FASTEST = 3.0, 0.3, 1.5
+AT_LEAST = 0.1  # seconds that a foot stands
 
 
 def masked_mean(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
@@ -36,6 +45,47 @@ def planted_speed(
     stays_BT = (lowest_BT[:, 1:] == lowest_BT[:, :-1]) & mask_BT[:, 1:] & mask_BT[:, :-1]
     speed_BTK = 1000 * fps * feet_BTK3[..., :2].diff(dim=1).norm(dim=-1)
     return masked_quantile(speed_BTK.gather(2, lowest_BT[:, 1:, None])[..., 0], stays_BT, 0.5)
+
+
+def pivot_steps(joints_TJ3: Float[Tensor, "T 24 3"]) -> Float[Tensor, "T 2 2"]:
+    """How far either foot goes over the floor from the frame before (T, left and right, xy), metres; zero in the first.
+
+    A foot goes as that joint of it which is the lower one, ankle or toe, over its own height when it is flat: it rolls.
+    """
+    feet_TNK3 = joints_TJ3[:, FEET].unflatten(1, (2, 2)).transpose(1, 2)
+    on_toes_TN = feet_TNK3[..., 1, 2] - feet_TNK3[..., 0, 2] < TOE_BELOW_ANKLE
+    steps_TNK2 = torch.nn.functional.pad(feet_TNK3[..., :2].diff(dim=0), (0, 0, 0, 0, 0, 0, 1, 0))
+    return torch.where(on_toes_TN[..., None], steps_TNK2[:, :, 1], steps_TNK2[:, :, 0])
+
+
+def standing_feet(
+    joints_TJ3: Float[Tensor, "T 24 3"], sole_TN: Float[Tensor, "T 2"], *, fps: float
+) -> Bool[Tensor, "T 2"]:
+    """In which frames the left and the right foot stand, for AT_LEAST: low and slow, with the hysteresis of HEIGHT.
+
+    `sole_TN` is how high the soles are over the floor, metres.
+    """
+    planted = float(planted_speed(joints_TJ3[None], torch.ones(1, len(joints_TJ3), dtype=torch.bool), fps=fps)) / 1000
+    most = min(max(OF_PLANTED * planted, SLOWEST), FASTEST)
+    speed_TN = fps * pivot_steps(joints_TJ3).norm(dim=-1)
+    slower_TN = torch.minimum(speed_TN, torch.cat((speed_TN[1:], speed_TN[-1:])))
+    slower_TN[0] = speed_TN[min(1, len(speed_TN) - 1)]
+    begins, goes_on = (
+        (sole_TN.abs() < height) & (slower_TN < share * most) for height, share in zip(HEIGHT, SPEED, strict=True)
+    )
+    found = torch.zeros_like(begins)
+    for foot in range(2):
+        for start, stop in runs(goes_on[:, foot]):
+            first = start + int(begins[start:stop, foot].float().argmax())
+            if begins[start:stop, foot].any() and stop - first >= AT_LEAST * fps:
+                found[first:stop, foot] = True
+    return found
+
+
+def runs(mask_T: Bool[Tensor, " T"]) -> list[tuple[int, int]]:
+    """The first frame of every run of a mask, and the frame after its last."""
+    edges = torch.nn.functional.pad(mask_T.int(), (1, 1)).diff()
+    return list(zip((edges > 0).nonzero()[:, 0].tolist(), (edges < 0).nonzero()[:, 0].tolist(), strict=True))
 
 
 def floor_height(lowest_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
+from mclip.training.show.footlock import Lock, locked
 from mclip.training.show.motion import Motion, read
 from mclip.training.show.page import write_page
 from mclip.training.show.writers import DATA, DRAWN
@@ -24,8 +25,7 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(f"{path}: cannot write .{kind}; expected one of {', '.join(FORMATS)}")
-    if kind not in DATA and len(motion.trans_T3) > MOST_DRAWN:
-        raise ValueError(f"{path}: {len(motion.trans_T3):,} frames, at most {MOST_DRAWN:,} are drawn: lower --fps")
+    require_drawable(kind, len(motion.trans_T3), name=f"{path}: ", remedy="lower --fps")
     path.parent.mkdir(parents=True, exist_ok=True)
     with by_rename(path) as aside:
         if kind in DATA:
@@ -36,6 +36,12 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
             DRAWN[kind](aside, motion, looks)
 
 
+def require_drawable(kind: str, frames: int, *, name: str = "", remedy: str = "pass --format npz") -> None:
+    """ValueError where a file of this ending is a picture, and its motion too long for one."""
+    if kind not in DATA and frames > MOST_DRAWN:
+        raise ValueError(f"{name}{frames:,} frames, at most {MOST_DRAWN:,} are drawn as {kind}: {remedy}")
+
+
 def export(
     motion_file: Path,
     kinds: tuple[str, ...],
@@ -44,12 +50,18 @@ def export(
     fps: float | None = None,
     fps_in: float | None = None,
     looks: RenderOptions = LOOKS,
-) -> list[Path]:
-    """Write a motion file in other formats into a folder, under its own name; ValueError where one exists."""
-    motion = read(motion_file, fps=fps, fps_in=fps_in)
+    foot_lock: bool = False,
+) -> tuple[list[Path], Lock | None]:
+    """Write a motion file in other formats into a folder, under its own name; ValueError where one exists.
+
+    Returns the files, and what the foot lock did where one is asked for.
+    """
+    motion, lock = read(motion_file, fps=fps, fps_in=fps_in), None
     paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds]
     if taken := [path for path in paths if path.exists()]:
         raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")
+    if foot_lock:
+        motion, lock = locked(motion)
     for path in paths:
         write(path, motion, looks)
-    return paths
+    return paths, lock

@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from mclip.pipeline.files.atomic import by_rename, write_aside
 from mclip.pipeline.files.documents import read_document
 from mclip.pipeline.machine.terminal import tracked
-from mclip.pipeline.machine.words import warn
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import stack
-from mclip.training.latent.prompts import Prompt
-from mclip.training.latent.space import decode, facing_viewer
+from mclip.training.latent.prompts import Joined, Prompt
 from mclip.training.model.run import Run
-from mclip.training.show.export import FORMATS, LOOKS, write
-from mclip.training.show.motion import Motion, motion_of_rows
+from mclip.training.show.export import FORMATS, LOOKS, require_drawable, write
+from mclip.training.show.motion import Motion
+from mclip.training.show.options import Shaping
+from mclip.training.show.shaping import made as made_of
 from mclip.training.show.writers import DRAWN, strip
 
 MANIFEST, SHEET = "motions.json", "sheet.png"
 REQUEST = ".request.json"  # what a folder is being made for, until its manifest is there
 MOST_ROWS = 64  # motions that a sheet shows
 MADE = {"generate": "generated", "edit": "edited", "interpolate": "interpolated", "style": "styled"}
+AS_DECODED = Shaping()
 REMEDY = "delete it and run the same command again"
 
 
@@ -66,6 +66,8 @@ class Request:
     model: str  # of run.fingerprint
     vectors: str  # sha256
     looks: dict[str, Any] = field(default_factory=dict)  # of RenderOptions, where pictures are among the formats
+    shaping: list[str] = field(default_factory=list)  # names of Shaping's options that were asked for
+    parts: list[int] = field(default_factory=list)  # frames of each part of a sequence
 
     def files(self, number: int) -> list[str]:
         """Names of the files of a motion."""
@@ -84,6 +86,7 @@ class Entry:
 
     title: str
     files: list[str]
+    told: list[str] = field(default_factory=list)  # of how it was made
 
 
 @dataclass(frozen=True)
@@ -97,59 +100,74 @@ class Manifest:
 def request_of(
     run: Run,
     kind: str,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Sequence[Joined],
     *,
     frames: int,
     root: str = "keep",
     formats: Sequence[str],
     looks: RenderOptions = LOOKS,
+    shaping: Shaping = AS_DECODED,
 ) -> Request:
-    """The request that these prompts make of a run."""
-    stacked = np.stack([prompt.vector_C for prompt in prompts]).astype(np.float32).round(5)
+    """The request that these prompts make of a run; parts of a sequence are the same in all of them."""
+    led = [prompt.lead_T3.ravel() for prompt in prompts if prompt.lead_T3 is not None]
+    stacked = np.concatenate([*(prompt.vector_PC.ravel() for prompt in prompts), *led]).astype(np.float32).round(5)
     vectors, titles = hashlib.sha256(stacked.tobytes()).hexdigest(), [prompt.title for prompt in prompts]
     drawn = asdict(looks) if {*formats} & {*DRAWN} else {}
-    return Request(kind, titles, frames, root, list(formats), run.fingerprint, vectors, drawn)
+    parts = list(prompts[0].frames_P)
+    return Request(
+        kind,
+        titles,
+        sum(parts) or frames,
+        root,
+        list(formats),
+        run.fingerprint,
+        vectors,
+        drawn,
+        shaping=shaping.asked,
+        parts=parts,
+    )
 
 
 def write_motions(
     run: Run,
     kind: str,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Sequence[Joined],
     out: Path | None,
     *,
     frames: int | None = None,
     root: str = "keep",
     formats: Sequence[str],
     looks: RenderOptions = LOOKS,
+    shaping: Shaping = AS_DECODED,
     replace: bool = False,
 ) -> str:
     """Decode the prompts into a folder: a file a format each, a sheet of them, and motions.json, which is last.
 
-    Returns the summary line. The same request again writes nothing, and goes on where it was killed. ValueError where
-    the folder holds another request's motions, unless `replace`. Without `out`, a folder is named after the titles.
+    Returns the summary, after what is told of each motion. The same request again writes nothing, and goes on where it
+    was killed. ValueError where the folder holds another request's motions, unless `replace`, and for motions that are
+    too long to be drawn. Without `out`, a folder is named after the titles.
     """
-    request = request_of(run, kind, prompts, frames=frames or run.crop, root=root, formats=formats, looks=looks)
+    request = request_of(
+        run, kind, prompts, frames=frames or run.crop, root=root, formats=formats, looks=looks, shaping=shaping
+    )
+    for suffix in formats:
+        require_drawable(suffix, request.frames)
     out = out or folder_for(kind, request.titles)
     if is_written(out, request):
         (out / REQUEST).unlink(missing_ok=True)  # of a run that was killed when all was done
         return f"{kind}: 0 of {len(prompts)} motions to do in {out}"
     begin(out, request, replace=replace)
-    if request.frames > run.crop:
-        warn(
-            f"--frames is {request.frames}: {run.folder} was trained on crops of {run.crop} frames, and has seen "
-            "nothing of what comes after them"
-        )
-    decoded = decode(run, torch.from_numpy(np.stack([prompt.vector_C for prompt in prompts])), request.frames).cpu()
-    strips = []
+    strips, entries = list[Image.Image](), list[Entry]()
     for number in tracked(range(len(prompts)), kind, "motions"):
-        rows = facing_viewer(decoded[number]) if root == "front" else decoded[number]
-        strips += write_motion_files(out, request, number, motion_of_rows(rows, run.fps), looks)
+        found = made_of(run, prompts[number], request.frames, shaping, front=root == "front")
+        strips += write_motion_files(out, request, number, found.motion, looks)
+        entries.append(Entry(request.titles[number], request.files(number), found.told))
     with by_rename(out / SHEET) as aside:
         stack(strips).save(aside)
-    made = Manifest(request, [Entry(title, request.files(number)) for number, title in enumerate(request.titles)])
-    write_aside(out / MANIFEST, json.dumps(asdict(made), indent=2) + "\n")
+    write_aside(out / MANIFEST, json.dumps(asdict(Manifest(request, entries)), indent=2) + "\n")
     (out / REQUEST).unlink()
-    return f"{kind}: {len(prompts)} motions of {request.frames} frames done in {out}, sheet {out / SHEET}"
+    told = "".join(f"{entry.title}: {line}\n" for entry in entries for line in entry.told)
+    return f"{told}{kind}: {len(prompts)} motions of {request.frames} frames done in {out}, sheet {out / SHEET}"
 
 
 def write_motion_files(

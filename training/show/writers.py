@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mclip.pipeline.draw.looks import CLAY
 from mclip.pipeline.geometry.body import Body, load_body
-from mclip.pipeline.geometry.rotations import matrix_to_quaternion
+from mclip.pipeline.geometry.rotations import matrix_to_quaternion, same_sign
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.prepare.amass import write_motion, write_recording
 from mclip.pipeline.render.options import RenderOptions
@@ -202,16 +202,6 @@ def animation(gltf: Any, data: Buffer, local: Tensor, root_T3: Tensor, *, fps: f
             for number, (path, _, node) in enumerate(tracks)
         ],
     )
-
-
-def same_sign(quaternion_TJ4: Float[Tensor, "T J 4"]) -> Float[Tensor, "T J 4"]:
-    """The same rotations, each by the one of its two quaternions that is nearer to the one before it.
-
-    glTF's own slerp takes the shorter way whatever the sign; programs that blend number by number do not.
-    """
-    turns_TJ = (quaternion_TJ4[1:] * quaternion_TJ4[:-1]).sum(-1) < 0
-    sign_TJ = torch.where(turns_TJ, -1.0, 1.0).cumprod(dim=0)
-    return torch.cat((quaternion_TJ4[:1], quaternion_TJ4[1:] * sign_TJ[..., None]))
 
 
 def write_video(path: Path, motion: Motion, looks: RenderOptions) -> None:
