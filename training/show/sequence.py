@@ -125,7 +125,7 @@ def chained(run: Run, vectors_PC: Float[Tensor, "P C"], frames_P: Sequence[int])
 
 def decoded_crop(run: Run, vector_C: Float[Tensor, " C"]) -> Track:
     """A training crop of a vector's motion, on the floor."""
-    motion = motion_of_rows(decode(run, vector_C[None], run.crop)[0], run.fps)
+    motion = motion_of_rows(decode(run, vector_C[None], run.crop)[0].cpu(), run.fps)
     return Track(motion.rotmat_TJ33, motion.trans_T3)
 
 

@@ -54,7 +54,7 @@ def made(run: Run, prompt: Prompt | Joined, frames: int, shaping: Shaping, *, fr
 
 def decoded(run: Run, prompt: Prompt | Joined, frames: int) -> Motion:
     """What the decoder makes of a prompt's first vector, on the floor, led as the prompt says."""
-    motion = motion_of_rows(decode(run, torch.from_numpy(prompt.vector_PC[:1]), frames)[0], run.fps)
+    motion = motion_of_rows(decode(run, torch.from_numpy(prompt.vector_PC[:1]), frames)[0].cpu(), run.fps)
     if prompt.lead_T3 is None:
         return motion
     return Motion(*led(Track(motion.rotmat_TJ33, motion.trans_T3), torch.from_numpy(prompt.lead_T3)), run.fps)
