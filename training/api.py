@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Motion(motions.Motion):
         require_length(frames, self.fps)
 
     @classmethod
-    def of(cls, motion: motions.Motion) -> Self:
+    def of(cls, motion: motions.Motion) -> "Motion":
         """The same motion, which can be saved."""
         return cls(motion.rotmat_TJ33, motion.trans_T3, motion.fps, motion.recording)
 
@@ -69,12 +69,12 @@ class Motion(motions.Motion):
         trans_T3: Float[np.ndarray, "T 3"] | Float[Tensor, "T 3"],
         *,
         fps: float,
-    ) -> Self:
+    ) -> "Motion":
         """The motion in 6D rotations, the first two rows of each matrix, as a store's `motion` gives them."""
         return cls(rot6d_to_matrix(torch.as_tensor(rot6d_TJD)), torch.as_tensor(trans_T3), fps)
 
     @classmethod
-    def load(cls, path: Name, *, fps: float | None = None, fps_in: float | None = None) -> Self:
+    def load(cls, path: Name, *, fps: float | None = None, fps_in: float | None = None) -> "Motion":
         """The motion in a file that `mclip export` takes, as .bvh or .npz: at the file's rate, or slerped to `fps`.
 
         `fps_in` is the rate of a file that does not say it. MotionError for what cannot be read.
@@ -121,7 +121,7 @@ class MotionClip:
     @classmethod
     def from_pretrained(
         cls, folder: Name, device: str = "cpu", *, checkpoint: str | int = "last", trust_encoder: bool = False
-    ) -> Self:
+    ) -> "MotionClip":
         """The model in a run folder, as `mclip train` makes it; nothing in the folder is executed.
 
         `device`: cpu, cuda, cuda:N, mps, or auto. `checkpoint`: last, best, or a step. `trust_encoder`: load an encoder
@@ -223,7 +223,7 @@ class MotionClip:
         shaping: Shaping = AS_DECODED,
     ) -> Motion:
         """The motion of base + scale (to - from), as `mclip edit` makes it; each of the three a text or a motion."""
-        base_C, from_C, to_C = (self.vector(each, store, plain=plain) for each in (base, from_, to))
+        base_C, from_C, to_C = self.vectors((base, from_, to), store, plain=plain)
         return self.shaped(prompts_of([""], edited(base_C, from_C, to_C, [scale])), frames, shaping)[0]
 
     def search(self, store: Store, query: Source, top: int = 5) -> list[Hit]:
@@ -232,7 +232,7 @@ class MotionClip:
         A hit has its cosine, its clip, the seconds of it that were compared, and what the store says they show.
         """
         require_some(top)
-        return nearest(self.run, store, self.vector(query, store, plain=True), top=top)
+        return nearest(self.run, store, self.vectors((query,), store, plain=True)[0], top=top)
 
     def recognise(self, motion: Source, classes: str | Sequence[str] | None = None, top: int = 5) -> list[Seen]:
         """The `top` classes nearest to each piece of a motion, with their cosines, as `mclip recognise`.
@@ -245,13 +245,14 @@ class MotionClip:
         class_KC = self.encoder.encode_texts(names)
         return recognise_rows(self.run, self.rows(motion), class_KC, names, top=top)
 
-    def vector(self, source: Source, store: Store | None = None, *, plain: bool = False) -> Float[Tensor, " C"]:
-        """Vector (C,) of a motion, or of a text."""
-        if isinstance(source, str) and not is_motion(source):
-            return self.encode_text(source, plain=plain)
-        return self.motion_vector(source, store)
+    def vectors(self, sources: Sequence[Source], store: Store | None, *, plain: bool) -> list[Float[Tensor, " C"]]:
+        """Vectors (C,) of motions and texts; a string is either, as on the command line."""
+        words = [source for source in sources if isinstance(source, str)]
+        encoder = None if all(map(is_motion, words)) else self.encoder
+        of_words = iter(vectors_of(self.run, words, encoder, store=store, plain=plain) if words else ())
+        return [next(of_words) if isinstance(each, str) else self.motion_vector(each, store) for each in sources]
 
-    def motion_vector(self, motion: Source, store: Store | None = None) -> Float[Tensor, " C"]:
+    def motion_vector(self, motion: Source, store: Store | None) -> Float[Tensor, " C"]:
         """Vector (C,) of a motion."""
         if isinstance(motion, str) and is_clip(motion):
             return vectors_of(self.run, [motion], store=store)[0]
