@@ -1,8 +1,11 @@
 """The text of a crop by the rule of the paper's release, against a twin that walks over frames as its code does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mclip.pipeline.labels.crop_texts import in_order
 from mclip.pipeline.labels.label_files import read_labels
 from mclip.pipeline.labels.spans import LabelRules, Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
@@ -60,6 +63,18 @@ def test_the_better_rule_is_another(tmp_path, write_amass):
         labels = Labels({"CMU/01/01_01": spans}, rules=LabelRules(join=join))
         prepare(tmp_path / "A", store, labels=labels, options=PrepareOptions())
         assert set(texts_of_crops(store)[0]) == {expected}
+
+
+def test_labels_in_the_order_of_time_are_joined_so(tmp_path, write_amass):
+    write_amass(tmp_path / "A/CMU/01/01_01_poses.npz", 100, 30.0)
+    walk, bow = Span("walk", 0.0, 1.5), Span("bow", 1.5, 3.4)
+    spans = (bow, walk, Span("a person"), Span("walk", 3.0, 3.4))
+    store = open_store(str(tmp_path / "s.zarr"), create=True)
+    labels = Labels({"CMU/01/01_01": spans}, rules=LabelRules(join="ordered"))
+    prepare(tmp_path / "A", store, labels=labels, options=PrepareOptions())
+    # The first crop ends at 2 s; the last begins at 1.33 s, and the end of the first walk is in it.
+    assert texts_of_crops(store)[0][0] == texts_of_crops(store)[0][-1] == "a person and walk, then bow"
+    assert in_order((bow, replace(walk, start=2.0))) == "bow, then walk"
 
 
 def test_sequences_without_a_label_get_no_windows_when_asked(tmp_path, amass_folder):

@@ -16,7 +16,7 @@ from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
-from mclip.pipeline.labels.spans import Labels
+from mclip.pipeline.labels.spans import LabelRules, Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.render.options import RenderOptions
@@ -255,3 +255,18 @@ def test_another_class_file_is_measured_anew(run: Run, store: Store, tmp_path: P
     assert "done" in line
     assert figures["recognition_release"]["classes"] == 2
     (run.folder / "evaluation.json").unlink()
+
+
+def test_a_motion_is_asked_which_of_its_events_came_first(run: Run, tmp_path: Path, write_amass, encoder) -> None:
+    write_amass(tmp_path / "A/CMU/01/01_01_poses.npz", 60, 30.0)
+    spans = (Span("walk", 0.0, 1.0), Span("sit", 1.0, 2.0))
+    store = open_store(str(tmp_path / "s.zarr"), create=True)
+    labels = Labels({"CMU/01/01_01": spans}, rules=LabelRules(join="ordered"))
+    prepare(tmp_path / "A", store, labels=labels, options=PrepareOptions())
+    embed(store, encoder, without=("pictures",))
+    orders = evaluate.in_other_orders(store, crops_of(run, store, "train"))
+    assert orders == {0: ("walk, then sit", "sit, then walk")}
+    for text, answer in (("walk, then sit", 1.0), ("sit, then walk", 0.0)):
+        assert evaluate.chronology(encoder.encode_texts([text]).numpy(), orders, encoder).figure == answer
+    figures, _ = evaluate.evaluate(run, store, split=None, queries=None, encoder=encoder)
+    assert figures["chronology"]["motions"] == 1

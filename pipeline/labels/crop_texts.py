@@ -1,5 +1,6 @@
 """Which labels a crop of frames carries, and the one text that they make."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -35,6 +36,24 @@ def joined(texts: Iterable[str]) -> str:
     or leave frames unlabelled.
     """
     return " and ".join(sorted(set(texts)))
+
+
+THEN = ", then "  # between what begins one after the other
+
+
+def in_order(spans: Iterable[Span]) -> str:
+    """Another text of a crop: its distinct labels in the order in which they begin, joined by THEN.
+
+    Those that begin together are joined as `joined` does. An alphabet hides which came first.
+    """
+    by_start = itertools.groupby(sorted(spans, key=lambda span: span.start), key=lambda span: span.start)
+    seen: set[str] = set()
+    parts = []
+    for _, together in by_start:
+        new = {span.text for span in together} - seen
+        seen |= new
+        parts += [joined(new)] if new else []
+    return THEN.join(parts)
 
 
 def release_frames(spans: Sequence[Span], *, frames: int, seconds: float) -> np.ndarray:

@@ -51,8 +51,8 @@ class LabelRules:
     join: str = setting(
         "distinct",
         "How the labels of a crop become its joined text. distinct: each once, in alphabetical order. "
-        "release: to the letter as the paper's release.",
-        ("distinct", "release"),
+        "ordered: each once, in the order of time. release: to the letter as the paper's release.",
+        ("distinct", "ordered", "release"),
     )
     trust: str = setting(
         "length",

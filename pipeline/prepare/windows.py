@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mclip.pipeline.geometry.resample import source_times, stride_of
-from mclip.pipeline.labels.crop_texts import crop_members, joined, release_frames, release_texts
+from mclip.pipeline.labels.crop_texts import crop_members, in_order, joined, release_frames, release_texts
 from mclip.pipeline.labels.matching import NAMED, Recording, match
 from mclip.pipeline.labels.mirror import mirror_text
 from mclip.pipeline.labels.spans import Labels, Span
@@ -56,8 +56,8 @@ class Texts:
 class LabelSets:
     """Distinct sets of (joined text, labels, categories) that crops carry; set 0 is the empty one."""
 
-    def __init__(self, texts: Texts) -> None:
-        self.texts = texts
+    def __init__(self, texts: Texts, *, ordered: bool = False) -> None:
+        self.texts, self.ordered = texts, ordered
         self.index: dict[tuple[int, tuple[int, ...], tuple[int, ...]], int] = {(-1, (), ()): 0}
 
     def of_crops(self, spans: Sequence[Span], members: np.ndarray, wholes: Sequence[str] | None = None) -> np.ndarray:
@@ -73,11 +73,13 @@ class LabelSets:
         return np.array([number[crop] for crop in crops], np.int32)
 
     def of_spans(self, spans: Sequence[Span], whole: str | None = None) -> int:
-        """Number of the set that these spans make; `whole` is its joined text, where it is not `joined`'s."""
+        """Number of the set that these spans make; `whole` is its joined text, where a rule has made it."""
         if not spans and whole is None:
             return 0
         sources = {span.source for span in spans}
-        text = self.texts(joined(span.text for span in spans) if whole is None else whole, *sources)
+        if whole is None:
+            whole = in_order(spans) if self.ordered else joined(span.text for span in spans)
+        text = self.texts(whole, *sources)
         labels = dict.fromkeys(self.texts(span.text, span.source) for span in sorted(spans, key=lambda s: s.text))
         pairs = sorted((category, span.source) for span in spans for category in span.categories)
         categories = dict.fromkeys(self.texts(category, source) for category, source in pairs)
@@ -188,7 +190,7 @@ def index(store: Store, labels: Labels, *, window: int, crop: int, short: str, f
     matched = match(labels, recordings_in(names, store.attributes("prepare").get("above", [])))
     splits = np.array([SPLITS.index(each) for each in matched.splits], np.uint8)
     texts, fitted = Texts(labels.sources), Fitted(labels)
-    sets = LabelSets(texts)
+    sets = LabelSets(texts, ordered=labels.rules.join == "ordered")
     table: list[tuple[int, int, int, int]] = []
     labelset: list[np.ndarray] = []
     shown: list[tuple[int, Span]] = []

@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from mclip.pipeline.embed.vectors import unit, vectors_by_text
 from mclip.pipeline.files.atomic import write_aside
 from mclip.pipeline.files.documents import read_sealed, read_text
 from mclip.pipeline.files.seal import sealed
+from mclip.pipeline.labels.crop_texts import THEN
+from mclip.pipeline.store.middle import middle_texts
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops, crops_of, default_split
 from mclip.training.evaluate.edits_report import arithmetic, there_and_back
@@ -28,7 +31,15 @@ from mclip.training.measure.learnt_judge import LearntJudge
 from mclip.training.measure.metrics import cosines
 from mclip.training.measure.reconstruction import Reconstruction, middle_batches, quality, reconstruct
 from mclip.training.measure.retrieval import Gallery, batch_recalls, gallery_of, hit_rate, protocols, recalls, retrieval
-from mclip.training.measure.statistics import diversity, figures_of, frechet_distance, intervals_of, known, linear_cka
+from mclip.training.measure.statistics import (
+    Measured,
+    diversity,
+    figures_of,
+    frechet_distance,
+    intervals_of,
+    known,
+    linear_cka,
+)
 from mclip.training.model.run import EVALUATION, REPORT, Run, in_bfloat16
 
 MOST_PAIRS = 1000  # texts that are decoded and encoded again
@@ -93,6 +104,25 @@ def with_texts(run: Run, result: Reconstruction, crops: Crops) -> tuple[dict[str
     return figures, {f"{name}, {way}": ranks[name][way].ravel() for name in ranks for way in ranks[name]}
 
 
+def in_other_orders(store: Store, crops: Crops) -> dict[int, tuple[str, str]]:
+    """By window of `crops`: the text of its middle crop where that tells of events in order, and told backwards."""
+    texts = middle_texts(store)
+    told = {item: texts[window] for item, window in enumerate(crops.window.tolist()) if THEN in texts[window]}
+    return {item: (text, THEN.join(reversed(text.split(THEN)))) for item, text in told.items()}
+
+
+def chronology(z_WC: np.ndarray, orders: Mapping[int, tuple[str, str]], encoder: Encoder) -> Measured:
+    """How often a motion is nearer to its events in their order than to the same told backwards; by chance a half.
+
+    The question of CAR (Fujiwara et al., ECCV 2024). Labels in alphabetical order cannot answer it.
+    """
+    unit_NC = unit(z_WC[[*orders]])
+    true_NC, wrong_NC = (
+        unit(encoder.encode_texts(told).numpy()) for told in map(list, zip(*orders.values(), strict=True))
+    )
+    return Measured(((unit_NC * (true_NC - wrong_NC)).sum(-1) > 0).astype(float))
+
+
 def map_labels(gallery: Gallery) -> list[str]:
     """What the map calls every window: its first category, else its sequence's first label."""
     labels = [sorted(found - {""})[:1] for found in gallery.labels]
@@ -117,7 +147,7 @@ def evaluate(
 
     `queries` is a JSON list of {"text", "clip"} or {"text", "clips"}: phrases with the sequences they should find,
     through the motion encoder and through decoding and encoding back. `classes` as `mclip recognise` takes them. Both
-    need the `encoder`.
+    need the `encoder`, and so does the question of which event came first, where texts tell it.
     """
     split = split or default_split(store)
     crops = crops_of(run, store, split)
@@ -142,6 +172,8 @@ def evaluate(
     if labels := labels_asked(store, splits):
         label_NC = np.stack([vectors[label] for label in labels])
         tree["label_motions"] = judged(run, judge, learnt, label_NC, [*labels.values()], bar="labels")
+    if encoder is not None and (orders := in_other_orders(store, crops)):
+        tree["chronology"] = {"order": chronology(result.z_WC, orders, encoder), "motions": len(orders)}
     if classes is not None and encoder is not None:
         names = classes_of(classes)
         class_KC = encoder.encode_texts(names).numpy()
@@ -202,7 +234,8 @@ def evaluate_once(
         figures = read_sealed(file, remedy="pass --replace to measure again")
         if figures.get("made_of") == made_of:
             return figures, f"evaluate: nothing to do, {file} is there"
-    encoder = run.load_encoder() if queries or classes else None
+    in_order = any(THEN in text for text in middle_texts(store))
+    encoder = run.load_encoder() if queries or classes or in_order else None
     figures, plots = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)
     figures |= {"made_of": made_of}
     write_report(run, store, figures, plots)

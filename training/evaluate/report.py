@@ -58,6 +58,7 @@ MEASURES: dict[str, dict[str, dict[str, str]]] = {
             "z_spread": "spread of z",
         },
         "alignment": {"cka_text": "CKA with the texts"},
+        "chronology": {"order": "nearer to its events in order than backwards (chance 0.5)"},
     },
     "Motions decoded from texts": {
         "generation": {
