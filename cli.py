@@ -17,7 +17,7 @@ from mclip.pipeline.machine.words import say, warn
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.model.config import ModelConfig, TrainConfig
-from mclip.training.show.options import Shaping
+from mclip.training.show.options import LONGEST, SHORTEST, Shaping
 
 OpenRun = Callable[[], Any]  # a Run
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
@@ -98,7 +98,9 @@ def motion_options(command: Any) -> Any:
         ),
         click.option("--replace", is_flag=True, help="Delete the motions of another request that the folder holds."),
         click.option(
-            "--frames", type=click.IntRange(2, 5000), help="Frames per motion [default: as many as a training crop]."
+            "--frames",
+            type=click.IntRange(SHORTEST, LONGEST),
+            help="Frames per motion [default: as many as a training crop].",
         ),
         click.option(
             "--format",
@@ -377,12 +379,11 @@ def video(store: str, clip: str, out: Path, backend: str, device: str, **options
     \b
     Example: mclip video store.zarr 01_01 walk.mp4 --ground
     """
-    from mclip.pipeline.render.inspect import find_sequence
     from mclip.pipeline.render.video import write_video
     from mclip.pipeline.store.store import open_store
 
     opened = open_store(store)
-    item = find_sequence(opened, clip)
+    item = opened.find_sequence(clip)
     say(write_video(opened, item, out, options=RenderOptions(**options), backend=backend, device=device))
 
 
@@ -973,7 +974,7 @@ def inspect(store: str, clip: str, out: Path) -> None:
     from mclip.pipeline.store.store import open_store
 
     opened = open_store(store)
-    item = looking.find_sequence(opened, clip)
+    item = opened.find_sequence(clip)
     say(looking.describe(opened, item))
     looking.draw(opened, item, out)
     say(f"picture: {out}")

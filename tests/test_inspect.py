@@ -9,7 +9,7 @@ from mclip.cli import cli
 from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
-from mclip.pipeline.render.inspect import describe, draw, figure_of, find_sequence
+from mclip.pipeline.render.inspect import describe, draw, figure_of
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store
 
@@ -23,20 +23,20 @@ def store(tmp_path, amass_folder) -> Store:
 
 
 def test_a_sequence_is_told_with_its_times_labels_and_sources(store):
-    assert describe(store, find_sequence(store, "01_01")).splitlines() == [
+    assert describe(store, store.find_sequence("01_01")).splitlines() == [
         "CMU/01/01_01_poses.npz: done, split train",
         "120 frames at 30 fps (4.00 s), from 120 fps; rows 0 on; 1 windows",
         "     0.00 to the end s  all of it  [own.csv]",
         "     0.50 to    3.00 s  walks  [babel]",
     ]
-    assert describe(store, find_sequence(store, "kick")).splitlines()[2] == "  no label that a crop carries"
+    assert describe(store, store.find_sequence("kick")).splitlines()[2] == "  no label that a crop carries"
 
 
 def test_a_name_that_is_none_or_several_is_refused_with_the_names(store):
     with pytest.raises(StoreError, match="no sequence whose name holds 'dance', among 5: first"):
-        find_sequence(store, "dance")
+        store.find_sequence("dance")
     with pytest.raises(StoreError, match="2 sequences hold 'CMU': CMU/01/01_01_poses.npz, CMU/01/01_02_poses.npz"):
-        find_sequence(store, "CMU")
+        store.find_sequence("CMU")
 
 
 def test_the_picture_shows_bodies_and_another_one_for_another_motion(store, tmp_path):
@@ -51,7 +51,7 @@ def test_the_picture_shows_bodies_and_another_one_for_another_motion(store, tmp_
 
 
 def test_the_picture_says_what_it_shows_and_in_which_units(store):
-    figure = figure_of(store, find_sequence(store, "01_01"))
+    figure = figure_of(store, store.find_sequence("01_01"))
     strip, said, root, angles = figure.axes[:4]
     assert strip.get_title() == "CMU/01/01_01_poses.npz, 4.00 s at 30 fps"
     assert [text.get_text() for text in said.texts] == [" all of it", " walks"]
@@ -79,5 +79,5 @@ def test_what_failed_is_told_and_not_drawn(store, tmp_path):
     store.array("sequences/done")[0] = 2
     store.set_attributes("prepare", failures={"sequences/done[0]": "cut short"})
     assert "failed: cut short" in describe(store, 0)
-    with pytest.raises(StoreError, match="has no motion to draw"):
+    with pytest.raises(StoreError, match="has no motion: it is failed, and not done"):
         draw(store, 0, tmp_path / "a.png")

@@ -16,7 +16,10 @@ ROOMS = {
     "pipeline": ("files", "machine", "geometry", "skeletons", "store", "labels", "prepare", "embed", "draw", "render"),
     "training": ("model", "data", "measure", "train", "latent", "evaluate", "show", "studio"),
 }
-BESIDE = {"training/recipe.py"}  # runs the commands of all rooms
+BESIDE = {
+    "training/api.py",  # what Python programs call, of all rooms
+    "training/recipe.py",  # runs the commands of all rooms
+}
 MODULES = range(3, 11)  # that a room may have
 
 
@@ -91,6 +94,16 @@ def test_a_room_has_a_sentence_and_a_handful_of_modules(folder: str, room: str) 
     (sentence,) = ast.parse((HOUSE / folder / room / "__init__.py").read_text()).body
     assert isinstance(sentence, ast.Expr)
     assert ast.literal_eval(sentence.value).endswith(".")
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_a_folder_is_a_sentence_and_the_names_that_it_gives(folder: str) -> None:
+    sentence, *others = ast.parse((HOUSE / folder / "__init__.py").read_text()).body
+    assert isinstance(sentence, ast.Expr)
+    assert ast.literal_eval(sentence.value).endswith(".")
+    assert [type(node) for node in others] == [ast.ImportFrom, ast.If, ast.Assign, ast.FunctionDef]
+    assert others[0].module == "typing"  # type: ignore[attr-defined]
+    assert others[-1].name == "__getattr__"  # type: ignore[attr-defined]
 
 
 def test_every_room_is_listed_in_the_package() -> None:

@@ -17,24 +17,11 @@ from mclip.pipeline.geometry.skeleton import JOINTS
 from mclip.pipeline.machine.words import visible, visible_lines
 from mclip.pipeline.render.scene import render_clip
 from mclip.pipeline.render.sheets import tile
-from mclip.pipeline.store.schema import DONE, OUTCOME, SPLITS, StoreError
+from mclip.pipeline.store.schema import OUTCOME, SPLITS
 from mclip.pipeline.store.store import Store
 
 STRIP = 10  # frames of the strip
 MOST_LABELS = 8  # that the picture has room for
-
-
-def find_sequence(store: Store, clip: str) -> int:
-    """Number of the one sequence whose name holds `clip`, or is it. StoreError when there is none, or several."""
-    names = store.strings("sequences/name")
-    holding = [item for item, name in enumerate(names) if clip in name]
-    found = [item for item in holding if names[item] == clip] or holding
-    if not found:
-        raise StoreError(f"{store.url}: no sequence whose name holds {clip!r}, among {len(names)}: first {names[:3]}")
-    if len(found) > 1:
-        told = ", ".join(names[item] for item in found[:5])
-        raise StoreError(f"{store.url}: {len(found)} sequences hold {clip!r}: {told}: name more of one")
-    return found[0]
 
 
 def describe(store: Store, item: int) -> str:
@@ -73,11 +60,8 @@ def draw(store: Store, item: int, path: Path) -> None:
 
 def figure_of(store: Store, item: int) -> Figure:
     """Over one axis of seconds: the body, its labels, its root's path, and the angle of every joint."""
-    if store.array("sequences/done")[item] != DONE:
-        raise StoreError(f"{store.url}: sequence {item} has no motion to draw: it is not done")
-    row, frames = (int(store.read(f"sequences/{name}")[item]) for name in ("row", "frames"))
-    rot6d, trans = map(torch.from_numpy, store.motion(slice(row, row + frames)))
-    fps = store.fps
+    rot6d, trans = map(torch.from_numpy, store.motion(store.rows_of(item)))
+    frames, fps = len(trans), store.fps
     rotmat = rot6d_to_matrix(rot6d)
     shown = ((torch.arange(STRIP) + 0.5) * frames / STRIP).long()  # each picture is of the middle of its place
     pictures = render_clip(load_body("low"), rotmat[shown], trans[shown], fps=fps, size=160, backend="cpu")

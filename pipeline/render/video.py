@@ -21,7 +21,6 @@ from mclip.pipeline.machine.terminal import tracked
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.render import body_for_sequence, check_bodies
 from mclip.pipeline.render.scene import clip_pictures
-from mclip.pipeline.store.schema import DONE, StoreError
 from mclip.pipeline.store.store import Store
 
 
@@ -41,14 +40,12 @@ def write_video(
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"{path}: expected a name that ends in .mp4 for a video")
     name = store.strings("sequences/name")[item]
-    if store.array("sequences/done")[item] != DONE:
-        raise StoreError(f"{store.url}: {name} has no motion to draw: it is not done")
+    rows = store.rows_of(item)
     bodies, device = load_bodies(options.body), pick_device(device)
     check_bodies(store, options, bodies)
     body = body_for_sequence(store, options, fingerprint_of(bodies), device)(item)
-    row, frames = (int(store.read(f"sequences/{column}")[item]) for column in ("row", "frames"))
-    rot6d, trans = (torch.from_numpy(each).to(device) for each in store.motion(slice(row, row + frames)))
-    fps = store.fps
+    rot6d, trans = (torch.from_numpy(each).to(device) for each in store.motion(rows))
+    frames, fps = len(trans), store.fps
     batches = clip_pictures(
         body, rot6d_to_matrix(rot6d), trans, fps=fps, options=options, backend=choose_backend(backend, device)
     )

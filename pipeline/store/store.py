@@ -5,9 +5,10 @@ import importlib.metadata
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import zarr
@@ -15,10 +16,19 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from mclip.pipeline.store.location import filesystem_of, is_local, refuse_foreign_folder
 from mclip.pipeline.store.lock import clear_dead_lock
-from mclip.pipeline.store.schema import CONVENTIONS, FORMAT, STRINGS, StoreError, spec_of
+from mclip.pipeline.store.schema import CONVENTIONS, DONE, FORMAT, OUTCOME, SPLITS, STRINGS, StoreError, spec_of
 from mclip.pipeline.store.sealed import CONSOLIDATED, METADATA, zarr_store
 
+ENDINGS = re.compile(r"(_poses|_stageii)?\.\w+$")  # of a recording's file
 DELETING = "deleting"  # attribute: groups of arrays that are none any more, though their files may still be there
+
+
+class Windows(NamedTuple):
+    """Pieces of sequences that training crops are cut from: whole numbers (W,), a window each."""
+
+    sequence: np.ndarray  # its sequence, counted as in `Store.sequences`
+    row: np.ndarray  # its first row in `motion/*`
+    frames: np.ndarray  # how many rows it has, at most `Store.window`
 
 
 class Store:
@@ -144,9 +154,53 @@ class Store:
         """Whether its sequences are cut into windows."""
         return bool(self.attributes("prepare").get("indexed"))
 
-    def motion(self, at: slice) -> tuple[np.ndarray, np.ndarray]:
-        """6D rotations (N, 24, 6) and root places (N, 3), metres, of some rows of its motion, in float32."""
+    @property
+    def sequences(self) -> list[str]:
+        """The names of its sequences: each one's path below what was prepared, ending and all."""
+        return self.strings("sequences/name")
+
+    def find_sequence(self, clip: str) -> int:
+        """Number of the one sequence that is called `clip`, with or without its folders, or whose name holds it.
+
+        StoreError when there is none, or several.
+        """
+        names = self.sequences
+        holding = [item for item, name in enumerate(names) if clip in name]
+        # CMU/02/02_05_poses.npz is called 02_05, which 102_05 holds, too.
+        called = [item for item in holding if f"/{ENDINGS.sub('', names[item])}".endswith(f"/{clip}")]
+        found = [item for item in holding if names[item] == clip] or called or holding
+        if not found:
+            raise StoreError(
+                f"{self.url}: no sequence whose name holds {clip!r}, among {len(names)}: first {names[:3]}"
+            )
+        if len(found) > 1:
+            told = ", ".join(names[item] for item in found[:5])
+            raise StoreError(f"{self.url}: {len(found)} sequences hold {clip!r}: {told}: name more of one")
+        return found[0]
+
+    def rows_of(self, item: int) -> slice:
+        """The rows of a sequence in `motion/*`. StoreError for one that is not done, whose rows are zeros."""
+        row, frames, done = (int(self.read(f"sequences/{name}")[item]) for name in ("row", "frames", "done"))
+        if done != DONE:
+            raise StoreError(f"{self.url}: {self.sequences[item]} has no motion: it is {OUTCOME[done]}, and not done")
+        return slice(row, row + frames)
+
+    def motion(self, of: str | slice) -> tuple[np.ndarray, np.ndarray]:
+        """6D rotations (T, 24, 6) and root places (T, 3), metres, z up, of a sequence or of some rows, in float32.
+
+        A sequence is named as for `find_sequence`; its frames are at `fps`. The six numbers are the first two rows of
+        a local rotation's matrix. StoreError for a sequence without motion.
+        """
+        at = self.rows_of(self.find_sequence(of)) if isinstance(of, str) else of
         return self.read("motion/rot6d", at), self.read("motion/trans", at)
+
+    def windows(self, *, split: str | None = None) -> Windows:
+        """Where the windows of a split lie, or all of them. StoreError for a split that is none of SPLITS."""
+        if split is not None and split not in SPLITS:
+            raise StoreError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+        *columns, split_W = self.columns("windows", *Windows._fields, "split")
+        wanted_W = slice(None) if split is None else split_W == SPLITS.index(split)
+        return Windows(*(column[wanted_W] for column in columns))
 
     def columns(self, table: str, *names: str) -> tuple[np.ndarray, ...]:
         """Some columns of a table such as `windows`."""

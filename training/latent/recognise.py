@@ -27,12 +27,18 @@ class Seen:
     classes: list[tuple[str, float]]
 
 
-@torch.inference_mode()
 def recognise(run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Sequence[str], *, top: int) -> list[Seen]:
-    """What a motion file shows, piece by piece of a training crop's length; `class_KC` are the names' text vectors."""
-    rows = motion_rows(run, path)
-    pieces = chunks(len(rows), run.crop)
-    z_NC = torch.stack([encode(run, rows[start:stop]) for start, stop in pieces])
+    """What a motion file shows, as `recognise_rows`."""
+    return recognise_rows(run, motion_rows(run, path), class_KC, names, top=top)
+
+
+@torch.inference_mode()
+def recognise_rows(
+    run: Run, rows_TRD: Float[Tensor, "T 25 6"], class_KC: Float[Tensor, "K C"], names: Sequence[str], *, top: int
+) -> list[Seen]:
+    """What a motion shows, piece by piece of a training crop's length; `class_KC` are the names' text vectors."""
+    pieces = chunks(len(rows_TRD), run.crop)
+    z_NC = torch.stack([encode(run, rows_TRD[start:stop]) for start, stop in pieces])
     cosine_NK = F.normalize(centred(z_NC, run.z_NC), dim=-1) @ F.normalize(class_KC.to(run.device), dim=-1).T
     best = cosine_NK.topk(min(top, len(names)), dim=1)
     return [

@@ -116,8 +116,12 @@ def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
 
 def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:
     """The `top` sequences of a store that are nearest to a text, a motion file or one of its clips, best first."""
-    windows, scores = index_of(run, store).best(vectors_of(run, [query], encoder, store=store, plain=True)[0], top)
-    return hits(store, windows, scores)
+    return nearest(run, store, vectors_of(run, [query], encoder, store=store, plain=True)[0], top=top)
+
+
+def nearest(run: Run, store: Store, query_C: Float[Tensor, " C"], *, top: int) -> list[Hit]:
+    """The `top` sequences of a store that are nearest to a vector, best first."""
+    return hits(store, *index_of(run, store).best(query_C, top))
 
 
 def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:

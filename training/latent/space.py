@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mclip.pipeline.embed.encoder import Encoder, check_text
 from mclip.pipeline.geometry.changes import face_front
 from mclip.pipeline.geometry.continuation import continue_motion
+from mclip.pipeline.geometry.recording import Recording
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.machine.words import warn
 from mclip.pipeline.prepare.sources import MOTION_FILES, read_recording
@@ -117,14 +118,23 @@ def text_vectors(run: Run, texts: Sequence[str], encoder: Encoder | None = None)
 
 def motion_vector(run: Run, path: Path) -> Float[Tensor, " C"]:
     """Latent vector (C,) of the middle of a motion file, at most a training crop of it."""
-    rows = motion_rows(run, path)
-    start = middle_shift(len(rows), run.crop)
-    return encode(run, rows[start : start + run.crop])
+    return middle_vector(run, motion_rows(run, path))
+
+
+def middle_vector(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
+    """Latent vector (C,) of the middle of a motion, at most a training crop of it."""
+    start = middle_shift(len(rows_TRD), run.crop)
+    return encode(run, rows_TRD[start : start + run.crop])
 
 
 def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
     """A motion file in the model's rows at the run's frame rate: 24 joints, and where the root is."""
-    rot6d, trans = resample(read_recording(path), run.fps)
+    return recording_rows(run, read_recording(path))
+
+
+def recording_rows(run: Run, recording: Recording) -> Float[Tensor, "T 25 6"]:
+    """A recording in the model's rows at the run's frame rate."""
+    rot6d, trans = resample(recording, run.fps)
     return rows_of_motion(rot6d, trans)
 
 

@@ -40,6 +40,10 @@ class Motion:
     fps: float
     recording: Recording | None = None  # that it was read from, with fingers, shape and gender, at the same frames
 
+    def joints(self) -> Float[Tensor, "T 24 3"]:
+        """Places of SMPL's joints in the world, z up, metres, float32: those of the embedded body, as files show it."""
+        return load_body("low").pose_joints(self.rotmat_TJ33, trans_B3=self.trans_T3)
+
 
 def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None) -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError.

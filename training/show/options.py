@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from mclip.pipeline.machine.options import setting
 
+SHORTEST, LONGEST = 2, 5000  # frames of a motion that can be asked for
+
 
 @dataclass(frozen=True)
 class Shaping:
