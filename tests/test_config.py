@@ -129,7 +129,7 @@ RELEASE = {
         **{"layers": 8, "heads": 4, "feed_forward": 1024, "dropout": 0.1, "unit_latent": False, "copied_layers": True},
         **{"batch": 20, "epochs": 100.0, "learning_rate": 1e-4, "weight_decay": 0.01, "schedule": "constant"},
         **{"warmup": 0, "clip_gradient": 0.0, "ema": 0.0, "target": "joined", "short": "mask", "seed": 10},
-        **{"mirror": 0.0, "yaw": 0.0, "speed": 0.0, "latent_noise": 0.0, "text_decoding": 0.0},
+        **{"long_windows": 0.0, "mirror": 0.0, "yaw": 0.0, "speed": 0.0, "latent_noise": 0.0, "text_decoding": 0.0},
         **{"rot6d_weight": 1.0, "vertices_weight": 1.0, "velocity_weight": 1.0, "clip_loss": "cosine"},
         **{"text_weight": 0.01, "image_weight": 0.01, "places_weight": 0.0, "steps_weight": 0.0, "feet_weight": 0.0},
         **{"vertex_loss": "full", "precision": "float32", "tf32": False, "storage": "float32"},

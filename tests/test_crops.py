@@ -18,7 +18,7 @@ from mclip.training.data.crops import (
     new_array,
     text_choices,
 )
-from mclip.training.train.step import Order, how_often
+from mclip.training.train.step import Order, windows_of_a_pass
 
 CPU = torch.device("cpu")
 
@@ -211,7 +211,7 @@ def test_missing_vectors_are_named_with_the_command(store):
 
 @pytest.mark.parametrize(("windows", "batch"), [(7, 3), (4, 4), (3, 8)])
 def test_every_window_comes_once_a_pass(windows, batch):
-    order = Order(torch.ones(windows, dtype=torch.long), batch, seed=1, device=CPU)
+    order = Order(torch.arange(windows), batch, seed=1, device=CPU)
     stream = torch.cat([order(step) for step in range(windows * 2)])
     assert [len(order(step)) for step in range(3)] == [batch] * 3
     passes = stream[: len(stream) // windows * windows].view(-1, windows)
@@ -220,8 +220,8 @@ def test_every_window_comes_once_a_pass(windows, batch):
 
 
 def test_the_order_of_a_step_does_not_depend_on_the_steps_before():
-    once_W = torch.ones(7, dtype=torch.long)
-    walked, fresh, other = (Order(once_W, 3, seed=seed, device=CPU) for seed in (1, 1, 2))
+    windows = torch.arange(7)
+    walked, fresh, other = (Order(windows, 3, seed=seed, device=CPU) for seed in (1, 1, 2))
     seen = [walked(step) for step in range(20)]
     assert torch.equal(fresh(19), seen[19])
     assert torch.equal(fresh(4), seen[4])
@@ -230,10 +230,10 @@ def test_the_order_of_a_step_does_not_depend_on_the_steps_before():
 
 def test_long_windows_are_taken_more_often_where_that_is_asked(store):
     crops = replace(loaded(store), crop=10, frames=torch.tensor([5, 10, 34]))
-    assert how_often(crops, 0.0).tolist() == [1, 1, 1]
-    assert how_often(crops, 0.5).tolist() == [1, 1, 5]
-    assert how_often(crops, 1.0).tolist() == [1, 1, 25]
-    order = Order(how_often(crops, 0.5), 7, seed=1, device=CPU)
+    assert windows_of_a_pass(crops, 0.0).tolist() == [0, 1, 2]
+    assert windows_of_a_pass(crops, 0.5).tolist() == [0, 1, *[2] * 5]
+    assert windows_of_a_pass(crops, 1.0).tolist() == [0, 1, *[2] * 25]
+    order = Order(windows_of_a_pass(crops, 0.5), 7, seed=1, device=CPU)
     assert order(0).bincount().tolist() == order(1).bincount().tolist() == [1, 1, 5]
 
 

@@ -45,7 +45,7 @@ def test_the_guard_holds_the_weights_until_somebody_asks(store):
     assert torch.equal(after[2], after[0])  # later steps are finite, and still held: the model stays as it was
     crops = load_crops(store, split="train", encoder="offline", target="label", device=CPU)
     with pytest.raises(RunError, match="step 1: velocity not finite"):
-        guard.check(crops, Order(torch.ones(len(crops), dtype=torch.long), 2, 0, CPU))
+        guard.check(crops, Order(torch.arange(len(crops)), 2, 0, CPU))
 
 
 def terms_of(store: Store, **options) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

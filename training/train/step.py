@@ -42,13 +42,11 @@ def seed_of(seed: int, purpose: str, step: int = 0, *, rank: int = 0) -> int:
 class Order:
     """Which windows step n takes: one shuffled pass after the other, computed from (seed, step) alone.
 
-    Nothing is carried from step to step, so a resumed run takes the same windows. `often_W`: how many times a pass has
-    each window.
+    Nothing is carried from step to step, so a resumed run takes the same windows. `taken_N` are those of a pass.
     """
 
-    def __init__(self, often_W: Int64[Tensor, " W"], batch: int, seed: int, device: torch.device):
-        self.taken_N = torch.arange(len(often_W)).repeat_interleave(often_W.cpu())
-        self.batch, self.seed, self.device = batch, seed, device
+    def __init__(self, taken_N: Int64[Tensor, " N"], batch: int, seed: int, device: torch.device):
+        self.taken_N, self.batch, self.seed, self.device = taken_N, batch, seed, device
         self.passes: dict[int, Tensor] = {}
 
     def one_pass(self, number: int) -> Tensor:
@@ -68,13 +66,17 @@ class Order:
         return stream[start : start + self.batch]
 
 
-def how_often(crops: Crops, power: float) -> Int64[Tensor, " W"]:
-    """How many times (W,) a pass has each window: the number of different crops in it, to a power.
+def windows_of_a_pass(crops: Crops, power: float) -> Int64[Tensor, " N"]:
+    """The windows that a pass takes, on the host: each as often as it has different crops, to a power.
 
     At 0 once each, as in the paper: a crop of a long window is then seen so much less often than a short window's only
     one that fast motions in it (a cartwheel) stay unlearnt.
     """
-    return (crops.frames - crops.crop + 1).clamp_min(1).pow(power).round().long()
+    windows_W = torch.arange(len(crops))
+    if not power:
+        return windows_W
+    often_W = (crops.frames - crops.crop + 1).clamp_min(1).pow(power).round().long()
+    return windows_W.repeat_interleave(often_W.cpu())
 
 
 class Feed:
@@ -82,7 +84,7 @@ class Feed:
 
     def __init__(self, crops: Crops, texts: Sequence[str], config: TrainConfig, device: torch.device):
         self.crops, self.seed, self.generator = crops, config.seed, torch.Generator(device)
-        self.order = Order(how_often(crops, config.long_windows), config.batch, config.seed, device)
+        self.order = Order(windows_of_a_pass(crops, config.long_windows), config.batch, config.seed, device)
         self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
 
     def __call__(self, step: int) -> Batch:
