@@ -520,7 +520,7 @@ def test_bad_files_fail_by_name_and_the_rest_is_done(tmp_path, amass_folder, wri
 @pytest.mark.parametrize("number", ["nan", "NaN", "inf", "-Infinity", "1e999"])
 def test_what_is_no_number_in_a_bvh_is_refused_by_name_and_stored_nowhere(tmp_path, amass_folder, number):
     source = tmp_path / "source"
-    (motion,) = export(amass_folder / "SFU/0005/jog_poses.npz", ("bvh",), source)
+    (motion,), _ = export(amass_folder / "SFU/0005/jog_poses.npz", ("bvh",), source)
     lines = motion.read_text().splitlines()
     words = lines[-40].split()
     words[9] = number

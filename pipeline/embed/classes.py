@@ -113,7 +113,10 @@ def names_in(file: Path) -> list[str]:
     if len(names) < 2:
         raise ValueError(f"{file}: {len(names)} classes, expected at least two names")
     for name in names:
-        check_text(name)
+        try:
+            check_text(name)
+        except ValueError as error:
+            raise ValueError(f"{file}: class {name!r}: {error}") from error
     return names
 
 
