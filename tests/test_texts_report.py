@@ -12,6 +12,7 @@ from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import crops_of
 from mclip.training.evaluate.report import judged_tables
 from mclip.training.evaluate.texts_report import judge_for, judged, known_crops, labels_asked
+from mclip.training.measure.learnt_judge import LearntJudge
 from mclip.training.measure.statistics import figures_of, intervals_of
 from mclip.training.model.run import Run
 
@@ -44,14 +45,17 @@ def test_a_decoder_that_remembers_is_right_and_natural_and_one_of_twelve_steps_i
     assert {clip.split("/")[-2] for clips in labels.values() for clip in clips} == {"walk", "kick", "getup_facedown"}
     vectors = vectors_by_text(store, "offline")
     text_NC = np.stack([vectors[label] for label in labels])
-    perfect = judged(remembering(run, store), judge, text_NC, [*labels.values()], bar="labels")
+    learnt = LearntJudge.trained(splits, fps=run.fps)
+    perfect = judged(remembering(run, store), judge, learnt, text_NC, [*labels.values()], bar="labels")
     assert perfect["texts"] == len(labels)
     plain = figures_of(perfect["plain"])
     assert (plain["right"], plain["natural"], plain["both"]) == (1, 1, 1)
     assert plain["natural_mm"] == pytest.approx(0, abs=0.1)
-    poor = figures_of(judged(run, judge, text_NC, [*labels.values()], bar="labels"))
+    assert plain["learnt_R@1"] == 1
+    poor = figures_of(judged(run, judge, learnt, text_NC, [*labels.values()], bar="labels"))
     assert poor["carried"]["natural"] == poor["plain"]["natural"] == 0
-    assert set(judged(replace(run, z_NC=None), judge, text_NC, [*labels.values()], bar="")) == {"texts", "plain"}
+    assert poor["plain"]["learnt_R@1"] < 0.7  # of three clips: one that it takes all of them for is a third
+    assert set(judged(replace(run, z_NC=None), judge, None, text_NC, [*labels.values()], bar="")) == {"texts", "plain"}
     tree = {"judge": {"bound_mm": judge.bound_mm}, "label_motions": perfect, "quality": {}}
     (table,) = judged_tables(figures_of(tree) | {"ci95": intervals_of(tree)})
     assert [row[0] for row in table.rows] == [

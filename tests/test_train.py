@@ -229,7 +229,7 @@ def test_a_nan_stops_before_the_weights_change_and_is_named(store, tmp_path, mon
     load = trainer.load_crops
     monkeypatch.setattr(trainer, "load_crops", poisoned)
     windows = int((store.read("windows/split") == 0).sum())
-    order = Order(windows, 2, TrainConfig().seed, CPU)
+    order = Order(torch.arange(windows), 2, TrainConfig().seed, CPU)
     first = next(step for step in range(20) if 1 in order(step).tolist())
     named = [int(load_window) for load_window in order(first)]
     with pytest.raises(
