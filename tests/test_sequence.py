@@ -51,6 +51,18 @@ def test_a_long_walk_is_joined_at_equal_phases_and_does_not_slow_down(clip: Any)
     assert float(step[-30:].mean() / step[:30].mean()) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("frames", [2, 3, 8, 12])
+def test_crops_shorter_than_two_seams_still_go_on(clip: Any, frames: int) -> None:
+    crop = clip("walk").cut(0, frames)
+    chain = Chain(FPS, JOINTS, crop)
+    for _ in range(3):
+        chain.follow(crop, chain.length)  # which may take the place of frames that were there
+        before = chain.length
+        chain.go_on(crop)
+        assert chain.length > before
+    assert chain.whole(chain.length).trans_T3.isfinite().all()
+
+
 def test_parts_begin_near_their_time_and_the_whole_lasts_as_asked(run: Run) -> None:
     vectors = torch.randn(4, 384, generator=torch.Generator().manual_seed(3))
     motion, seams = chained(run, vectors, (45, 100, 15, 60))

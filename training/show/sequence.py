@@ -49,9 +49,14 @@ class Chain:
         """Frames of the whole."""
         return self.start + len(self.tail.trans_T3)
 
+    def seam_frames(self, crop: Track) -> int:
+        """Frames of a seam with a crop: at most half of either, or a short crop would bring nothing, for ever."""
+        shorter = min(len(self.tail.trans_T3), len(crop.trans_T3))
+        return max(1, min(blend_frames(self.fps), shorter // 2))
+
     def follow(self, crop: Track, due: int) -> None:
         """Go over to another motion, whose beginning belongs at frame `due`: near there, and not far from its start."""
-        frames = blend_frames(self.fps)
+        frames = self.seam_frames(crop)
         meetings, pair = self.transition(crop, due, frames)
         # A body that stands does not lie in 0.4 s.
         slower = blend_frames(self.fps, apart=float(meetings.distance_IL[pair]))
@@ -69,7 +74,7 @@ class Chain:
 
     def go_on(self, crop: Track) -> None:
         """Go on with the same motion, where its phases agree: where a seam costs least for every frame it brings."""
-        frames = blend_frames(self.fps)
+        frames = self.seam_frames(crop)
         meetings, before_I1, after_L = self.meetings(crop, frames)
         gained = before_I1 - after_L + len(crop.trans_T3) - len(self.tail.trans_T3)
         cost_IL = meetings.distance_IL / gained.clamp_min(1)
