@@ -172,15 +172,15 @@ def babel_entry(name: str, frames: int, labels: list[tuple[str, float, float]]) 
     return {"feat_p": f"SET/{name}_poses.npz", "dur": frames / 30, "seq_ann": None, "frame_ann": annotation}
 
 
-@pytest.fixture(scope="session")
-def long_store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Store:
-    """The sequences LONG, prepared, drawn and embedded: several windows each, labels that change. Read only."""
-    folder = tmp_path_factory.mktemp("long")
-    for seed, (name, (frames, _)) in enumerate(LONG.items()):
+def labelled_store(
+    folder: Path, clips: dict[str, tuple[int, list[tuple[str, float, float]]]], encoder: Encoder
+) -> Store:
+    """Clips of so many frames with BABEL's labels, prepared, drawn and embedded."""
+    for seed, (name, (frames, _)) in enumerate(clips.items()):
         file = folder / f"AMASS/{name}_poses.npz"
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, **smooth_motion(frames, 30.0, width=156, seed=seed))
-    entries = {str(number): babel_entry(name, *told) for number, (name, told) in enumerate(LONG.items())}
+    entries = {str(number): babel_entry(name, *told) for number, (name, told) in enumerate(clips.items())}
     (folder / "babel").mkdir()
     (folder / "babel/train.json").write_text(json.dumps(entries))
     made = open_store(folder / "store.zarr", create=True)
@@ -188,6 +188,12 @@ def long_store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> St
     render.render(made, RenderOptions(body="low", size=64))
     embed.embed(made, encoder)
     return made
+
+
+@pytest.fixture(scope="session")
+def long_store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Store:
+    """The sequences LONG, prepared, drawn and embedded: several windows each, labels that change. Read only."""
+    return labelled_store(tmp_path_factory.mktemp("long"), LONG, encoder)
 
 
 # Words that would run, or be markup, where somebody forgot that they are words; what runs leaves window.__hit.
@@ -213,23 +219,8 @@ def hostile() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def hostile_store(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Store:
     """A clip for each of the words HOSTILE, called and labelled so. Read only."""
-    folder = tmp_path_factory.mktemp("hostile")
-    names = [word.replace("/", "") for word in HOSTILE]
-    for seed, name in enumerate(names):
-        file = folder / f"AMASS/SET/01/{name}_poses.npz"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **smooth_motion(60, 30.0, width=156, seed=seed))
-    entries = {
-        str(number): babel_entry(f"01/{name}", 60, [(word, 0, 2)])
-        for number, (name, word) in enumerate(zip(names, HOSTILE, strict=True))
-    }
-    (folder / "babel").mkdir()
-    (folder / "babel/train.json").write_text(json.dumps(entries))
-    made = open_store(folder / "store.zarr", create=True)
-    prepare(folder / "AMASS", made, labels=read_labels((folder / "babel",), None), options=PrepareOptions())
-    render.render(made, RenderOptions(body="low", size=64))
-    embed.embed(made, encoder)
-    return made
+    clips = {f"SET/01/{word.replace('/', '')}": (60, [(word, 0.0, 2.0)]) for word in HOSTILE}
+    return labelled_store(tmp_path_factory.mktemp("hostile"), clips, encoder)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.geometry.legs import ANKLES, HIPS, KNEES
+from mclip.pipeline.geometry.skeleton import ANKLES, HIPS, KNEES
 from mclip.pipeline.prepare.amass import read_motion
 from mclip.training.measure.physics import standing_feet
 from mclip.training.model.run import Run

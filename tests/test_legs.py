@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.geometry.legs import ANKLES, HIPS, KNEES, bend_legs, shortest_turn
+from mclip.pipeline.geometry.legs import bend_legs, shortest_turn
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
-from mclip.pipeline.geometry.skeleton import forward_kinematics
+from mclip.pipeline.geometry.skeleton import ANKLES, HIPS, KNEES, forward_kinematics
 
 JOINTS = load_body("low").joints_J3.double()
 BONES = JOINTS - JOINTS[0]

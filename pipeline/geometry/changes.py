@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mclip.pipeline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
+from mclip.pipeline.geometry.rotations import about_vertical, matrix_to_rot6d, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import MIRRORED
 
 
@@ -28,8 +28,7 @@ def face_front(
     root_N33 = rot6d_to_matrix(rot6d_NJD[:, 0].double())
     x, y, _ = root_N33[0, :, 2].tolist()  # where the body's own z points
     angle = -math.atan2(x, -y) if math.hypot(x, y) > 1e-3 else 0.0
-    cosine, sine = math.cos(angle), math.sin(angle)
-    turn = torch.tensor([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], dtype=torch.float64, device=root_N33.device)
+    turn = about_vertical(torch.tensor(angle, dtype=torch.float64, device=root_N33.device))
     start = trans_N3[0].double() * trans_N3.new_tensor([1.0, 1, 0])
     turned = rot6d_NJD.clone()
     turned[:, 0] = matrix_to_rot6d(turn @ root_N33).float()

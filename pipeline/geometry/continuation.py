@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mclip.pipeline.geometry.rotations import geodesic, matrix_to_rot6d, rot6d_to_matrix
+from mclip.pipeline.geometry.rotations import about_vertical, geodesic, matrix_to_rot6d, rot6d_to_matrix
 
 MEETS = math.radians(10)  # mean joint angle between first and last pose of a cycle; kicks and punches are above
 
@@ -20,9 +20,7 @@ MEETS = math.radians(10)  # mean joint angle between first and last pose of a cy
 def yaw_between(start_33: Float[Tensor, "3 3"], end_33: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
     """The rotation (3, 3) about the vertical that brings `start_33` nearest to `end_33` (least squares)."""
     between = end_33 @ start_33.T
-    angle = torch.atan2(between[1, 0] - between[0, 1], between[0, 0] + between[1, 1])
-    cosine, sine, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    return torch.stack((cosine, -sine, zero, sine, cosine, zero, zero, zero, one)).view(3, 3)
+    return about_vertical(torch.atan2(between[1, 0] - between[0, 1], between[0, 0] + between[1, 1]))
 
 
 def continue_motion(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mclip.pipeline.geometry.continuation import yaw_between
-from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, matrix_to_quaternion, same_sign
+from mclip.pipeline.geometry.rotations import about_vertical, axis_angle_to_matrix, matrix_to_quaternion, same_sign
 from mclip.pipeline.geometry.skeleton import forward_kinematics
 
 
@@ -47,12 +47,6 @@ class Track(NamedTuple):
 def joined(*tracks: Track) -> Track:
     """The motions one after the other, as they are."""
     return Track(*(torch.cat(each) for each in zip(*tracks, strict=True)))
-
-
-def about_vertical(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotations (*, 3, 3) about the vertical by radians, anticlockwise seen from above."""
-    cosine, sine, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    return torch.stack((cosine, -sine, zero, sine, cosine, zero, zero, zero, one), dim=-1).unflatten(-1, (3, 3))
 
 
 @dataclass(frozen=True)

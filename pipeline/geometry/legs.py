@@ -9,11 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
-
-HIPS, KNEES, ANKLES, TOES = (
-    tuple(JOINTS.index(f"{side}_{name}") for side in ("left", "right")) for name in ("hip", "knee", "ankle", "foot")
-)
+from mclip.pipeline.geometry.skeleton import ANKLES, HIPS, KNEES, forward_kinematics
 
 
 def shortest_turn(start: Float[Tensor, "*batch 3"], end: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:

@@ -132,6 +132,12 @@ def slerp(
     return torch.nn.functional.normalize(mixed, dim=-1)
 
 
+def about_vertical(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotations (*, 3, 3) about the vertical by radians, anticlockwise seen from above."""
+    cosine, sine, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack((cosine, -sine, zero, sine, cosine, zero, zero, zero, one), dim=-1).unflatten(-1, (3, 3))
+
+
 def same_sign(quaternion_TJ4: Float[Tensor, "T J 4"]) -> Float[Tensor, "T J 4"]:
     """The same rotations, each by the one of its two quaternions that is nearer to the one before it.
 

@@ -49,6 +49,12 @@ def mirror_joint(name: str) -> str:
 
 MIRRORED = tuple(JOINTS.index(mirror_joint(name)) for name in JOINTS)
 
+# The joints of the legs, each left and right; and those of both feet, as a list: a tuple would index four axes.
+HIPS, KNEES, ANKLES, TOES = (
+    tuple(JOINTS.index(f"{side}_{name}") for side in ("left", "right")) for name in ("hip", "knee", "ankle", "foot")
+)
+FEET = [*ANKLES, *TOES]
+
 
 def forward_kinematics(
     rotmat_BJ33: Float[Tensor, "*batch joints 3 3"],

@@ -117,9 +117,7 @@ def chronology(z_WC: np.ndarray, orders: Mapping[int, tuple[str, str]], encoder:
     The question of CAR (Fujiwara et al., ECCV 2024). Labels in alphabetical order cannot answer it.
     """
     unit_NC = unit(z_WC[[*orders]])
-    true_NC, wrong_NC = (
-        unit(encoder.encode_texts(told).numpy()) for told in map(list, zip(*orders.values(), strict=True))
-    )
+    true_NC, wrong_NC = (unit(encoder.encode_texts(told).numpy()) for told in zip(*orders.values(), strict=True))
     return Measured(((unit_NC * (true_NC - wrong_NC)).sum(-1) > 0).astype(float))
 
 

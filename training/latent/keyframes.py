@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mclip.pipeline.geometry.body import load_body
-from mclip.pipeline.geometry.joining import Track, about_vertical, veered
-from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, geodesic, rot6d_to_matrix
+from mclip.pipeline.geometry.joining import Track, veered
+from mclip.pipeline.geometry.rotations import about_vertical, axis_angle_to_matrix, geodesic, rot6d_to_matrix
 from mclip.pipeline.prepare.sources import read_recording
 from mclip.training.data.rows import joints_of, root_of
 from mclip.training.latent.prompts import Prompt

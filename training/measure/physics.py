@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mclip.pipeline.geometry.skeleton import JOINTS
+from mclip.pipeline.geometry.skeleton import FEET
 
-FEET = [JOINTS.index(name) for name in ("left_ankle", "right_ankle", "left_foot", "right_foot")]
 TOE_BELOW_ANKLE = -0.05  # metres by which the toe joint of a flat foot is lower than its ankle
 # Share of a motion's frames that may dip below its floor. The single lowest frame is no floor: one that dips by 4 cm
 # makes all others float by as much.

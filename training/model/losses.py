@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mclip.pipeline.geometry.body import Body
 from mclip.pipeline.geometry.rotations import identity_rot6d, rot6d_to_matrix
-from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS, forward_kinematics
+from mclip.pipeline.geometry.skeleton import FEET, PARENTS, forward_kinematics
 
 # The joints by their depth in the tree: parents of a depth all lie in the depth before it.
 DEPTH = [0]
@@ -32,7 +32,6 @@ PARENTS_BEFORE = [
 ]
 
 
-FEET = [JOINTS.index(name) for name in ("left_ankle", "right_ankle", "left_foot", "right_foot")]
 STANDS = 0.006  # metres from frame to frame, under which a foot stands: 0.18 m/s at 30 fps
 
 

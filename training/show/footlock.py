@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.joining import Track
-from mclip.pipeline.geometry.legs import ANKLES, HIPS, KNEES, bend_legs
+from mclip.pipeline.geometry.legs import bend_legs
 from mclip.pipeline.geometry.rotations import matrix_to_axis_angle
+from mclip.pipeline.geometry.skeleton import ANKLES, HIPS, KNEES
 from mclip.training.measure.physics import pivot_steps, planted_speed, runs, standing_feet
 from mclip.training.show.motion import Heights, Motion, floor_of, heights
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.joining import Track
-from mclip.pipeline.geometry.legs import ANKLES, TOES
 from mclip.pipeline.geometry.recording import Recording
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rot6d_to_matrix
+from mclip.pipeline.geometry.skeleton import ANKLES, TOES
 from mclip.pipeline.prepare.sources import read_recording
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.scene import clip_pictures
