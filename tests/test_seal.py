@@ -46,6 +46,18 @@ def test_every_flipped_bit_of_metadata_is_found(copy: Path) -> None:
     assert validate(open_store(copy)) == []
 
 
+@pytest.mark.parametrize("group", ["", "motion", "motion/trans"])
+def test_a_key_that_zarr_does_not_know_is_told_and_ends_no_command_in_a_traceback(copy: Path, group: str) -> None:
+    file = copy / group / "zarr.json"
+    file.write_bytes(file.read_bytes().replace(b"node_type", b"nkde_type"))
+    for words in (["validate"], ["status"], ["inspect", "walk", "--out", str(copy.parent / "walk.png")]):
+        told = CliRunner().invoke(cli, [words[0], str(copy), *words[1:]])
+        assert told.exception is None or isinstance(told.exception, SystemExit), (words, told.exception)
+    told = CliRunner().invoke(cli, ["validate", str(copy)])
+    assert told.exit_code == 1
+    assert "zarr.json" in told.output
+
+
 def test_a_flip_in_the_manifest_is_found_and_names_the_line(copy: Path) -> None:
     manifest = copy.with_name(f"{copy.name}.manifest.jsonl")
     lines = manifest.read_text().splitlines(keepends=True)

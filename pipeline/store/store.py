@@ -20,6 +20,7 @@ from mclip.pipeline.store.schema import CONVENTIONS, DONE, FORMAT, OUTCOME, SPLI
 from mclip.pipeline.store.sealed import CONSOLIDATED, METADATA, zarr_store
 
 ENDINGS = re.compile(r"(_poses|_stageii)?\.\w+$")  # of a recording's file
+UNREADABLE = (ValueError, TypeError)  # zarr's, for a damaged zarr.json: of values, and of keys that it does not know
 DELETING = "deleting"  # attribute: groups of arrays that are none any more, though their files may still be there
 
 
@@ -59,7 +60,7 @@ class Store:
         except KeyError:
             stage = {"pictures": "render", "embeddings": "embed"}.get(path.split("/")[0], "prepare")
             raise StoreError(f"{self.url}: no {path} in this store; run `mclip {stage} {self.url}` first") from None
-        except ValueError as error:
+        except UNREADABLE as error:
             raise StoreError(f"{self.url}: {path}/zarr.json cannot be read ({error}): restore it") from error
         assert isinstance(found, zarr.Array)
         return found
@@ -300,7 +301,7 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:
         raise no_store(location) from error
     except StoreError:
         raise
-    except ValueError as error:
+    except UNREADABLE as error:
         raise StoreError(
             f"{location}: its zarr.json cannot be read ({error}): restore it, or use another store"
         ) from error
@@ -358,6 +359,6 @@ def is_store(location: str) -> bool:
         return False
     except StoreError:
         raise
-    except ValueError:  # damaged metadata: something lies there
+    except UNREADABLE:  # damaged metadata: something lies there
         return True
     return True
