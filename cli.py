@@ -825,7 +825,7 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
     "formats",
     multiple=True,
     required=True,
-    type=click.Choice(FORMATS),
+    type=click.Choice((*FORMATS, "humanml3d")),
     help="Format to write; may be repeated.",
 )
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")

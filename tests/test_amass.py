@@ -12,6 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mclip.pipeline.forms.arrays import Asked
 from mclip.pipeline.geometry import rotations
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.resample import resample, source_times
@@ -61,7 +62,7 @@ def test_plain_array_needs_a_frame_rate_and_takes_the_given_one():
     np.save(file, np.full((5, 72), 0.25))
     with pytest.raises(MotionError, match="no frame rate in it .*: pass --fps-in"):
         parse_motion(file.getvalue())
-    motion = parse_motion(file.getvalue(), fps_in=20.0)
+    motion = parse_motion(file.getvalue(), Asked(fps=20.0))
     assert motion.fps == 20.0
     assert (motion.poses_TJ3 == 0.25).all()
     assert motion.poses_TJ3.shape == (5, 24, 3)

@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.forms.arrays import Asked, rest_pelvis, spine_of
 from mclip.pipeline.geometry.recording import MotionError, NoMotion
 from mclip.pipeline.geometry.skeleton import PARENTS, forward_kinematics
 from mclip.pipeline.prepare.amass import parse_motion, read_motion
-from mclip.pipeline.prepare.arrays import rest_pelvis, spine_of
 from mclip.pipeline.prepare.sources import ARCHIVES
 from mclip.pipeline.prepare.sources import MOTIONS as MOTIONS_READ
 from mclip.pipeline.skeletons.frames import rest_joints
@@ -109,7 +109,7 @@ FORMS = forms()
 @pytest.mark.parametrize("name", FORMS)
 def test_a_walk_in_any_form_is_the_walk_of_amass(name: str) -> None:
     poses, trans = walk()
-    found = parse_motion(FORMS[name], fps_in=30.0)
+    found = parse_motion(FORMS[name], Asked(fps=30.0))
     assert found.fps == (60.0 if name == "AIST++" else 30.0)
     same = Rotation.from_rotvec(found.poses_TJ3.reshape(-1, 3)).inv() * Rotation.from_rotvec(poses.reshape(-1, 3))
     assert same.magnitude().max() < 1e-6  # GVHMR's tensors are read as float32
@@ -178,8 +178,8 @@ def test_a_file_without_a_motion_is_none_and_one_without_its_path_is_refused() -
 def test_several_people_are_refused_with_their_names() -> None:
     poses, trans = walk()
     each = {"pose": poses.reshape(FRAMES, 72), "trans": trans}
-    with pytest.raises(MotionError, match=r"2 people in it \(3, 7\), expected one"):
-        parse_motion(pickled({3: each, 7: each}), fps_in=30.0)
+    with pytest.raises(MotionError, match=r"2 motions in it \(person_3, person_7\), expected one"):
+        parse_motion(pickled({3: each, 7: each}), Asked(fps=30.0))
 
 
 def test_6d_of_knees_that_never_bend_is_refused_rather_than_guessed() -> None:
@@ -243,7 +243,7 @@ def mdm(motion: np.ndarray, **more: object) -> bytes:
     ],
 )
 def test_joint_places_come_back_where_they_were(content: bytes, fps: float) -> None:
-    found = parse_motion(content, fps_in=30.0)
+    found = parse_motion(content, Asked(fps=30.0))
     assert found.fps == fps
     rotmat = torch.from_numpy(matrices(found.poses_TJ3))
     _, place = forward_kinematics(rotmat, rest_joints(), root_B3=torch.from_numpy(found.trans_T3))
@@ -267,9 +267,9 @@ def test_of_a_longer_array_only_the_motions_length_is_read() -> None:
         (saved(walk()[0]), "its bones change their length as no joint places do: save rotations as poses"),
         (
             mdm(np.repeat(places()[None, :, :22].transpose(0, 2, 3, 1), 3, 0)),
-            "3 motions in it, expected one: save motion",
+            r"3 motions in it \(motion_0, .*, expected one: name one as FILE/motion_0",
         ),
-        (saved(np.array([{}, {}], object)), "a .npy of 2 Python objects, expected one dict of arrays"),
+        (saved(np.array([{}, {}], object)), r"no poses and no trans in it, only \[\]"),
         (saved({"text": "walk"}), "no poses and no trans in it"),
         (saved(np.where(np.arange(FRAMES)[:, None, None] == 5, np.nan, places())), "bones change|NaN or infinity"),
     ],
@@ -285,7 +285,7 @@ def test_objects_in_a_npy_run_nothing(tmp_path) -> None:
             return (open, (str(tmp_path / "executed"), "w"))
 
     with pytest.raises(MotionError, match="asks for"):
-        parse_motion(saved({"motion": Attack()}), fps_in=20.0)
+        parse_motion(saved({"motion": Attack()}), Asked(fps=20.0))
     assert not (tmp_path / "executed").exists()
 
 

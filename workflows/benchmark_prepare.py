@@ -131,7 +131,7 @@ def rows(source: Path, scratch: Path, workers: int) -> Iterator[tuple[str, str]]
     size = sum(each.size for each in found)
     apart(source, scratch / "none", "floor", 1)  # into the page cache
     floor, floor_again, _, _ = apart(source, scratch / "none", "floor", 1)
-    frames = sum(sources.probe(source, each, None)[0] for each in found)
+    frames = sum(sources.probe(source, each)[0] for each in found)
     yield "input", f"{len(found):,} files, {size / 1e9:.2f} GB, {frames:,} frames"
     yield "floor: open, read poses and trans, one thread", f"{floor:.2f} s, again {floor_again:.2f} s"
     for scheduler in ("threads", "processes"):

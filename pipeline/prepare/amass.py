@@ -6,28 +6,38 @@ An AMASS file is an .npz with `poses` (T, 156) axis-angle of SMPL+H, (T, 165) of
 
 # T frames of the source, K joints of the file, N frames of the result, J joints (24), D rotation numbers (6)
 
+import functools
 import hashlib
-import io
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mclip.pipeline.files.nested import TORCH, is_nested, read_nested
 from mclip.pipeline.files.npz import HEAD, Npz, NpzError, Read, array_of, header_of
-from mclip.pipeline.files.pickles import check_pickle
-from mclip.pipeline.files.unpickle import ArrayUnpickler, Inert
-from mclip.pipeline.files.unpickle import array_of as unpickled
+from mclip.pipeline.forms.arrays import (
+    MOTION_X,
+    NOTHING,
+    Arrays,
+    Asked,
+    Held,
+    frames_and_fps,
+    motion_of,
+    of_features,
+    of_motion_x,
+)
+from mclip.pipeline.forms.humanml3d import FEATURES
+from mclip.pipeline.forms.joint_sets import COUNTS
+from mclip.pipeline.forms.people import motions_in, require_member
+from mclip.pipeline.forms.places import set_of
 from mclip.pipeline.geometry import rotations
 from mclip.pipeline.geometry.recording import MotionError, Recording, require_finite, require_length
 from mclip.pipeline.geometry.skeleton import JOINTS, SMPLH_JOINTS
-from mclip.pipeline.prepare.arrays import Arrays, Held, frames_and_fps, motion_of, one_motion
-from mclip.pipeline.prepare.places import COUNTS, MDM_FPS, are_places, places_of_mdm
 
-MOST_PICKLED = 1 << 30  # bytes of a pickle: a day of SMPL-X
-TORCH = "data.pkl"  # in the archive that torch.save writes
+ROTATED = (22, 24)  # numbers of joints that both rotations and places are written of
 
 
 def read_motion(path: Path) -> Recording:
@@ -38,101 +48,86 @@ def read_motion(path: Path) -> Recording:
         raise MotionError(f"{path}: {plain(error)}") from error
 
 
-def parse_motion(content: bytes | memoryview, *, fps_in: float | None = None) -> Recording:
-    """The motion in a file's bytes, told by what is in them; `fps_in` is the rate where they say none. MotionError.
+def parse_motion(content: bytes | memoryview, asked: Asked = NOTHING, *, member: str = "") -> Recording:
+    """The motion in a file's bytes, told by what is in them; `member` is which of several. MotionError.
 
     Its rotations may be a view of the bytes.
     """
     view = memoryview(content)
     try:
-        arrays = arrays_of(lambda at, length: view[at : at + length], len(view))
-        return require_finite(motion_of(arrays, hashlib.sha256(content).digest(), fps_in))
+        if is_pack(bytes(view[: np.lib.format.MAGIC_LEN + HEAD])):
+            sha256, motions = pack_of(bytes(content))
+            arrays: Arrays = require_member(motions, member)
+        else:
+            arrays = arrays_of(lambda at, length: view[at : at + length], len(view))
+            sha256 = hashlib.sha256(content).digest()
+        return require_finite(motion_of(arrays, sha256, asked))
     # A damaged file makes struct, zlib, pickle and numpy's header reader raise nearly anything.
     except Exception as error:
         raise refused(error) from error
 
 
-def probe_motion(read: Read, size: int, *, fps_in: float | None = None) -> tuple[int, float]:
+def probe_motion(read: Read, size: int, asked: Asked = NOTHING, *, member: str = "") -> tuple[int, float]:
     """Number of frames and frames per second of a file, from its headers; MotionError as `parse_motion`."""
     try:
-        frames, fps = frames_and_fps(arrays_of(read, size), fps_in)
+        if is_pack(bytes(read(0, HEAD))):
+            arrays: Arrays = require_member(pack_of(bytes(read(0, size)))[1], member)
+        else:
+            arrays = arrays_of(read, size)
+        frames, fps = frames_and_fps(arrays, asked.fps)
         require_length(frames, fps)
         return frames, fps
     except Exception as error:
         raise refused(error) from error
 
 
+def members_of(read: Read, size: int) -> list[str]:
+    """The names of the motions in a file that holds several; one without a name of any other file, readable or not."""
+    try:
+        return list(pack_of(bytes(read(0, size)))[1]) if is_pack(bytes(read(0, HEAD))) else [""]
+    except Exception:  # told when it is read
+        return [""]
+
+
+def is_pack(head: bytes) -> bool:
+    """Whether a file that begins so may hold several motions: nested dicts, as pickle, joblib and torch write them."""
+    if head.startswith(np.lib.format.MAGIC_PREFIX):
+        return header_of(head[:HEAD], "poses", objects=True)[2].hasobject
+    return is_nested(head) or (head.startswith(b"PK") and TORCH.encode() in head[:HEAD])
+
+
+@functools.lru_cache(maxsize=2)  # one for each of two workers: reading it again for every motion would take for ever
+def pack_of(content: bytes) -> tuple[bytes, dict[str, Held]]:
+    """SHA-256 of such a file, and its motions by name; nothing of it is run."""
+    begin = header_of(content[:HEAD], "poses", objects=True)[3] if content.startswith(b"\x93NUMPY") else 0
+    return hashlib.sha256(content).digest(), motions_in(read_nested(content[begin:]))
+
+
 def arrays_of(read: Read, size: int) -> Arrays:
-    """The arrays of a file, by its first bytes."""
+    """The arrays of a file that holds one motion, by its first bytes."""
     magic = bytes(read(0, 6))
     if magic == np.lib.format.MAGIC_PREFIX:
         return plain_array(read(0, size))
     if magic.startswith(b"PK"):
-        npz = Npz(read, size)
-        return npz if not any(name.endswith(TORCH) for name in npz) else of_torch(read(0, require_small(size)))
-    if magic[:1] == b"\x80":
-        pickled = bytes(read(0, require_small(size)))
-        check_pickle(pickled)
-        return one_motion(plainly_held(ArrayUnpickler(io.BytesIO(pickled)).load()))
+        return Npz(read, size)
     raise MotionError(f"begins with {magic!r}: expected an .npz archive; copy or download it again")
 
 
-def require_small(size: int) -> int:
-    """The size of a pickle; MotionError where it is none of a motion."""
-    if size > MOST_PICKLED:
-        raise MotionError(f"{size >> 20:,} MB of pickle, at most {MOST_PICKLED >> 20:,}: not a motion")
-    return size
-
-
 def plain_array(content: bytes | memoryview) -> Held:
-    """A .npy as an .npz would hold it: poses at the origin, joint places, or what a dict in it has."""
-    shape, _, dtype, length = header_of(bytes(content[:HEAD]), "poses", objects=True)
-    if dtype.hasobject:
-        return of_objects(bytes(content[length:]))
+    """A .npy as an .npz would hold it: poses at the origin, joint places, or a data set's own columns."""
     values = array_of(content, "poses")
-    if len(shape) != 3 or shape[2] != 3 or shape[1] not in COUNTS:
+    if values.ndim == 2 and values.shape[1] == MOTION_X:
+        return of_motion_x(values)
+    if values.ndim == 2 and values.shape[1] in FEATURES:
+        return of_features(values)
+    if values.ndim != 3 or values.shape[2] != 3 or values.shape[1] not in COUNTS:
         return Held(poses=values, trans=np.zeros((len(values), 3)))
-    if are_places(values):
+    if values.shape[1] not in ROTATED or set_of(values):  # of other numbers of joints, nobody writes rotations
         return Held(places=values)
     raise MotionError(
-        f"an array {shape} without a name, and its bones change their length as no joint places do: save rotations as "
-        "poses, with trans and fps, in an .npz"
+        f"an array {values.shape} without a name, and its bones change their length as no joint places do: save "
+        "rotations as poses, with trans and fps, in an .npz"
     )
-
-
-def of_objects(pickled: bytes) -> Held:
-    """The arrays of one motion in a .npy of Python objects, read without running anything: MDM's results.npy."""
-    check_pickle(pickled)
-    found = ArrayUnpickler(io.BytesIO(pickled)).load()
-    if not isinstance(found, Inert) or not isinstance(found.state, tuple) or not isinstance(found.state[-1], list):
-        raise MotionError("a .npy of Python objects that are no array: expected numbers")
-    if len(found.state[-1]) != 1:
-        raise MotionError(f"a .npy of {len(found.state[-1]):,} Python objects, expected one dict of arrays, or numbers")
-    value = plainly_held(found.state[-1][0])
-    places = places_of_mdm(value) if isinstance(value, dict) else None
-    return one_motion(value) if places is None else Held(places=places, fps=np.array(MDM_FPS))
-
-
-def of_torch(content: bytes | memoryview) -> Held:
-    """The arrays of one motion in a file of torch.save, read without running anything of it."""
-    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return one_motion(plainly_held(found))
-
-
-def plainly_held(value: Any) -> Any:
-    """Nested dicts and lists with numpy arrays in place of tensors and of a pickle's stand-ins."""
-    if isinstance(value, dict):
-        return {name: plainly_held(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [plainly_held(each) for each in value]
-    if isinstance(value, torch.Tensor):
-        return value.detach().float().numpy() if value.is_floating_point() else value.numpy()
-    if isinstance(value, Inert):
-        try:
-            return unpickled(value)
-        except Exception:  # what holds no numbers is no motion's
-            return None
-    return value
 
 
 def plain(error: Exception) -> str:
@@ -141,6 +136,8 @@ def plain(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    if isinstance(error, pickle.UnpicklingError) and "expected" in str(error):
+        return str(error)
     return f"not a whole .npz file or pickle ({type(error).__name__}: {error}): copy or download it again"
 
 

@@ -1,8 +1,10 @@
 """How `mclip prepare` makes sequences and windows of motion, as its options say."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from mclip.pipeline.forms.arrays import Asked
+from mclip.pipeline.forms.joint_sets import SETS
 from mclip.pipeline.machine.options import check_settings, setting
 
 
@@ -26,6 +28,12 @@ class PrepareOptions:
     array_fps: float | None = setting(
         None, "Frames per second of plain .npy arrays, which do not say it themselves.", above=0
     )
+    joints: str = setting(
+        "", "Whose joints places are of, where two sets have as many: coco17, h36m17, ...", ("", *SETS)
+    )
+    rot6d: str = setting(
+        "", "What 6D rotations are, where knees that hardly bend do not tell.", ("", "rows", "columns")
+    )
     map: str = setting("", 'A .toml of `left_hip = "THEIR NAME"` for BVH whose joints are not understood.')
 
     def __post_init__(self) -> None:
@@ -34,6 +42,16 @@ class PrepareOptions:
             raise ValueError(f"--crop is {self.crop}: expected 1 to --window, which is {self.window}")
 
     @property
+    def asked(self) -> Asked:
+        """What is said of files that do not say it themselves."""
+        return Asked(fps=self.array_fps, joints=self.joints, rot6d=self.rot6d)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What a store keeps of them; what was not asked for is left out, as stores do that did not know of it."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("rot6d", "joints")}
+
+    @property
     def planning(self) -> dict[str, Any]:
         """The options that the lengths of sequences depend on, as `extend_plan` takes them."""
-        return {"fps": self.fps, "how": self.resample, "mirror": self.mirror, "array_fps": self.array_fps}
+        return {"fps": self.fps, "how": self.resample, "mirror": self.mirror, "asked": self.asked}

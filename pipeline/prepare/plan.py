@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mclip.pipeline.forms.arrays import NOTHING, Asked
 from mclip.pipeline.geometry.recording import MotionError, NoMotion
 from mclip.pipeline.geometry.resample import frames_at
 from mclip.pipeline.prepare import sources
@@ -100,7 +101,7 @@ def extend_plan(
     fps: float,
     how: str,
     mirror: bool = False,
-    array_fps: float | None = None,
+    asked: Asked = NOTHING,
 ) -> Changes:
     """Add the recordings that the plan does not have yet; their lengths come from the files' headers.
 
@@ -116,7 +117,7 @@ def extend_plan(
             changes.seen += 1
             continue
         try:
-            frames, fps_in, frames_in, why = length_of(root, recording, fps=fps, how=how, array_fps=array_fps)
+            frames, fps_in, frames_in, why = length_of(root, recording, fps=fps, how=how, asked=asked)
         except NoMotion as error:
             changes.passed_over[recording.name] = str(error)
             continue
@@ -153,12 +154,10 @@ def is_other(plan: Plan, item: int, recording: SourceFile, root: Path, sha256: b
     return True
 
 
-def length_of(
-    root: Path, recording: SourceFile, *, fps: float, how: str, array_fps: float | None
-) -> tuple[int, float, int, str]:
+def length_of(root: Path, recording: SourceFile, *, fps: float, how: str, asked: Asked) -> tuple[int, float, int, str]:
     """Frames in the store, frames per second and frames of the source; or zeros and why it cannot be used."""
     try:
-        frames, fps_in = sources.probe(root, recording, array_fps)
+        frames, fps_in = sources.probe(root, recording, asked)
         return frames_at(frames, fps_in, target_fps=fps, how=how), fps_in, frames, ""
     except NoMotion:
         raise

@@ -4,13 +4,14 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mclip.pipeline.forms.arrays import Asked
 from mclip.pipeline.geometry.changes import face_front, mirror_motion
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.resample import fill_rows, source_times
@@ -107,7 +108,7 @@ def prepare(
     """
     sources.require_source(source)
     read_map(options.map)
-    made_with = asdict(options) | {"labels": labels.fingerprint}
+    made_with = options.kept | {"labels": labels.fingerprint}
     names = {"labels": f"{label_files or 'no files'} ({labels.fingerprint})"}
     store.refuse_other_options("prepare", made_with, names=names)
     plan = read_plan(store)
@@ -226,7 +227,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(name, content, options.array_fps, options.map)
+            motion = motion_in(name, content, options.asked, options.map)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -251,13 +252,11 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(
-    name: str, content: bytes | memoryview | MotionError, array_fps: float | None, joint_map: str
-) -> Recording:
+def motion_in(name: str, content: bytes | memoryview | MotionError, asked: Asked, joint_map: str) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, array_fps, joint_map)
+    return sources.parse(name, content, asked, joint_map)
 
 
 def write_rows(

@@ -1,7 +1,8 @@
 """Where recordings lie: folders, single files, and tar archives as AMASS ships them; and what reads each.
 
 A recording's name is its path below the source, '/' between folders; for one in an archive, the archive's path, '!/',
-and its path in there. Names alone find the bytes again, so a worker needs only them.
+and its path in there. One of several motions in a file is called FILE/NAME, as in `people.pkl/person_1`. Names alone
+find the bytes again, so a worker needs only them.
 """
 
 import errno
@@ -12,16 +13,18 @@ import re
 import tarfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from mclip.pipeline.files.npz import LARGEST
+from mclip.pipeline.files.npz import LARGEST, Read
+from mclip.pipeline.forms.arrays import NOTHING, Asked
 from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording, require_finite, require_length
 from mclip.pipeline.prepare import amass, bvh
 from mclip.pipeline.skeletons.joints import read_map
 
 MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt")
 NO_MOTIONS = re.compile(r"(.*_)?(shape|stagei|settings)\.npz")  # of AMASS: a subject's shape, and what it is from
+PACKS = (".pkl", ".pt", ".npy", ".smpl")  # that may hold several motions
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 INSIDE = "!/"
 
@@ -68,7 +71,41 @@ def recordings(source: Path) -> Iterator[SourceFile]:
         if name.lower().endswith(ARCHIVES):
             yield from archived(root / name, name, stat)
         else:
-            yield SourceFile(name, stat.st_size, stat.st_mtime_ns)
+            yield from each_motion(root, SourceFile(name, stat.st_size, stat.st_mtime_ns))
+
+
+def each_motion(root: Path, file: SourceFile) -> Iterator[SourceFile]:
+    """The motions of a file, as one each where it holds several."""
+    if not file.name.lower().endswith(PACKS) or file.reason:
+        yield file
+        return
+    try:
+        with open_recording(root, file) as opened:
+            members = amass.members_of(reader_of(opened), opened.seek(0, os.SEEK_END))
+            content = file.content or (opened.seek(0), opened.read())[1] if members != [""] else file.content
+    except (MotionError, OSError):  # told when it is read
+        members, content = [""], file.content
+    for member in members:
+        yield replace(file, name=f"{file.name}/{member}" if member else file.name, content=content)
+
+
+def reader_of(file: io.BufferedIOBase | io.FileIO) -> Read:
+    """What reads the bytes of an open file at an offset."""
+
+    def read(at: int, length: int) -> bytes:
+        file.seek(at)
+        return file.read(length)
+
+    return read
+
+
+def file_of(name: str) -> tuple[str, str]:
+    """The file that a recording lies in, and which of several motions it is there: empty where it is the only one."""
+    if is_motion(name) or name.lower().endswith(ARCHIVES):
+        return name, ""
+    parts = name.split("/")
+    last = max((place for place, part in enumerate(parts) if part.lower().endswith(MOTIONS)), default=len(parts) - 1)
+    return "/".join(parts[: last + 1]), "/".join(parts[last + 1 :])
 
 
 def root_of(source: Path) -> Path:
@@ -102,7 +139,7 @@ def archived(path: Path, name: str, stat: os.stat_result) -> Iterator[SourceFile
         with tarfile.open(path, "r|*") as tar:
             for member in tar:
                 if member.isfile() and is_motion(member.name):
-                    yield archived_member(tar, member, f"{name}{INSIDE}{member.name}", stat)
+                    yield from each_motion(path, archived_member(tar, member, f"{name}{INSIDE}{member.name}", stat))
     except Exception as error:  # tarfile, bz2, lzma and zlib each have their own
         yield SourceFile(name, reason=f"archive cannot be read to its end ({error}): copy or download it again")
 
@@ -123,16 +160,26 @@ def contents(source: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | 
     """Pairs of name and bytes, or the reason why there are none. The bytes are good until the next are asked for."""
     root = root_of(source)
     buffer = bytearray()  # one for all: fresh memory for every file costs as much as reading it
+    last, pack = "", b""  # a file of several motions is read once for those that follow each other
     for name in names:
-        archive, inside, member = name.partition(INSIDE)
+        file, member = file_of(name)
+        archive, inside, packed = file.partition(INSIDE)
         try:
-            if inside:
-                yield name, open_archive(root / archive).read(member)
+            if member and file == last:
+                yield name, pack
                 continue
-            with open(os.path.join(root, name), "rb", buffering=0) as file:
-                if (size := os.fstat(file.fileno()).st_size) > len(buffer):
+            if inside:
+                last, pack = file, open_archive(root / archive).read(packed)
+                yield name, pack
+                continue
+            with open(os.path.join(root, file), "rb", buffering=0) as opened:
+                if member:
+                    last, pack = file, opened.read()
+                    yield name, pack
+                    continue
+                if (size := os.fstat(opened.fileno()).st_size) > len(buffer):
                     buffer = bytearray(size)
-                yield name, memoryview(buffer)[: file.readinto(memoryview(buffer)[:size])]
+                yield name, memoryview(buffer)[: opened.readinto(memoryview(buffer)[:size])]
         except (OSError, MotionError, tarfile.TarError, EOFError) as error:
             yield name, MotionError(amass.plain(error))
 
@@ -170,10 +217,11 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, fps_in: float | None, joint_map: str = "") -> Recording:
+def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING, joint_map: str = "") -> Recording:
     """The motion in a recording's bytes; MotionError naming what was found and expected."""
-    if not is_bvh(name):
-        return amass.parse_motion(content, fps_in=fps_in)
+    file, member = file_of(name)
+    if not is_bvh(file):
+        return amass.parse_motion(content, asked, member=member)
     try:
         return require_finite(bvh.parse_motion(content, read_map(joint_map)))
     except MotionError:
@@ -182,7 +230,7 @@ def parse(name: str, content: bytes | memoryview, fps_in: float | None, joint_ma
         raise MotionError(f"cannot be read as BVH ({type(error).__name__}: {error})") from error
 
 
-def probe(root: Path, recording: SourceFile, fps_in: float | None) -> tuple[int, float]:
+def probe(root: Path, recording: SourceFile, asked: Asked = NOTHING) -> tuple[int, float]:
     """Number of frames and frames per second of a recording, from its headers; MotionError as `parse`.
 
     No more frames than its bytes can hold: rows of the store are planned by them.
@@ -191,15 +239,13 @@ def probe(root: Path, recording: SourceFile, fps_in: float | None) -> tuple[int,
         raise NoMotion("a subject's shape or markers, no motion")
     if recording.reason:
         raise MotionError(recording.reason)
+    member, content = file_of(recording.name)[1], recording.content
+    if member and content is not None:  # the same bytes for all of its motions, which are looked up by them
+        return amass.probe_motion(lambda at, length: content[at : at + length], len(content), asked, member=member)
     with open_recording(root, recording) as file:
         if is_bvh(recording.name):
             return probe_bvh(file)
-
-        def read(at: int, length: int) -> bytes:
-            file.seek(at)
-            return file.read(length)
-
-        return amass.probe_motion(read, file.seek(0, os.SEEK_END), fps_in=fps_in)
+        return amass.probe_motion(reader_of(file), file.seek(0, os.SEEK_END), asked, member=member)
 
 
 def probe_bvh(file: io.BufferedIOBase | io.FileIO) -> tuple[int, float]:
@@ -234,7 +280,7 @@ def open_recording(root: Path, recording: SourceFile) -> io.BufferedIOBase | io.
     if recording.content is not None:
         return io.BytesIO(recording.content)
     try:
-        return open(os.path.join(root, recording.name), "rb", buffering=0)
+        return open(os.path.join(root, file_of(recording.name)[0]), "rb", buffering=0)
     except OSError as error:
         raise MotionError(amass.plain(error)) from error
 
@@ -244,19 +290,21 @@ MOTION_FILES = MOTIONS
 
 def clip_name(path: str) -> str:
     """What people call a recording: its file's name without folders, and without the endings that every file has."""
+    path, member = file_of(path)
     name = path.rsplit("/", 1)[-1]
-    for ending in (*MOTION_FILES, ".npy", "_poses", "_stageii"):
+    for ending in (*MOTION_FILES, "_poses", "_stageii"):
         name = name.removesuffix(ending)
-    return name
+    return f"{name}/{member}" if member else name
 
 
-def read_recording(path: Path, *, fps_in: float | None = None) -> Recording:
-    """The recording in a file of arrays or a .bvh; MotionError naming the file and what it lacks."""
-    if path.suffix.lower() not in MOTION_FILES:
+def read_recording(path: Path, asked: Asked = NOTHING) -> Recording:
+    """The recording in a file of arrays or a .bvh; FILE/NAME is one of several. MotionError naming what it lacks."""
+    file, member = file_of(path.as_posix())
+    if not file.lower().endswith(MOTION_FILES) or (member and not Path(file).is_file()):
         kinds = ", ".join(MOTION_FILES)
         raise MotionError(f"{path}: cannot read {path.suffix or 'this'}; expected a motion: {kinds}")
     try:
-        return parse(path.name, path.read_bytes(), fps_in)
+        return parse(path.as_posix(), Path(file).read_bytes(), asked)
     except OSError as error:
         raise MotionError(f"{path}: {error.strerror or error}") from error
     except MotionError as error:

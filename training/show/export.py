@@ -8,10 +8,11 @@ from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.show.footlock import Lock, locked
 from mclip.training.show.motion import Motion, read
 from mclip.training.show.page import write_page
-from mclip.training.show.writers import DATA, DRAWN
+from mclip.training.show.writers import DATA, DRAWN, HUMANML3D_FOLDERS, write_humanml3d
 
 PAGE = "html"
 FORMATS = (*DATA, *DRAWN, PAGE)
+HUMANML3D = "humanml3d"  # two files, in the folders that the data set has
 MOST_DRAWN = 3000  # frames of a video or page: a minute and a half at 30 fps, forty seconds of drawing on two cores
 LOOKS = RenderOptions(**asdict(VideoOptions()))
 
@@ -57,11 +58,14 @@ def export(
     Returns the files, and what the foot lock did where one is asked for.
     """
     motion, lock = read(motion_file, fps=fps, fps_in=fps_in), None
-    paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds]
-    if taken := [path for path in paths if path.exists()]:
+    paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds if kind != HUMANML3D]
+    rows = [out / folder / f"{motion_file.stem}.npy" for folder in HUMANML3D_FOLDERS if HUMANML3D in kinds]
+    if taken := [path for path in (*paths, *rows) if path.exists()]:
         raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")
     if foot_lock:
         motion, lock = locked(motion)
     for path in paths:
         write(path, motion, looks)
-    return paths, lock
+    if rows:
+        write_humanml3d(rows, motion)
+    return [*paths, *rows], lock

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mclip.pipeline.forms.arrays import Asked
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.joining import Track
 from mclip.pipeline.geometry.recording import Recording
@@ -50,7 +51,7 @@ def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = N
 
     `fps_in` is the frame rate of a file that does not say it.
     """
-    recording = read_recording(Path(path), fps_in=fps_in)
+    recording = read_recording(Path(path), Asked(fps=fps_in))
     if fps is not None:
         recording = slerped(recording, fps)
     rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))

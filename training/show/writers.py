@@ -7,6 +7,7 @@ AMASS has world z up; BVH and glTF have y up by custom. SMPL's rest pose is y up
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,21 @@ from PIL import Image
 from torch import Tensor
 
 from mclip.pipeline.draw.looks import CLAY
+from mclip.pipeline.files.atomic import by_rename
+from mclip.pipeline.forms import humanml3d
 from mclip.pipeline.geometry.body import Body, load_body
-from mclip.pipeline.geometry.rotations import matrix_to_quaternion, same_sign
+from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, matrix_to_quaternion, same_sign
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.prepare.amass import write_motion, write_recording
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import picture_row
 from mclip.pipeline.render.video import write_mp4
-from mclip.training.show.motion import Motion, pictures
+from mclip.training.show.motion import Motion, pictures, slerped
 
 STRIP, STRIP_SIZE = 8, 320  # pictures of a row, and the pixels of each before it is cut to the body
 GIF_FPS, GIF_COLOURS = 50, 64
 Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # of points whose z is up
+HUMANML3D_FOLDERS = ("new_joint_vecs", "new_joints")  # of the data set
 CENTIMETRES = 100  # a BVH has no unit; MotionBuilder and Maya take centimetres
 
 
@@ -89,6 +93,23 @@ def bvh_nodes(joints_J3: np.ndarray) -> tuple[list[Any], list[int]]:
 
     add(0, None)
     return nodes, order
+
+
+def write_humanml3d(paths: Sequence[Path], motion: Motion) -> None:
+    """HumanML3D: features (T, 263) and places (T, 22, 3) in float32, at 20 fps, one frame less than the motion has.
+
+    Bones are as long as the embedded body's; the data set's are those of its sample 000021.
+    """
+    if motion.recording is not None and motion.fps != humanml3d.FPS:
+        slow = slerped(motion.recording, humanml3d.FPS)
+        rotmat = axis_angle_to_matrix(torch.from_numpy(slow.poses_TJ3))
+        motion = Motion(rotmat, torch.from_numpy(slow.trans_T3), humanml3d.FPS)
+    place_TJ3 = (motion.joints()[:, : humanml3d.JOINTS].double() @ Y_UP.T).numpy()
+    feature_TF = humanml3d.features_of(place_TJ3)
+    for path, values in zip(paths, (feature_TF, humanml3d.places_of(feature_TF)), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with by_rename(path) as aside, open(aside, "wb") as file:
+            np.save(file, values.astype(np.float32))
 
 
 def write_glb(path: Path, motion: Motion) -> None:

@@ -8,14 +8,15 @@ is) is decided by how a body stands and bends, and kept in the recording's accou
 # T frames, K joints of the file
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from mclip.pipeline.files.npz import Npz
+from mclip.pipeline.forms.humanml3d import FEATURES, places_of
+from mclip.pipeline.forms.places import recording_of, set_of
 from mclip.pipeline.geometry import rotations
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.recording import (
@@ -28,11 +29,14 @@ from mclip.pipeline.geometry.recording import (
     require_length,
 )
 from mclip.pipeline.geometry.skeleton import GENDERS
-from mclip.pipeline.prepare.places import recording_of
 
 
 class Held(dict[str, np.ndarray]):
-    """Arrays that are in memory already."""
+    """Arrays that are in memory already, and what is to be told of where they lay."""
+
+    def __init__(self, *arrays: Any, **more: Any):
+        super().__init__(*arrays, **more)
+        self.account: dict[str, Any] = {}
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of an array."""
@@ -52,6 +56,9 @@ class Form:
     scale: str = ""  # what the translation is divided by to be metres
     fps: float | None = None  # of a data set whose files do not say it
     guessed: bool = False  # by an estimator, whose shape is another in every frame
+    frame: str = ""  # "world" or "camera", where the names say so
+    pelvis: bool = False  # the translation is the pelvis's place, not what SMPL adds to it
+    rot6d: str = ""  # whether 6D numbers are rows or columns, where the names say so
 
 
 PLACES = "places"  # of joints, where a file has no rotations
@@ -66,15 +73,23 @@ FORMS = (
         guessed=True,
     ),
     Form(("smpl_poses",), ("smpl_trans",), scale="smpl_scaling", fps=60.0),  # AIST++
-    Form(("bodyPose",), ("bodyTranslation",)),  # Meshcapade
-    Form(("pose_world",), ("trans_world",), guessed=True),  # WHAM, in the world rather than the camera
-    Form(("pose",), TRANS, guessed=True),  # WHAM, VIBE and ROMP, in the camera
+    Form(("bodyPose",), ("bodyTranslation",), ("headPose", "leftHandPose", "rightHandPose")),  # Meshcapade
+    Form(("pose_world",), ("trans_world",), guessed=True, frame="world"),  # WHAM
+    Form(("pred_rotmat",), ("pred_trans",), guessed=True, frame="camera"),  # TRAM
+    Form(("pose",), TRANS, guessed=True),  # WHAM's in the camera, PromptHMR
+    Form(("pose_aa",), ("trans_orig", "trans")),  # PHC, ProtoMotions and what is retargeted by them
+    Form(("pose_aa",), ("root_trans_offset",), pelvis=True),
+    Form(("thetas",), ("root_translation",), guessed=True, pelvis=True, rot6d="rows"),  # MDM's meshes
     Form(("fullpose",), TRANS),  # SMPL-X of MoSh++
 )
+LEAST_SHAPE = 10  # numbers of a body's shape under a name that may also be an image's
+SHAPES = ("betas", "shape", "shapeParameters", "beta")
+MESHCAPADE = ("neutral", "male", "female")  # its genders are numbers
 FRAME_RATES = ("mocap_framerate", "mocap_frame_rate", "mocap_fps", "fps", "frame_rate", "framerate", "frameRate")
 JOINTS = {22: "", 24: "smpl", 52: "smplh", 55: "smplx"}  # of a body: SMPL's without hands, SMPL, SMPL+H, SMPL-X
 NUMBERS = {3: "axis-angle", 4: "quaternion", 6: "6D", 9: "matrix"}  # of a joint's rotation
 WIDTHS = {joints * numbers: (joints, numbers) for joints in JOINTS for numbers in NUMBERS}
+MOTION_X = 322  # numbers of a frame
 Y_TO_Z = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 TURNS = {"y": Y_TO_Z, "-y": Y_TO_Z.T}  # which way is up in the file -> rotation that makes it z
 
@@ -106,6 +121,18 @@ def parts_of(arrays: Arrays, form: Form) -> tuple[tuple[str, ...], int, int]:
         f"{told}: expected (T, joints x numbers), of {', '.join(map(str, JOINTS))} joints as "
         f"{', '.join(f'{name} ({count})' for count, name in NUMBERS.items())}"
     )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of files that do not say it themselves."""
+
+    fps: float | None = None
+    joints: str = ""  # which set of joints places are of
+    rot6d: str = ""  # whether 6D numbers are rows or columns
+
+
+NOTHING = Asked()
 
 
 def frames_and_fps(arrays: Arrays, fps_in: float | None = None) -> tuple[int, float]:
@@ -145,21 +172,28 @@ def scalar_of(arrays: Arrays, name: str) -> Any:
     return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
 
 
-def motion_of(arrays: Arrays, sha256: bytes, fps_in: float | None = None) -> Recording:
+def motion_of(arrays: Arrays, sha256: bytes, asked: Asked = NOTHING) -> Recording:
     """The Recording of an open file, in metres and z up; MotionError."""
     if PLACES in arrays:
-        return recording_of(arrays[PLACES], frames_and_fps(arrays, fps_in)[1], sha256)
+        found = recording_of(arrays[PLACES], frames_and_fps(arrays, asked.fps)[1], sha256, asked.joints)
+        return replace(found, account={**found.account, **arrays.account}) if isinstance(arrays, Held) else found
     form = form_of(arrays)
     names, joints, numbers = parts_of(arrays, form)
-    frames, fps = frames_and_fps(arrays, fps_in)
+    frames, fps = frames_and_fps(arrays, asked.fps)
     require_length(frames, fps)
-    account: dict[str, Any] = {}
-    poses_TK3 = axis_angle_of([numbers_of(arrays, name) for name in names], joints, numbers, account)
+    account: dict[str, Any] = dict(arrays.account) if isinstance(arrays, Held) else {}
+    if form.frame:
+        account.setdefault("frame", f"{form.frame}: {', '.join(form.rotations)}")
+    poses_TK3 = axis_angle_of(
+        [numbers_of(arrays, name) for name in names], joints, numbers, account, rot6d=form.rot6d or asked.rot6d
+    )
     trans_T3 = translation_of(arrays, form, frames)
     up = up_of(poses_TK3[:, 0], trans_T3, told=not form.guessed and not form.scale)
     if up != "z":
         account["up"] = up
         poses_TK3, trans_T3 = stood_up(poses_TK3, trans_T3, TURNS[up])
+    if str(account.get("frame", "")).startswith("camera"):
+        account["notes"] = ["a camera's axes, which say nothing of gravity: up is where the body stands on the whole"]
     if model := model_of(arrays, joints):
         account["model"] = model
     betas = betas_of(arrays, account, guessed=form.guessed)
@@ -181,13 +215,17 @@ def native(poses: np.ndarray) -> np.ndarray:
     return poses if poses.dtype == np.float64 and poses.flags.c_contiguous else np.ascontiguousarray(poses, np.float64)
 
 
-def axis_angle_of(parts: list[np.ndarray], joints: int, numbers: int, account: dict[str, Any]) -> np.ndarray:
+def axis_angle_of(
+    parts: list[np.ndarray], joints: int, numbers: int, account: dict[str, Any], *, rot6d: str = ""
+) -> np.ndarray:
     """Rotations (T, K, 3) of arrays that lie side by side; a body without hands gets flat ones."""
     flat = [part.reshape(len(part), -1) for part in parts]
     poses = native(flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)).reshape(len(flat[0]), joints, numbers)
     if numbers != 3:
         # What is no number at all is told by the check that every recording passes.
-        poses = READERS[numbers](np.nan_to_num(poses), account) + 0 * poses.sum(-1, keepdims=True)
+        finite = np.nan_to_num(poses)
+        read = from_6d(finite, account, rot6d) if numbers == 6 else READERS[numbers](finite, account)
+        poses = read + 0 * poses.sum(-1, keepdims=True)
         account["rotations"] = account.get("rotations", NUMBERS[numbers])
     return poses if joints != 22 else np.concatenate((poses, np.zeros((len(poses), 2, 3))), axis=1)
 
@@ -211,7 +249,7 @@ def from_quaternions(values_TK4: np.ndarray, account: dict[str, Any]) -> np.ndar
     return rotations.quaternion_to_axis_angle(torch.from_numpy(np.ascontiguousarray(ordered))).numpy()
 
 
-def from_6d(values_TK6: np.ndarray, account: dict[str, Any]) -> np.ndarray:
+def from_6d(values_TK6: np.ndarray, account: dict[str, Any], asked: str = "") -> np.ndarray:
     """Axis-angle of 6D numbers: two rows or two columns one after the other, or two columns interleaved.
 
     The last is told by which numbers are square on each other; rows from columns by the knees, which bend one way.
@@ -229,24 +267,51 @@ def from_6d(values_TK6: np.ndarray, account: dict[str, Any]) -> np.ndarray:
     rows = rotations.rot6d_to_matrix(torch.from_numpy(np.concatenate(pairs[layout], axis=-1)))
     by_rows, by_columns = (rotations.matrix_to_axis_angle(matrix).numpy() for matrix in (rows, rows.mT))
     bend = float(by_rows[:, [4, 5], 0].mean())  # SMPL's knees bend about +x
-    if layout == "one after the other" and abs(bend) < 0.05:
+    if layout == "one after the other" and abs(bend) < 0.05 and not asked:
         raise MotionError(
-            "6D rotations by rows or by columns: its knees hardly bend, which would tell; write axis-angle"
+            "6D rotations by rows or by columns: its knees hardly bend, which would tell; pass --rot6d rows or "
+            "--rot6d columns"
         )
-    columns = layout == "interleaved" or bend < 0
+    columns = layout == "interleaved" or (asked == "columns" if asked else bend < 0)
     account["rotations"] = f"6D, two {'columns' if columns else 'rows'} {layout}"
     return by_columns if columns else by_rows
 
 
-READERS = {4: from_quaternions, 6: from_6d, 9: from_matrices}
+READERS = {4: from_quaternions, 9: from_matrices}
+
+
+def of_motion_x(values: np.ndarray) -> Held:
+    """The arrays in the columns (T, 322) of Motion-X, which has 30 frames a second: its paper, and no file, says so."""
+    widths = {"root_orient": 3, "pose_body": 63, "pose_hand": 90, "pose_jaw": 3, "face": 150, "trans": 3, "betas": 10}
+    parts = np.split(values, np.cumsum([*widths.values()])[:-1], axis=1)
+    held = Held(zip(widths, parts, strict=True), pose_eye=np.zeros((len(values), 6), values.dtype), fps=np.array(30.0))
+    held.account["form"] = "Motion-X"
+    return held
+
+
+def of_features(values: np.ndarray) -> Held:
+    """The places in HumanML3D's or KIT-ML's features (T, 263 or 251); MotionError where they are normalised."""
+    joints, fps = FEATURES[values.shape[1]]
+    held = Held(places=places_of(values), fps=np.array(fps))
+    held.account["form"] = f"{'HumanML3D' if joints == 22 else 'KIT-ML'} {values.shape[1]}"
+    if np.isfinite(values).all() and not set_of(held["places"]):
+        raise MotionError(
+            f"{held.account['form']} features whose joints are no body's: where they were normalised by the data set's "
+            "mean and standard deviation, undo it first"
+        )
+    return held
 
 
 def translation_of(arrays: Arrays, form: Form, frames: int) -> np.ndarray:
     """Root translation (T, 3), in the file's axes."""
     name = next(name for name in form.trans if name in arrays)
     trans = numbers_of(arrays, name).astype(np.float64)
+    if trans.shape == (frames, 1, 3):
+        trans = trans[:, 0]
     if trans.shape != (frames, 3):
         raise MotionError(f"{name} has shape {trans.shape}, expected ({frames}, 3), as many as {form.rotations[0]}")
+    if form.pelvis:
+        trans = trans - rest_pelvis()
     return trans / float(scalar_of(arrays, form.scale)) if form.scale in arrays else trans
 
 
@@ -305,15 +370,17 @@ def betas_of(arrays: Arrays, account: dict[str, Any], *, guessed: bool) -> np.nd
     MotionError where rows differ; an estimator guesses one a frame, of which the mean is taken.
     """
     betas = np.zeros(16, np.float32)
-    if "betas" not in arrays:
+    shapes = {name: arrays.shape(name) for name in SHAPES if name in arrays}
+    name = next((name for name, shape in shapes.items() if name == SHAPES[0] or shape[-1:] >= (LEAST_SHAPE,)), "")
+    if not name:
         return betas
-    found = np.asarray(arrays["betas"], np.float64)
+    found = np.asarray(arrays[name], np.float64)
     rows = found.reshape(-1, found.shape[-1]) if found.ndim > 1 and found.size else found.reshape(1, -1)
     if not np.isfinite(rows).all():
-        raise MotionError("betas has NaN or infinity")
+        raise MotionError(f"{name} has NaN or infinity")
     if np.ptp(rows, axis=0).max(initial=0) > 1e-4:
         if not guessed:
-            raise MotionError(f"betas has shape {found.shape} and its rows differ, expected one shape for all frames")
+            raise MotionError(f"{name} has shape {found.shape} and its rows differ, expected one shape for all frames")
         account["betas"] = "mean of the frames'"
     row = rows.mean(0)[:16] if account.get("betas") else rows[0, :16]
     betas[: len(row)] = row
@@ -324,46 +391,8 @@ def gender_of(arrays: Arrays) -> str:
     """`neutral`, `female` or `male`; AMASS writes str, bytes, and bytes printed as str."""
     if "gender" not in arrays:
         return "neutral"
-    name = str(scalar_of(arrays, "gender")).removeprefix("b'").removesuffix("'").lower()
+    found = scalar_of(arrays, "gender")
+    if isinstance(found, int) and found in range(len(MESHCAPADE)):
+        return MESHCAPADE[found]
+    name = str(found).removeprefix("b'").removesuffix("'").lower()
     return name if name in GENDERS else "neutral"
-
-
-# --- what lies in nested dicts
-
-
-def found_in(value: Any, path: str = "") -> Iterator[tuple[str, Held]]:
-    """(where, arrays) of every motion in nested dicts and lists of arrays, the outermost first."""
-    if isinstance(value, list):
-        value = dict(enumerate(value))
-    if not isinstance(value, Mapping):
-        return
-    held = held_by(value)
-    try:
-        form_of(held)
-    except MotionError:
-        for name, each in value.items():
-            yield from found_in(each, f"{path}/{name}".lstrip("/"))
-    else:
-        yield path, held
-
-
-def held_by(value: Mapping[Any, Any]) -> Held:
-    """The arrays, numbers and texts that a dict holds itself."""
-    plain = (np.ndarray, np.generic, int, float, str)
-    return Held({str(name): np.asarray(each) for name, each in value.items() if isinstance(each, plain)})
-
-
-def one_motion(value: Any) -> Held:
-    """The arrays of the one motion in nested dicts, in the world rather than the camera; MotionError for several."""
-    motions = list(found_in(value))
-    if not motions:
-        form_of(held_by(value if isinstance(value, Mapping) else {}))  # says what is missing
-    depth = min(path.count("/") for path, _ in motions)
-    motions = [each for each in motions if each[0].count("/") == depth]
-    motions = [each for each in motions if "cam" not in each[0].lower()] or motions
-    if len(motions) > 1:
-        raise MotionError(
-            f"{len(motions)} people in it ({', '.join(path for path, _ in motions[:10])}), expected one: "
-            "save each one's arrays to a file of its own"
-        )
-    return motions[0][1]

@@ -1,0 +1,1 @@
+"""What a motion is written as in files of arrays: names, nested people, joint places, features -> recordings."""
