@@ -20,6 +20,7 @@ from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.show.options import LONGEST, SHORTEST, Shaping
 
 OpenRun = Callable[[], Any]  # a Run
+READ_BY = ("joints", "rot6d")  # options that say what a motion file does not say itself
 FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
@@ -194,8 +195,9 @@ def prepare(
 
     SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh of any human skeleton, or
     arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx,
-    AIST++, Meshcapade, GVHMR, WHAM, VIBE or ROMP, or of joint places as HumanML3D and MDM write them. `embedded` is
-    the motions that mclip ships.
+    AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR, 4D-Humans, PHC or Motion-X, or of joint places as HumanML3D, MDM,
+    Kinect, MediaPipe, OpenPose and others write them. Each person or clip in a file is a sequence. `embedded` is the
+    motions that mclip ships.
 
     \b
     Example: mclip prepare AMASS store.zarr --labels BABEL
@@ -235,7 +237,7 @@ def prepare(
             replace_changed=replace_changed,
         )
         say(f"{stage.summary_line(opened)}; {peak_memory()}")
-        for line in stage.told_of_labels(opened):
+        for line in (*stage.told_of_kinds(opened), *stage.told_of_labels(opened)):
             say(f"  {line}")
     finish(opened, summary)
 
@@ -831,6 +833,7 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
 @fps_in_option("fps_in")
+@options_of(PrepareOptions, without=tuple(each for each in PrepareOptions.__dataclass_fields__ if each not in READ_BY))
 @options_of(Shaping, without=("loop", "in_place"))
 @options_of(VideoOptions)
 def export(
@@ -844,7 +847,8 @@ def export(
 ) -> None:
     """Convert motion files to other formats.
 
-    Each MOTION is a .bvh, or arrays of SMPL's rotations: .npz, .npy, .smpl, .pkl, .pt.
+    Each MOTION is a .bvh, or arrays of rotations or joint places: .npz, .npy, .smpl, .pkl, .pt; FILE/person_1 is one of
+    several in a file. `humanml3d` writes features and places at 20 fps, in that data set's folders.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
@@ -855,8 +859,10 @@ def export(
     failed: list[str] = []
     for motion in motions:
         with going_on(failed, motion):
-            shown = RenderOptions(**looks)
-            paths, lock = write(motion, formats, out, fps=fps, fps_in=fps_in, looks=shown, foot_lock=foot_lock)
+            asked = {name: looks[name] for name in READ_BY}
+            shown = RenderOptions(**{name: value for name, value in looks.items() if name not in READ_BY})
+            told = {"fps": fps, "fps_in": fps_in, "asked": asked}
+            paths, lock = write(motion, formats, out, **told, looks=shown, foot_lock=foot_lock)
             say("\n".join(map(str, paths)))
             if lock:
                 say(f"{motion}: {lock}")

@@ -287,6 +287,7 @@ def test_every_person_of_every_file_is_a_sequence_of_the_store(tmp_path: Path) -
     ]
     told = runner.invoke(cli, words)
     assert told.exit_code == 0, told.output
+    assert "5 x .pkl, WHAM" in told.output
     opened = open_store(store)
     people = [f"{file}/person_{number}" for file in ("more.tar!/sub/people.pkl", "people.pkl") for number in (1, 2)]
     assert opened.strings("sequences/name") == ["alone.pkl", *people]
@@ -310,3 +311,25 @@ def test_a_motion_of_a_file_is_read_by_its_path_and_a_wrong_one_is_named(tmp_pat
         read_recording(tmp_path / "people.pkl/person_3", ASKED)
     with pytest.raises(MotionError, match="cannot read"):
         read_recording(tmp_path / "other.txt/person_3", ASKED)
+
+
+def test_what_each_kind_of_input_became_is_told_in_a_line(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "walk.npz").write_bytes(sorted(MOTIONS.rglob("walk/*.npz"))[0].read_bytes())
+    (source / "dance.fbx").write_bytes(b"Kaydara FBX Binary")
+    (source / "people.pkl").write_bytes(dumped(wham(1, 2), tmp_path))
+    (source / "broken.pkl").write_bytes(b"\x80\x04nothing")
+    told = CliRunner().invoke(
+        cli, ["prepare", str(source), str(tmp_path / "a.zarr"), "--scheduler", "sync", "--fps-in", "30"]
+    )
+    assert told.exit_code == 1
+    for line in ("2 x .pkl, WHAM", "1 x .npz, AMASS", "1 x .pkl failed, first broken.pkl: not a whole"):
+        assert line in told.output, told.output
+    assert "dance.fbx (FBX is not read: import it in Blender, and export it as BVH)" in told.output
+    alone = CliRunner().invoke(cli, ["prepare", str(source / "dance.fbx"), str(tmp_path / "b.zarr")])
+    assert "FBX is not read: import it in Blender" in alone.output
+    person, out = source / "people.pkl" / "person_2", str(tmp_path)
+    exported = CliRunner().invoke(cli, ["export", str(person), "--to", "npz", "--fps-in", "30", "--out", out])
+    assert exported.exit_code == 0, exported.output
+    require_walk(read_motion(tmp_path / "people_person_2.npz"))

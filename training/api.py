@@ -77,6 +77,8 @@ class Motion(motions.Motion):
     def load(cls, path: Name, *, fps: float | None = None, fps_in: float | None = None) -> "Motion":
         """The motion in a file that `mclip export` takes, as .bvh or .npz: at the file's rate, or slerped to `fps`.
 
+        One of several motions in a file is named as people.pkl/person_1.
+
         `fps_in` is the rate of a file that does not say it. MotionError for what cannot be read.
         """
         return cls.of(motions.read(Path(path), fps=fps, fps_in=fps_in))

@@ -132,9 +132,10 @@ class NestedUnpickler(PythonUnpickler):  # type: ignore[misc]
         self.file, self.archive, self.root = file, archive, root
         self.depths: dict[int, int] = {}
         self.storages: dict[str, np.ndarray] = {}
-        steps = {**self.dispatch, pickle.BUILD[0]: NestedUnpickler.load_build}
+        plain: dict[int, Any] = PythonUnpickler.dispatch
+        steps = {**plain, pickle.BUILD[0]: NestedUnpickler.load_build}
         for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
-            steps[code[0]] = counting_tuples(self.dispatch[code[0]])
+            steps[code[0]] = counting_tuples(plain[code[0]])
         steps[pickle.BYTEARRAY8[0]] = NestedUnpickler.load_buffer
         self.dispatch = Counted(steps)
 

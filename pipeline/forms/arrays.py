@@ -50,6 +50,7 @@ Arrays = Npz | Held  # shapes are known before arrays are read
 class Form:
     """The names that a motion's arrays have in one kind of file."""
 
+    name: str  # of whoever writes it
     rotations: tuple[str, ...]  # root first
     trans: tuple[str, ...]
     more: tuple[str, ...] = ()  # face and fingers, where a file has them, in their joints' order
@@ -64,23 +65,26 @@ class Form:
 PLACES = "places"  # of joints, where a file has no rotations
 TRANS = ("trans", "transl", "translation", "root_trans")
 FORMS = (
-    Form(("poses",), TRANS),  # AMASS; a plain array
-    Form(("root_orient", "pose_body"), TRANS, ("pose_jaw", "pose_eye", "pose_hand")),  # AMASS in parts, Inter-X
-    Form(  # smplx: GVHMR, 4D-Humans, PromptHMR, ExAvatar
+    Form("AMASS", ("poses",), TRANS),  # and a plain array
+    Form("AMASS in parts", ("root_orient", "pose_body"), TRANS, ("pose_jaw", "pose_eye", "pose_hand")),  # Inter-X
+    Form(  # GVHMR, 4D-Humans, ExAvatar
+        "smplx",
         ("global_orient", "body_pose"),
         TRANS,
         ("jaw_pose", "leye_pose", "reye_pose", "left_hand_pose", "right_hand_pose"),
         guessed=True,
     ),
-    Form(("smpl_poses",), ("smpl_trans",), scale="smpl_scaling", fps=60.0),  # AIST++
-    Form(("bodyPose",), ("bodyTranslation",), ("headPose", "leftHandPose", "rightHandPose")),  # Meshcapade
-    Form(("pose_world",), ("trans_world",), guessed=True, frame="world"),  # WHAM
-    Form(("pred_rotmat",), ("pred_trans",), guessed=True, frame="camera"),  # TRAM
-    Form(("pose",), TRANS, guessed=True),  # WHAM's in the camera, PromptHMR
-    Form(("pose_aa",), ("trans_orig", "trans")),  # PHC, ProtoMotions and what is retargeted by them
-    Form(("pose_aa",), ("root_trans_offset",), pelvis=True),
-    Form(("thetas",), ("root_translation",), guessed=True, pelvis=True, rot6d="rows"),  # MDM's meshes
-    Form(("fullpose",), TRANS),  # SMPL-X of MoSh++
+    Form("AIST++", ("smpl_poses",), ("smpl_trans",), scale="smpl_scaling", fps=60.0),
+    Form(
+        "Meshcapade", ("bodyPose",), ("bodyTranslation",), ("headPose", "leftHandPose", "rightHandPose")
+    ),  # Meshcapade
+    Form("WHAM", ("pose_world",), ("trans_world",), guessed=True, frame="world"),
+    Form("TRAM", ("pred_rotmat",), ("pred_trans",), guessed=True, frame="camera"),
+    Form("SMPL estimate", ("pose",), TRANS, guessed=True),  # WHAM's in the camera, PromptHMR
+    Form("PHC", ("pose_aa",), ("trans_orig", "trans")),  # PHC, ProtoMotions and what is retargeted by them
+    Form("PHC", ("pose_aa",), ("root_trans_offset",), pelvis=True),
+    Form("MDM mesh", ("thetas",), ("root_translation",), guessed=True, pelvis=True, rot6d="rows"),  # MDM's meshes
+    Form("MoSh++", ("fullpose",), TRANS),  # SMPL-X of MoSh++
 )
 LEAST_SHAPE = 10  # numbers of a body's shape under a name that may also be an image's
 SHAPES = ("betas", "shape", "shapeParameters", "beta")
@@ -130,6 +134,7 @@ class Asked:
     fps: float | None = None
     joints: str = ""  # which set of joints places are of
     rot6d: str = ""  # whether 6D numbers are rows or columns
+    joint_map: str = ""  # a .toml that says what a skeleton's joints are called
 
 
 NOTHING = Asked()
@@ -182,6 +187,8 @@ def motion_of(arrays: Arrays, sha256: bytes, asked: Asked = NOTHING) -> Recordin
     frames, fps = frames_and_fps(arrays, asked.fps)
     require_length(frames, fps)
     account: dict[str, Any] = dict(arrays.account) if isinstance(arrays, Held) else {}
+    if form.name != FORMS[0].name:
+        account.setdefault("form", form.name)
     if form.frame:
         account.setdefault("frame", f"{form.frame}: {', '.join(form.rotations)}")
     poses_TK3 = axis_angle_of(

@@ -190,5 +190,6 @@ def held_of(run: Sequence[tuple[int, Mapping[str, Any], Any]]) -> Held:
     names = {"global_orient", "body_pose", "betas"}.intersection(*(set(body) for _, body, _ in run))
     arrays = {name: np.stack([np.asarray(body[name], float) for _, body, _ in run]) for name in names}
     held = Held(arrays, transl=np.stack([np.asarray(camera, float).reshape(3) for _, _, camera in run]))
+    held.account["form"] = "4D-Humans"
     held.account["frame"] = f"camera: frames {run[0][0]:,} to {run[-1][0]:,}"
     return held

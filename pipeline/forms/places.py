@@ -7,17 +7,16 @@ themselves no place says, so their twists are none.
 # T frames, J joints of the file
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from mclip.pipeline.forms.joint_sets import SETS
 from mclip.pipeline.geometry.recording import MotionError, Recording
-from mclip.pipeline.geometry.rotations import matrix_to_axis_angle
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
-from mclip.pipeline.skeletons.check import account_of, nearest
-from mclip.pipeline.skeletons.frames import rest_joints, rest_places
+from mclip.pipeline.skeletons.check import nearest, recorded
+from mclip.pipeline.skeletons.frames import rest_places
 from mclip.pipeline.skeletons.joints import Tree, at, understand
 from mclip.pipeline.skeletons.solve import Moving, solve
 
@@ -93,8 +92,6 @@ def recording_of(place_TJ3: Float[np.ndarray, "T J 3"], fps: float, sha256: byte
     stacked_TK3 = np.stack([place[each] for each in names], axis=1)
     found = understand(Tree(names, (-1, *parents), (False,) * len(names)), stacked_TK3)
     solved = solve(Moving(at(stacked_TK3, found.joints), {}, {}))
-    account = account_of(found, solved) | {"skeleton": name}
-    account["notes"] = [*account["notes"], GUESSED]
-    trans_T3 = solved.root_T3 - rest_joints()[0].numpy() + [0, 0, account["floor_shift_m"]]
-    poses = matrix_to_axis_angle(torch.from_numpy(solved.local_TJ33)).numpy()
-    return Recording(poses, trans_T3, fps, np.zeros(16, np.float32), "neutral", sha256, account=account)
+    motion = recorded(found, solved, fps=fps, sha256=sha256)
+    told = {"skeleton": name, "notes": [*motion.account["notes"], GUESSED]}
+    return replace(motion, account={**motion.account, **told})

@@ -38,6 +38,7 @@ class Recording:
     sha256: bytes
     joints: tuple[int, ...] = LAYOUTS[72]  # which of the file's joints are SMPL's 24
     account: Mapping[str, Any] = field(default_factory=dict)  # how the file was understood, for the manifest
+    source: Mapping[str, np.ndarray] = field(default_factory=dict)  # its joints' places (T, 3), by SMPL's names
 
     @property
     def poses_TJ3(self) -> np.ndarray:

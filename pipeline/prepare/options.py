@@ -44,7 +44,7 @@ class PrepareOptions:
     @property
     def asked(self) -> Asked:
         """What is said of files that do not say it themselves."""
-        return Asked(fps=self.array_fps, joints=self.joints, rot6d=self.rot6d)
+        return Asked(fps=self.array_fps, joints=self.joints, rot6d=self.rot6d, joint_map=self.map)
 
     @property
     def kept(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 # N frames of a sequence, J joints (24), D rotation numbers (6)
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -41,6 +42,7 @@ from mclip.pipeline.store.stage import Result, Summary, run_stage
 from mclip.pipeline.store.status import MANIFEST, Line, write_manifest
 from mclip.pipeline.store.store import Store, is_store, open_store
 
+LONGEST_REASON = 200  # letters of one that a line shows
 REASONS = 5  # for passing labels over, that are told
 ABOVE = 3  # folders above a source that are kept with its recordings, for their labels' sake
 
@@ -227,7 +229,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(name, content, options.asked, options.map)
+            motion = motion_in(name, content, options.asked)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -252,11 +254,11 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(name: str, content: bytes | memoryview | MotionError, asked: Asked, joint_map: str) -> Recording:
+def motion_in(name: str, content: bytes | memoryview | MotionError, asked: Asked) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, asked, joint_map)
+    return sources.parse(name, content, asked)
 
 
 def write_rows(
@@ -299,6 +301,24 @@ def told_of_labels(store: Store) -> Iterator[str]:
         yield f"{other:,} motions of another length than their labels': {'; '.join(told['other_length_told'])}"
     passed = sorted(told["labels_passed_over"].items(), key=lambda item: -item[1])
     yield from (f"passed over: {count:,} x {reason}" for reason, count in passed[:REASONS] if count)
+
+
+def told_of_kinds(store: Store) -> Iterator[str]:
+    """A line for each kind of input: how many, whose skeleton or form, how far off at most; and what of it failed."""
+    plan, failures = read_plan(store), store.attributes("prepare").get("failures", {})
+    good: dict[str, list[float]] = {}
+    failed: dict[str, list[str]] = {}
+    for item, account in enumerate(accounts(store)):
+        ending = os.path.splitext(sources.file_of(plan.name[item].removesuffix(MIRROR))[0])[1]
+        if plan.done[item] == DONE:
+            kind = account.get("form") or account.get("skeleton") or account.get("model") or "AMASS"
+            good.setdefault(f"{ending}, {kind}", []).append(account.get("degrees", 0.0))
+        elif reason := failures.get(f"sequences/done[{item}]"):
+            failed.setdefault(ending, []).append(visible(reason, keep=""))
+    for kind, degrees in sorted(good.items(), key=lambda each: -len(each[1])):
+        yield f"{len(degrees):,} x {kind}" + (f", bones within {max(degrees):.1f} degrees" if any(degrees) else "")
+    for ending, reasons in failed.items():
+        yield f"{len(reasons):,} x {ending} failed, first {reasons[0][:LONGEST_REASON]}"
 
 
 def manifest(store: Store) -> Iterator[Line]:

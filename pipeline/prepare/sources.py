@@ -24,6 +24,15 @@ from mclip.pipeline.skeletons.joints import read_map
 
 MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt")
 NO_MOTIONS = re.compile(r"(.*_)?(shape|stagei|settings)\.npz")  # of AMASS: a subject's shape, and what it is from
+# What is not read, and how it becomes what is.
+ROUTES = {
+    ".fbx": "FBX is not read: import it in Blender, and export it as BVH",
+    ".c3d": "C3D has markers, no joints: solve them (MoSh++, SOMA), or export the solved skeleton as BVH",
+    ".trc": "TRC has markers, no joints: export the solved skeleton as BVH",
+    ".amc": "ASF/AMC is not read: take CMU's motions from AMASS, or as BVH",
+    ".asf": "a skeleton of ASF/AMC, which is not read: take CMU's motions from AMASS, or as BVH",
+    ".vmd": "VMD is not read: export it as BVH",
+}
 PACKS = (".pkl", ".pt", ".npy", ".smpl")  # that may hold several motions
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 INSIDE = "!/"
@@ -46,8 +55,20 @@ def is_motion(path: str) -> bool:
     return name.lower().endswith(MOTIONS) and not name.startswith(".")
 
 
+def is_told(name: str) -> bool:
+    """Whether a file of a folder is read, or passed over by name."""
+    return is_motion(name) or name.lower().endswith(ARCHIVES) or bool(route_of(name))
+
+
+def route_of(name: str) -> str:
+    """Why a file of another motion format is not read, and the way to what is; nothing for any other file."""
+    return ROUTES.get(os.path.splitext(name)[1].lower(), "")
+
+
 def require_source(source: Path) -> None:
     """ValueError when a source is neither a folder nor a motion or archive file."""
+    if source.is_file() and (route := route_of(source.name)):
+        raise ValueError(f"{source}: {route}")
     if source.is_file() and not (is_motion(source.name) or source.name.lower().endswith(ARCHIVES)):
         raise ValueError(f"{source}: expected a folder, an archive ({', '.join(ARCHIVES)}) or {', '.join(MOTIONS)}")
     if not source.exists():
@@ -101,7 +122,7 @@ def reader_of(file: io.BufferedIOBase | io.FileIO) -> Read:
 
 def file_of(name: str) -> tuple[str, str]:
     """The file that a recording lies in, and which of several motions it is there: empty where it is the only one."""
-    if is_motion(name) or name.lower().endswith(ARCHIVES):
+    if is_told(name.rpartition("/")[2]):
         return name, ""
     parts = name.split("/")
     last = max((place for place, part in enumerate(parts) if part.lower().endswith(MOTIONS)), default=len(parts) - 1)
@@ -128,7 +149,7 @@ def names_below(folder: Path) -> list[str]:
             continue
         entered.add((stat.st_dev, stat.st_ino))
         folders.sort()
-        found += [os.path.join(where, name) for name in files if is_motion(name) or name.lower().endswith(ARCHIVES)]
+        found += [os.path.join(where, name) for name in files if is_told(name)]
     begin = len(os.path.join(folder, ""))
     return sorted((path[begin:].replace(os.sep, "/") for path in found), key=lambda name: name.split("/"))
 
@@ -217,13 +238,13 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING, joint_map: str = "") -> Recording:
+def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING) -> Recording:
     """The motion in a recording's bytes; MotionError naming what was found and expected."""
     file, member = file_of(name)
     if not is_bvh(file):
         return amass.parse_motion(content, asked, member=member)
     try:
-        return require_finite(bvh.parse_motion(content, read_map(joint_map)))
+        return require_finite(bvh.parse_motion(content, read_map(asked.joint_map)))
     except MotionError:
         raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything
@@ -236,7 +257,7 @@ def probe(root: Path, recording: SourceFile, asked: Asked = NOTHING) -> tuple[in
     No more frames than its bytes can hold: rows of the store are planned by them.
     """
     if is_beside(recording.name):
-        raise NoMotion("a subject's shape or markers, no motion")
+        raise NoMotion(route_of(recording.name) or "a subject's shape or markers, no motion")
     if recording.reason:
         raise MotionError(recording.reason)
     member, content = file_of(recording.name)[1], recording.content
@@ -271,8 +292,8 @@ def is_bvh(name: str) -> bool:
 
 
 def is_beside(name: str) -> bool:
-    """Whether a name is that of a file that AMASS has beside its motions."""
-    return NO_MOTIONS.fullmatch(name.lower().rpartition("/")[2]) is not None
+    """Whether a name is that of a file that AMASS has beside its motions, or of a format that is not read."""
+    return NO_MOTIONS.fullmatch(name.lower().rpartition("/")[2]) is not None or bool(route_of(name))
 
 
 def open_recording(root: Path, recording: SourceFile) -> io.BufferedIOBase | io.FileIO:
@@ -301,8 +322,8 @@ def read_recording(path: Path, asked: Asked = NOTHING) -> Recording:
     """The recording in a file of arrays or a .bvh; FILE/NAME is one of several. MotionError naming what it lacks."""
     file, member = file_of(path.as_posix())
     if not file.lower().endswith(MOTION_FILES) or (member and not Path(file).is_file()):
-        kinds = ", ".join(MOTION_FILES)
-        raise MotionError(f"{path}: cannot read {path.suffix or 'this'}; expected a motion: {kinds}")
+        why = route_of(file) or f"cannot read {path.suffix or 'this'}; expected a motion: {', '.join(MOTION_FILES)}"
+        raise MotionError(f"{path}: {why}")
     try:
         return parse(path.as_posix(), Path(file).read_bytes(), asked)
     except OSError as error:

@@ -3,20 +3,25 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mclip.pipeline.files.atomic import by_rename
+from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.machine.words import visible
+from mclip.pipeline.prepare.plan import accounts
 from mclip.pipeline.prepare.sources import clip_name
+from mclip.pipeline.skeletons.check import nearest
 from mclip.pipeline.store.schema import DONE
 from mclip.pipeline.store.store import Store
 
 INK, SOFT = "#1b1a18", "#5d5b57"
+SIDE_COLOURS = {"left": "#1f77b4", "right": "#d62728"}
 TITLE, LINE = 18, 20  # pixels: of a title's letters, and of a line of small ones
 
 
@@ -29,16 +34,20 @@ def window_pictures(store: Store, windows: np.ndarray) -> np.ndarray:
 def contact_sheet(store: Store, path: Path, *, most: int = 64) -> int:
     """Write a PNG of some windows of the store, evenly chosen: up to `most` pictures, each over its clip's name.
 
-    All pictures of a window stand in one line. Returns how many it shows; where none is drawn, no file is written.
+    All pictures of a window stand in one line, and windows of one skeleton behind each other. Returns how many it
+    shows; where none is drawn, no file is written.
     """
     window, done = store.read("pictures/window"), store.read("pictures/done") == DONE
     drawn = np.unique(window[done])
     if not len(drawn):
         return 0
+    kind = [each.get("skeleton") or each.get("form") or "" for each in accounts(store)]
+    kinds = np.array(kind or [""])[store.read("windows/sequence")]
     each = int(np.bincount(window[done]).max())
     count = max(1, min(len(drawn), most // each))
     chosen = drawn[np.linspace(0, len(drawn) - 1, count).astype(int)]
     shown = np.flatnonzero(done & np.isin(window, chosen))
+    shown = shown[np.argsort(kinds[window[shown]], kind="stable")]  # a skeleton after the other
     names, rgb = store.strings("sequences/name"), store.array("pictures/rgb")
     sequence = store.read("windows/sequence")[window[shown]]
     pictures = np.stack([np.asarray(rgb[int(item)]) for item in shown])
@@ -77,6 +86,31 @@ def picture_row(
         row.paste(fitted, (item * width + (width - fitted.width) // 2, top + (height - fitted.height) // 2))
         write_words(row, captions[item], (item * width + width // 2, top + height), width=width, anchor="ma")
     return row
+
+
+def stick_figures(
+    place: Mapping[str, Float[np.ndarray, "T 3"]], frames: Sequence[int], *, side: int
+) -> UInt8[np.ndarray, "B side side 3"]:
+    """Pictures (B, S, S, 3) of a body's joints in some frames, z up, seen from its front and above its own place."""
+    around = np.stack([*place.values()])[:, frames] - place["pelvis"][frames]
+    scale = 0.45 * side / np.abs(around).max()
+    pictures = []
+    for frame in frames:
+        picture = Image.new("RGB", (side, side), "white")
+        pen, hips = ImageDraw.Draw(picture), (place["left_hip"] - place["right_hip"])[frame]
+        across = hips * [1, 1, 0] / max(float(np.linalg.norm(hips[:2])), 1e-9)
+        at = {}
+        for name, each in place.items():
+            away = each[frame] - place["pelvis"][frame]
+            at[name] = (side / 2 + scale * float(away @ across), side / 2 - scale * float(away[2]))
+        for joint, name in enumerate(JOINTS[1:], start=1):
+            if name in at:
+                colour = SIDE_COLOURS.get(name.split("_")[0], INK)
+                above = nearest(JOINTS[PARENTS[joint]], at)
+                above = "neck" if name.endswith("shoulder") and not above.endswith("collar") else above
+                pen.line([at[name], at[above]], fill=colour, width=max(side // 60, 1))
+        pictures.append(np.asarray(picture))
+    return np.stack(pictures)
 
 
 def stack(rows: Sequence[Image.Image]) -> Image.Image:

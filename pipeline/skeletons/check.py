@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from mclip.pipeline.files.assets import ASSETS
-from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.geometry.recording import FARTHEST, MotionError, Recording
+from mclip.pipeline.geometry.rotations import matrix_to_axis_angle
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
-from mclip.pipeline.skeletons.frames import Turns, placed, rest_places, unit
+from mclip.pipeline.skeletons.frames import Turns, placed, rest_joints, rest_places, unit
 from mclip.pipeline.skeletons.joints import Understood
 from mclip.pipeline.skeletons.solve import Solved
 
@@ -25,6 +27,18 @@ BONES += [("pelvis", "neck"), ("neck", "head"), ("right_hip", "left_hip"), ("rig
 MOST_DEGREES = 5.0  # the mean of a bone over a clip; a skeleton that was understood has limbs at 0.0
 STANCE = 5  # per cent of the frames, in which the body's lowest point is the floor: feet sink in for a moment
 OWN_BONES = 0.005  # metres between bones of SMPL's skeleton in other files and ours
+
+
+def recorded(found: Understood, solved: Solved, *, fps: float, sha256: bytes) -> Recording:
+    """A solved motion with its account, feet on the floor; MotionError where bones come out elsewhere than in it."""
+    account = account_of(found, solved)
+    lift = np.array([0, 0, account["floor_shift_m"]])
+    trans_T3 = solved.root_T3 - rest_joints()[0].numpy() + lift
+    if not np.abs(trans_T3).max() < FARTHEST:
+        raise MotionError(f"its body reaches {np.abs(trans_T3).max():g} m from the origin")
+    poses = matrix_to_axis_angle(torch.from_numpy(solved.local_TJ33)).numpy()
+    source = {name: each + lift for name, each in solved.target.items()}
+    return Recording(poses, trans_T3, fps, np.zeros(16, np.float32), "neutral", sha256, account=account, source=source)
 
 
 def account_of(found: Understood, solved: Solved) -> dict[str, Any]:

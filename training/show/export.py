@@ -1,9 +1,11 @@
 """Motion files in other formats, as `mclip export` writes them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from mclip.pipeline.files.atomic import by_rename
+from mclip.pipeline.prepare.sources import file_of
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.show.footlock import Lock, locked
 from mclip.training.show.motion import Motion, read
@@ -50,16 +52,21 @@ def export(
     *,
     fps: float | None = None,
     fps_in: float | None = None,
+    asked: Mapping[str, str] | None = None,
     looks: RenderOptions = LOOKS,
     foot_lock: bool = False,
 ) -> tuple[list[Path], Lock | None]:
     """Write a motion file in other formats into a folder, under its own name; ValueError where one exists.
 
+    `asked` is what its reader is told of joints and 6D rotations.
+
     Returns the files, and what the foot lock did where one is asked for.
     """
-    motion, lock = read(motion_file, fps=fps, fps_in=fps_in), None
-    paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds if kind != HUMANML3D]
-    rows = [out / folder / f"{motion_file.stem}.npy" for folder in HUMANML3D_FOLDERS if HUMANML3D in kinds]
+    motion, lock = read(motion_file, fps=fps, fps_in=fps_in, **(asked or {})), None
+    file, member = file_of(motion_file.as_posix())
+    name = f"{Path(file).stem}_{member}" if member else motion_file.stem
+    paths = [out / f"{name}.{kind}" for kind in kinds if kind != HUMANML3D]
+    rows = [out / folder / f"{name}.npy" for folder in HUMANML3D_FOLDERS if HUMANML3D in kinds]
     if taken := [path for path in (*paths, *rows) if path.exists()]:
         raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")
     if foot_lock:

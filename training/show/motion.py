@@ -46,12 +46,12 @@ class Motion:
         return load_body("low").pose_joints(self.rotmat_TJ33, trans_B3=self.trans_T3)
 
 
-def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None) -> Motion:
+def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None, **asked: str) -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError.
 
-    `fps_in` is the frame rate of a file that does not say it.
+    `fps_in` is the frame rate of a file that does not say it; more of that kind as `Asked` has it.
     """
-    recording = read_recording(Path(path), Asked(fps=fps_in))
+    recording = read_recording(Path(path), Asked(fps=fps_in, **asked))
     if fps is not None:
         recording = slerped(recording, fps)
     rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
@@ -63,7 +63,9 @@ def slerped(recording: Recording, fps: float) -> Recording:
     every = replace(recording, joints=tuple(range(recording.poses_TK3.shape[1])))
     rot6d, trans = resample(every, fps)
     poses = matrix_to_axis_angle(rot6d_to_matrix(rot6d).double()).numpy()
-    return replace(recording, poses_TK3=poses, trans_T3=trans.double().numpy(), fps=fps)
+    nearest = np.rint(np.arange(len(trans)) / fps * recording.fps).astype(int).clip(0, len(recording.trans_T3) - 1)
+    source = {name: place_T3[nearest] for name, place_T3 in recording.source.items()}
+    return replace(recording, poses_TK3=poses, trans_T3=trans.double().numpy(), fps=fps, source=source)
 
 
 def motion_of_rows(motion_TRD: Float[Tensor, "T 25 6"], fps: float) -> Motion:

@@ -26,7 +26,7 @@ from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, matrix_to_qu
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.prepare.amass import write_motion, write_recording
 from mclip.pipeline.render.options import RenderOptions
-from mclip.pipeline.render.sheets import picture_row
+from mclip.pipeline.render.sheets import picture_row, stack, stick_figures
 from mclip.pipeline.render.video import write_mp4
 from mclip.training.show.motion import Motion, pictures, slerped
 
@@ -249,8 +249,17 @@ def gif_frames(frames: int, fps: float) -> tuple[list[int], list[int]]:
 
 
 def write_strip(path: Path, motion: Motion, looks: RenderOptions) -> None:
-    """Evenly spaced frames side by side, cut to the body, with their seconds."""
-    strip(motion, looks).save(path)
+    """Evenly spaced frames side by side, cut to the body, with their seconds; above them the joints of the source.
+
+    Those of a file that has another skeleton, or joint places alone.
+    """
+    rows = [strip(motion, looks)]
+    if motion.recording is not None and motion.recording.source:
+        shown = evenly(len(motion.trans_T3), STRIP)
+        drawn = stick_figures(motion.recording.source, shown, side=STRIP_SIZE)
+        skeleton = motion.recording.account.get("skeleton", "")
+        rows = [picture_row(drawn, title=f"joints of the file: {skeleton}", captions=[""] * len(shown)), *rows]
+    stack(rows).save(path)
 
 
 def strip(motion: Motion, looks: RenderOptions, *, title: str = "") -> Image.Image:
