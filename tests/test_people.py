@@ -18,6 +18,7 @@ from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.forms.arrays import Asked, rest_pelvis
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.prepare.amass import members_of, parse_motion, read_motion
+from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.sources import clip_name, file_of, read_recording
 from mclip.pipeline.store.store import open_store
 
@@ -313,6 +314,11 @@ def test_a_motion_of_a_file_is_read_by_its_path_and_a_wrong_one_is_named(tmp_pat
         read_recording(tmp_path / "other.txt/person_3", ASKED)
 
 
+def test_a_store_that_knows_of_no_new_option_is_continued() -> None:
+    assert not {"rot6d", "joints"} & set(PrepareOptions().kept)
+    assert PrepareOptions(joints="coco17").kept["joints"] == "coco17"
+
+
 def test_what_each_kind_of_input_became_is_told_in_a_line(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
@@ -324,7 +330,7 @@ def test_what_each_kind_of_input_became_is_told_in_a_line(tmp_path: Path) -> Non
         cli, ["prepare", str(source), str(tmp_path / "a.zarr"), "--scheduler", "sync", "--fps-in", "30"]
     )
     assert told.exit_code == 1
-    for line in ("2 x .pkl, WHAM", "1 x .npz, AMASS", "1 x .pkl failed, first broken.pkl: not a whole"):
+    for line in ("2 x .pkl, WHAM", "1 x .npz, SMPL+H", "1 x .pkl failed, first broken.pkl: not a whole"):
         assert line in told.output, told.output
     assert "dance.fbx (FBX is not read: import it in Blender, and export it as BVH)" in told.output
     alone = CliRunner().invoke(cli, ["prepare", str(source / "dance.fbx"), str(tmp_path / "b.zarr")])

@@ -42,6 +42,7 @@ from mclip.pipeline.store.stage import Result, Summary, run_stage
 from mclip.pipeline.store.status import MANIFEST, Line, write_manifest
 from mclip.pipeline.store.store import Store, is_store, open_store
 
+MODELS = {"smplh": "SMPL+H", "smplx": "SMPL-X"}  # of AMASS, by the name in a file's account
 LONGEST_REASON = 200  # letters of one that a line shows
 REASONS = 5  # for passing labels over, that are told
 ABOVE = 3  # folders above a source that are kept with its recordings, for their labels' sake
@@ -311,7 +312,7 @@ def told_of_kinds(store: Store) -> Iterator[str]:
     for item, account in enumerate(accounts(store)):
         ending = os.path.splitext(sources.file_of(plan.name[item].removesuffix(MIRROR))[0])[1]
         if plan.done[item] == DONE:
-            kind = account.get("form") or account.get("skeleton") or account.get("model") or "AMASS"
+            kind = account.get("form") or account.get("skeleton") or MODELS.get(account.get("model", ""), "SMPL")
             good.setdefault(f"{ending}, {kind}", []).append(account.get("degrees", 0.0))
         elif reason := failures.get(f"sequences/done[{item}]"):
             failed.setdefault(ending, []).append(visible(reason, keep=""))
