@@ -861,8 +861,8 @@ def export(
         with going_on(failed, motion):
             asked = {name: looks[name] for name in READ_BY}
             shown = RenderOptions(**{name: value for name, value in looks.items() if name not in READ_BY})
-            told = {"fps": fps, "fps_in": fps_in, "asked": asked}
-            paths, lock = write(motion, formats, out, **told, looks=shown, foot_lock=foot_lock)
+            write_one = functools.partial(write, motion, formats, out, looks=shown, foot_lock=foot_lock)
+            paths, lock = write_one(fps=fps, fps_in=fps_in, asked=asked)
             say("\n".join(map(str, paths)))
             if lock:
                 say(f"{motion}: {lock}")

@@ -19,7 +19,7 @@ from mclip.pipeline.geometry.resample import resample, source_times
 from mclip.pipeline.geometry.skeleton import forward_kinematics
 from mclip.pipeline.prepare import amass
 from mclip.pipeline.prepare.amass import parse_motion, read_motion
-from mclip.pipeline.prepare.bvh import rest_joints
+from mclip.pipeline.skeletons.frames import rest_joints
 
 
 def motion_of(poses_TJ3: np.ndarray, fps: float) -> Recording:

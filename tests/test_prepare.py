@@ -27,10 +27,10 @@ from mclip.pipeline.labels.names import sequence_key
 from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare import prepare as stage
 from mclip.pipeline.prepare.amass import read_motion
-from mclip.pipeline.prepare.bvh import rest_joints
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare, preview
 from mclip.pipeline.prepare.windows import windows_of
+from mclip.pipeline.skeletons.frames import rest_joints
 from mclip.pipeline.store import stage as loop
 from mclip.pipeline.store.location import read_neighbour
 from mclip.pipeline.store.schema import DONE, FAILED, REPLACED, SCHEMA, SPLITS, StoreError

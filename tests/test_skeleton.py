@@ -5,7 +5,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from mclip.pipeline.geometry.skeleton import JOINTS, MIRRORED, PARENTS, forward_kinematics
-from mclip.pipeline.prepare.bvh import rest_joints
+from mclip.pipeline.skeletons.frames import rest_joints
 
 
 def naive_positions(matrix_J33: np.ndarray, rest_J3: np.ndarray) -> np.ndarray:
