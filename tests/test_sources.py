@@ -198,7 +198,7 @@ def test_bvh_of_our_skeleton_gives_back_the_motion(tmp_path, write_amass, name):
     motion = parse_motion(write_amass(tmp_path / "a.npz", 12).read_bytes())
     rest = rest_joints()
     content = bvh_text(motion.poses_TJ3, motion.trans_T3, rest.numpy(), name).encode()
-    found = sources.parse("a.bvh", content, None)
+    found = sources.parse("a.bvh", content)
     assert bvh.probe_motion(io.BufferedReader(io.BytesIO(content))) == (12, 30.0)
     placed = [
         forward_kinematics(
@@ -217,7 +217,7 @@ def test_bvh_with_bent_arms_at_rest_keeps_its_bones_where_they_point(tmp_path, w
         for joint, length in ((wrist, 0.25), (hand, 0.33)):
             bent[joint] = bent[elbow] - [0, length, 0]
     content = bvh_text(AT_REST, np.zeros((2, 3)), bent).encode()
-    motion = sources.parse("a.bvh", content, None)
+    motion = sources.parse("a.bvh", content)
     matrix = axis_angle_to_matrix(torch.from_numpy(motion.poses_TJ3))
     position = forward_kinematics(matrix, rest_joints())[1][0]
     forearm = torch.nn.functional.normalize(position[20] - position[18], dim=0)
