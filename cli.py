@@ -192,10 +192,10 @@ def prepare(
 ) -> None:
     """Read motion and label files into a store.
 
-    SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh of any human skeleton, or
-    arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx,
-    AIST++, Meshcapade, GVHMR, WHAM, VIBE or ROMP, or of joint places as HumanML3D and MDM write them. `embedded` is
-    the motions that mclip ships.
+    SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh, .glb, .gltf, .vrm or .vrma
+    of any human skeleton, each clip a sequence; or arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or
+    SMPL-X's rotations under the names of AMASS, smplx, AIST++, Meshcapade, GVHMR, WHAM, VIBE or ROMP, or of joint
+    places as HumanML3D and MDM write them. `embedded` is the motions that mclip ships.
 
     \b
     Example: mclip prepare AMASS store.zarr --labels BABEL
@@ -246,14 +246,14 @@ def prepare(
 @click.option("--write-map", type=click.Path(path_type=Path), help="Write a .toml for --map, to be edited.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the file's skeleton and ours to this .png.")
 def skeleton(file: Path, joint_map: str, write_map: Path | None, picture: Path | None) -> None:
-    """Show which joint of a BVH file is taken for which of SMPL's, and how well they agree.
+    """Show which joint of a BVH or glTF file is taken for which of SMPL's, and how well they agree.
 
     \b
     Example: mclip skeleton walk.bvh --picture walk.png
              mclip skeleton strange.bvh --write-map map.toml
              mclip prepare FOLDER store.zarr --map map.toml
     """
-    from mclip.pipeline.skeletons.look import look
+    from mclip.pipeline.characters.look import look
 
     seen = look(file, joint_map)
     say(seen.text)
@@ -820,13 +820,12 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
 
 @cli.command()
 @click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
+@click.option("--to", "formats", multiple=True, type=click.Choice(FORMATS), help="Format to write; may be repeated.")
 @click.option(
-    "--to",
-    "formats",
-    multiple=True,
-    required=True,
-    type=click.Choice(FORMATS),
-    help="Format to write; may be repeated.",
+    "--character", type=click.Path(path_type=Path), help="Your own .glb, .vrm, .vrma or .bvh, to put the motion on."
+)
+@click.option(
+    "--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` for the character, or MOTION.'
 )
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
@@ -840,26 +839,38 @@ def export(
     fps_in: float | None,
     out: Path,
     foot_lock: bool,
+    character: Path | None,
+    joint_map: str,
     **looks: Any,
 ) -> None:
-    """Convert motion files to other formats.
+    """Convert motion files to other formats, or put them on a character of your own.
 
-    Each MOTION is a .bvh, or arrays of SMPL's rotations: .npz, .npy, .smpl, .pkl, .pt.
+    Each MOTION is a .bvh, a .glb, .gltf, .vrm or .vrma (FILE/CLIP of one with several clips), or arrays of SMPL's
+    rotations: .npz, .npy, .smpl, .pkl, .pt. A character comes out as it was, with the motion as an animation.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
              mclip export out/00-a-person-walks.npz --to npz --foot-lock --out locked
+             mclip export out/00-a-person-walks.npz --character hero.vrm --out worn
     """
     from mclip.training.show.export import export as write
+    from mclip.training.show.export import export_worn
 
+    if not formats and character is None:
+        raise click.UsageError("name a format by --to, or a --character to put the motion on")
+    how: dict[str, Any] = {"fps": fps, "fps_in": fps_in, "foot_lock": foot_lock}
     failed: list[str] = []
     for motion in motions:
         with going_on(failed, motion):
-            shown = RenderOptions(**looks)
-            paths, lock = write(motion, formats, out, fps=fps, fps_in=fps_in, looks=shown, foot_lock=foot_lock)
-            say("\n".join(map(str, paths)))
-            if lock:
-                say(f"{motion}: {lock}")
+            if character:
+                path, worn = export_worn(motion, character, out, joint_map=joint_map, **how)
+                say(f"{path}: {worn}")
+            if formats:
+                theirs = "" if character else joint_map
+                paths, lock = write(motion, formats, out, looks=RenderOptions(**looks), joint_map=theirs, **how)
+                say("\n".join(map(str, paths)))
+                if lock:
+                    say(f"{motion}: {lock}")
     require_all(failed, len(motions))
 
 

@@ -13,7 +13,19 @@ from mclip.pipeline.files.assets import HOUSE
 
 # A room imports from the rooms above it in its own list; training's rooms from all of pipeline's too.
 ROOMS = {
-    "pipeline": ("files", "machine", "geometry", "skeletons", "store", "labels", "prepare", "embed", "draw", "render"),
+    "pipeline": (
+        "files",
+        "machine",
+        "geometry",
+        "skeletons",
+        "characters",
+        "store",
+        "labels",
+        "prepare",
+        "embed",
+        "draw",
+        "render",
+    ),
     "training": ("model", "data", "measure", "train", "latent", "evaluate", "show", "studio"),
 }
 BESIDE = {

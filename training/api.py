@@ -75,7 +75,9 @@ class Motion(motions.Motion):
 
     @classmethod
     def load(cls, path: Name, *, fps: float | None = None, fps_in: float | None = None) -> "Motion":
-        """The motion in a file that `mclip export` takes, as .bvh or .npz: at the file's rate, or slerped to `fps`.
+        """The motion in a file that `mclip export` takes, as .bvh, .npz or .glb: at its rate, or slerped to `fps`.
+
+        A .glb or .vrma of several clips is named with one of them, as walks.glb/run.
 
         `fps_in` is the rate of a file that does not say it. MotionError for what cannot be read.
         """

@@ -4,19 +4,12 @@ import hashlib
 import io
 from collections.abc import Mapping
 
-import numpy as np
-import torch
-
 from mclip.pipeline.geometry.recording import MotionError, Recording
-from mclip.pipeline.geometry.rotations import matrix_to_axis_angle
 from mclip.pipeline.skeletons.bvh_text import MOTION, read_bvh, read_times
-from mclip.pipeline.skeletons.check import account_of
-from mclip.pipeline.skeletons.frames import rest_joints
+from mclip.pipeline.skeletons.check import recorded
 from mclip.pipeline.skeletons.joints import understand
 from mclip.pipeline.skeletons.kinematics import moving_of, seen_places, tree_of
 from mclip.pipeline.skeletons.solve import solve
-
-FARTHEST = 1e5  # metres from the origin
 
 
 def probe_motion(file: io.BufferedIOBase | io.FileIO) -> tuple[int, float]:
@@ -54,10 +47,4 @@ def parse_motion(content: bytes | memoryview, joint_map: Mapping[str, str] | Non
     require_motion(len(bvh.values_TC))
     found = understand(tree_of(bvh), seen_places(bvh), joint_map)
     solved = solve(moving_of(bvh, found))
-    account = account_of(found, solved)
-    trans_T3 = solved.root_T3 - rest_joints()[0].numpy() + [0, 0, account["floor_shift_m"]]
-    if not np.abs(trans_T3).max() < FARTHEST:
-        raise MotionError(f"its body reaches {np.abs(trans_T3).max():g} m from the origin")
-    poses = matrix_to_axis_angle(torch.from_numpy(solved.local_TJ33)).numpy()
-    betas, sha256 = np.zeros(16, np.float32), hashlib.sha256(content).digest()
-    return Recording(poses, trans_T3, rate_of(bvh.frame_time), betas, "neutral", sha256, account=account)
+    return recorded(found, solved, fps=rate_of(bvh.frame_time), sha256=hashlib.sha256(content).digest())

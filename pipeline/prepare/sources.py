@@ -1,9 +1,11 @@
 """Where recordings lie: folders, single files, and tar archives as AMASS ships them; and what reads each.
 
 A recording's name is its path below the source, '/' between folders; for one in an archive, the archive's path, '!/',
-and its path in there. Names alone find the bytes again, so a worker needs only them.
+and its path in there; for one of several clips of a glTF file, the file's path, '/', and the clip's name. Names alone
+find the bytes again, so a worker needs only them.
 """
 
+import contextlib
 import errno
 import functools
 import io
@@ -11,16 +13,18 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from mclip.pipeline.characters import gltf_clips
+from mclip.pipeline.characters.gltf_file import GLTF, Beside, beside, file_and_clip, is_gltf, read_gltf
 from mclip.pipeline.files.npz import LARGEST
 from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording, require_finite, require_length
 from mclip.pipeline.prepare import amass, bvh
 from mclip.pipeline.skeletons.joints import read_map
 
-MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt")
+MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt", *GLTF)
 NO_MOTIONS = re.compile(r"(.*_)?(shape|stagei|settings)\.npz")  # of AMASS: a subject's shape, and what it is from
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 INSIDE = "!/"
@@ -41,6 +45,18 @@ def is_motion(path: str) -> bool:
     """Whether a file's name says that it may be a motion."""
     name = path.rpartition("/")[2]
     return name.lower().endswith(MOTIONS) and not name.startswith(".")
+
+
+def clips_in(recording: SourceFile, read: Callable[[], bytes]) -> Iterator[SourceFile]:
+    """The recordings in a file: one for each clip of a glTF file that has several, else the file itself."""
+    names: tuple[str, ...] = ()
+    if is_gltf(recording.name):
+        with contextlib.suppress(OSError, MotionError):  # `probe` says what is wrong
+            names = gltf_clips.clip_names(read_gltf(read()))
+    if len(names) < 2:
+        yield recording
+    else:
+        yield from (replace(recording, name=f"{recording.name}/{clip}") for clip in names)
 
 
 def require_source(source: Path) -> None:
@@ -68,7 +84,7 @@ def recordings(source: Path) -> Iterator[SourceFile]:
         if name.lower().endswith(ARCHIVES):
             yield from archived(root / name, name, stat)
         else:
-            yield SourceFile(name, stat.st_size, stat.st_mtime_ns)
+            yield from clips_in(SourceFile(name, stat.st_size, stat.st_mtime_ns), (root / name).read_bytes)
 
 
 def root_of(source: Path) -> Path:
@@ -102,7 +118,8 @@ def archived(path: Path, name: str, stat: os.stat_result) -> Iterator[SourceFile
         with tarfile.open(path, "r|*") as tar:
             for member in tar:
                 if member.isfile() and is_motion(member.name):
-                    yield archived_member(tar, member, f"{name}{INSIDE}{member.name}", stat)
+                    found = archived_member(tar, member, f"{name}{INSIDE}{member.name}", stat)
+                    yield from clips_in(found, functools.partial(bytes, found.content or b""))
     except Exception as error:  # tarfile, bz2, lzma and zlib each have their own
         yield SourceFile(name, reason=f"archive cannot be read to its end ({error}): copy or download it again")
 
@@ -124,12 +141,13 @@ def contents(source: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | 
     root = root_of(source)
     buffer = bytearray()  # one for all: fresh memory for every file costs as much as reading it
     for name in names:
-        archive, inside, member = name.partition(INSIDE)
+        file_name = file_and_clip(name)[0]
+        archive, inside, member = file_name.partition(INSIDE)
         try:
             if inside:
                 yield name, open_archive(root / archive).read(member)
                 continue
-            with open(os.path.join(root, name), "rb", buffering=0) as file:
+            with open(os.path.join(root, file_name), "rb", buffering=0) as file:
                 if (size := os.fstat(file.fileno()).st_size) > len(buffer):
                     buffer = bytearray(size)
                 yield name, memoryview(buffer)[: file.readinto(memoryview(buffer)[:size])]
@@ -170,8 +188,16 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, fps_in: float | None, joint_map: str = "") -> Recording:
-    """The motion in a recording's bytes; MotionError naming what was found and expected."""
+def parse(
+    name: str, content: bytes | memoryview, fps_in: float | None, joint_map: str = "", *, root: Path | None = None
+) -> Recording:
+    """The motion in a recording's bytes; MotionError naming what was found and expected.
+
+    `root` is the folder that its name begins in: a .gltf has its numbers in a file beside it.
+    """
+    file, clip = file_and_clip(name)
+    if is_gltf(file):
+        return require_finite(gltf_clips.parse_motion(content, clip, beside_of(root, file), read_map(joint_map)))
     if not is_bvh(name):
         return amass.parse_motion(content, fps_in=fps_in)
     try:
@@ -180,6 +206,11 @@ def parse(name: str, content: bytes | memoryview, fps_in: float | None, joint_ma
         raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything
         raise MotionError(f"cannot be read as BVH ({type(error).__name__}: {error})") from error
+
+
+def beside_of(root: Path | None, file: str) -> Beside | None:
+    """What reads the files beside a .gltf; None of one in an archive."""
+    return beside((root / file).parent) if root and INSIDE not in file else None
 
 
 def probe(root: Path, recording: SourceFile, fps_in: float | None) -> tuple[int, float]:
@@ -192,7 +223,10 @@ def probe(root: Path, recording: SourceFile, fps_in: float | None) -> tuple[int,
     if recording.reason:
         raise MotionError(recording.reason)
     with open_recording(root, recording) as file:
-        if is_bvh(recording.name):
+        name, clip = file_and_clip(recording.name)
+        if is_gltf(name):
+            return gltf_clips.probe_motion(file.read(), clip, beside_of(root, name))
+        if is_bvh(name):
             return probe_bvh(file)
 
         def read(at: int, length: int) -> bytes:
@@ -234,7 +268,7 @@ def open_recording(root: Path, recording: SourceFile) -> io.BufferedIOBase | io.
     if recording.content is not None:
         return io.BytesIO(recording.content)
     try:
-        return open(os.path.join(root, recording.name), "rb", buffering=0)
+        return open(os.path.join(root, file_and_clip(recording.name)[0]), "rb", buffering=0)
     except OSError as error:
         raise MotionError(amass.plain(error)) from error
 
@@ -245,18 +279,24 @@ MOTION_FILES = MOTIONS
 def clip_name(path: str) -> str:
     """What people call a recording: its file's name without folders, and without the endings that every file has."""
     name = path.rsplit("/", 1)[-1]
-    for ending in (*MOTION_FILES, ".npy", "_poses", "_stageii"):
+    for ending in (*MOTION_FILES, "_poses", "_stageii"):
         name = name.removesuffix(ending)
     return name
 
 
-def read_recording(path: Path, *, fps_in: float | None = None) -> Recording:
-    """The recording in a file of arrays or a .bvh; MotionError naming the file and what it lacks."""
-    if path.suffix.lower() not in MOTION_FILES:
+def read_recording(path: Path, *, fps_in: float | None = None, joint_map: str = "") -> Recording:
+    """The recording in a file of arrays, a .bvh, or a glTF file (FILE/CLIP of one that has several clips).
+
+    MotionError naming the file and what it lacks.
+    """
+    file, clip = file_and_clip(path.as_posix())
+    if not file.lower().endswith(MOTION_FILES):
         kinds = ", ".join(MOTION_FILES)
         raise MotionError(f"{path}: cannot read {path.suffix or 'this'}; expected a motion: {kinds}")
+    folder, name = Path(file).parent, Path(file).name
     try:
-        return parse(path.name, path.read_bytes(), fps_in)
+        content = Path(file).read_bytes()
+        return parse(f"{name}/{clip}" if clip else name, content, fps_in, joint_map, root=folder)
     except OSError as error:
         raise MotionError(f"{path}: {error.strerror or error}") from error
     except MotionError as error:

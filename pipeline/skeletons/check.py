@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from mclip.pipeline.files.assets import ASSETS
-from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.geometry.recording import MotionError, Recording
+from mclip.pipeline.geometry.rotations import matrix_to_axis_angle
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
-from mclip.pipeline.skeletons.frames import Turns, placed, rest_places, unit
+from mclip.pipeline.skeletons.frames import Turns, placed, rest_joints, rest_places, unit
 from mclip.pipeline.skeletons.joints import Understood
 from mclip.pipeline.skeletons.solve import Solved
 
@@ -25,6 +27,17 @@ BONES += [("pelvis", "neck"), ("neck", "head"), ("right_hip", "left_hip"), ("rig
 MOST_DEGREES = 5.0  # the mean of a bone over a clip; a skeleton that was understood has limbs at 0.0
 STANCE = 5  # per cent of the frames, in which the body's lowest point is the floor: feet sink in for a moment
 OWN_BONES = 0.005  # metres between bones of SMPL's skeleton in other files and ours
+FARTHEST = 1e5  # metres from the origin
+
+
+def recorded(found: Understood, solved: Solved, *, fps: float, sha256: bytes) -> Recording:
+    """A solved motion with its account, feet on the floor; MotionError where bones come out elsewhere than in it."""
+    account = account_of(found, solved)
+    trans_T3 = solved.root_T3 - rest_joints()[0].numpy() + [0, 0, account["floor_shift_m"]]
+    if not np.abs(trans_T3).max() < FARTHEST:
+        raise MotionError(f"its body reaches {np.abs(trans_T3).max():g} m from the origin")
+    poses = matrix_to_axis_angle(torch.from_numpy(solved.local_TJ33)).numpy()
+    return Recording(poses, trans_T3, fps, np.zeros(16, np.float32), "neutral", sha256, account=account)
 
 
 def account_of(found: Understood, solved: Solved) -> dict[str, Any]:
@@ -105,10 +118,15 @@ def nearest(joint: str, known: Mapping[str, object]) -> str:
     return joint if joint in known else nearest(JOINTS[PARENTS[JOINTS.index(joint)]], known)
 
 
-def lowest_points(turns: Turns, place: dict[str, Float[np.ndarray, "T 3"]]) -> Float[np.ndarray, " T"]:
-    """Height in metres of the body's lowest point in each frame."""
+def lowest_points(
+    turns: Turns,
+    place: Mapping[str, Float[np.ndarray, "T 3"]],
+    points: Mapping[str, Float[np.ndarray, "P 3"]] | None = None,
+) -> Float[np.ndarray, " T"]:
+    """Height in metres of the body's lowest point in each frame; of another skin by its `points`."""
     heights = [
-        (turns[name][:, 2] @ points_P3.T).min(1) + place[name][:, 2] for name, points_P3 in surface_points().items()
+        (turns[name][:, 2] @ points_P3.T).min(1) + place[name][:, 2]
+        for name, points_P3 in (surface_points() if points is None else points).items()
     ]
     return np.min(heights, axis=0)
 
@@ -118,10 +136,15 @@ def surface_points() -> dict[str, Float[np.ndarray, "P 3"]]:
     """Points of the skin that belong to each joint, from that joint at rest: the farthest in 26 directions."""
     with np.load(ASSETS / "body_low.npz", allow_pickle=False) as body:
         vertices_V3, weights_VJ = body["v_template"].astype(float), body["weights"]
-    ways = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], float)
     found = {}
     for joint, (name, at_3) in enumerate(rest_places().items()):
         skin_P3 = vertices_V3[weights_VJ.argmax(1) == joint] - at_3
         if len(skin_P3):
-            found[name] = skin_P3[np.unique((skin_P3 @ ways.T).argmax(0))]
+            found[name] = farthest(skin_P3)
     return found
+
+
+def farthest(points_P3: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "N 3"]:
+    """The points that lie farthest in 26 directions: what a body can touch the floor with."""
+    ways = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], float)
+    return points_P3[np.unique((points_P3 @ ways.T).argmax(0))]

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from mclip.pipeline.characters.character import Worn, wear
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.show.footlock import Lock, locked
@@ -51,17 +52,50 @@ def export(
     fps_in: float | None = None,
     looks: RenderOptions = LOOKS,
     foot_lock: bool = False,
+    joint_map: str = "",
 ) -> tuple[list[Path], Lock | None]:
     """Write a motion file in other formats into a folder, under its own name; ValueError where one exists.
 
     Returns the files, and what the foot lock did where one is asked for.
     """
-    motion, lock = read(motion_file, fps=fps, fps_in=fps_in), None
+    motion, lock = read(motion_file, fps=fps, fps_in=fps_in, joint_map=joint_map), None
     paths = [out / f"{motion_file.stem}.{kind}" for kind in kinds]
-    if taken := [path for path in paths if path.exists()]:
-        raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")
+    require_free(paths)
     if foot_lock:
         motion, lock = locked(motion)
     for path in paths:
         write(path, motion, looks)
     return paths, lock
+
+
+def require_free(paths: list[Path]) -> None:
+    """ValueError naming the files that are there already."""
+    if taken := [path for path in paths if path.exists()]:
+        raise ValueError(f"{', '.join(map(str, taken))}: there already; name another --out, or delete it first")
+
+
+def export_worn(
+    motion_file: Path,
+    character: Path,
+    out: Path,
+    *,
+    fps: float | None = None,
+    fps_in: float | None = None,
+    foot_lock: bool = False,
+    joint_map: str = "",
+) -> tuple[Path, Worn]:
+    """Write a character's file with a motion on it into a folder, as MOTION-CHARACTER; ValueError where one exists.
+
+    `joint_map` says what SMPL's joints are called in the character.
+    """
+    path = out / f"{motion_file.stem}-{character.name}"
+    require_free([path])
+    motion = read(motion_file, fps=fps, fps_in=fps_in)
+    if foot_lock:
+        motion, _ = locked(motion)
+    rotmat, trans = motion.rotmat_TJ33.double().numpy(), motion.trans_T3.double().numpy()
+    worn = wear(character, rotmat, trans, fps=motion.fps, name=motion_file.stem, joint_map=joint_map)
+    out.mkdir(parents=True, exist_ok=True)
+    with by_rename(path) as aside:
+        aside.write_bytes(worn.content)
+    return path, worn

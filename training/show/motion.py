@@ -45,12 +45,12 @@ class Motion:
         return load_body("low").pose_joints(self.rotmat_TJ33, trans_B3=self.trans_T3)
 
 
-def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None) -> Motion:
+def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None, joint_map: str = "") -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError.
 
-    `fps_in` is the frame rate of a file that does not say it.
+    `fps_in` is the frame rate of a file that does not say it, `joint_map` a .toml of what its joints are called.
     """
-    recording = read_recording(Path(path), fps_in=fps_in)
+    recording = read_recording(Path(path), fps_in=fps_in, joint_map=joint_map)
     if fps is not None:
         recording = slerped(recording, fps)
     rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
