@@ -20,7 +20,7 @@ from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.show.options import LONGEST, SHORTEST, Shaping
 
 OpenRun = Callable[[], Any]  # a Run
-FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
+FORMATS = ("npz", "bvh", "glb", "vrma", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
 

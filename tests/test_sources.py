@@ -16,6 +16,7 @@ from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS, forward_kinematics
 from mclip.pipeline.prepare import bvh, sources
 from mclip.pipeline.prepare.amass import parse_motion
 from mclip.pipeline.prepare.sources import contents, recordings, require_source
+from mclip.pipeline.skeletons.frames import rest_joints
 
 
 def names(source: Path) -> list[str]:
@@ -195,7 +196,7 @@ def bvh_text(poses_TJ3: np.ndarray, trans_T3: np.ndarray, rest_J3: np.ndarray, n
 @pytest.mark.parametrize("name", [str, lambda joint: "mixamorig:" + MIXAMO[joint]], ids=["SMPL", "Mixamo"])
 def test_bvh_of_our_skeleton_gives_back_the_motion(tmp_path, write_amass, name):
     motion = parse_motion(write_amass(tmp_path / "a.npz", 12).read_bytes())
-    rest = bvh.rest_joints()
+    rest = rest_joints()
     content = bvh_text(motion.poses_TJ3, motion.trans_T3, rest.numpy(), name).encode()
     found = sources.parse("a.bvh", content, None)
     assert bvh.probe_motion(io.BufferedReader(io.BytesIO(content))) == (12, 30.0)
@@ -210,7 +211,7 @@ def test_bvh_of_our_skeleton_gives_back_the_motion(tmp_path, write_amass, name):
 
 
 def test_bvh_with_bent_arms_at_rest_keeps_its_bones_where_they_point(tmp_path, write_amass):
-    rest = bvh.rest_joints().numpy()
+    rest = rest_joints().numpy()
     bent = rest.copy()
     for wrist, elbow, hand in ((20, 18, 22), (21, 19, 23)):  # forearms hang down from the elbows
         for joint, length in ((wrist, 0.25), (hand, 0.33)):
@@ -218,7 +219,7 @@ def test_bvh_with_bent_arms_at_rest_keeps_its_bones_where_they_point(tmp_path, w
     content = bvh_text(AT_REST, np.zeros((2, 3)), bent).encode()
     motion = sources.parse("a.bvh", content, None)
     matrix = axis_angle_to_matrix(torch.from_numpy(motion.poses_TJ3))
-    position = forward_kinematics(matrix, bvh.rest_joints())[1][0]
+    position = forward_kinematics(matrix, rest_joints())[1][0]
     forearm = torch.nn.functional.normalize(position[20] - position[18], dim=0)
     assert forearm.numpy() == pytest.approx([0, 0, -1], abs=1e-6)
 

@@ -84,7 +84,7 @@ class Motion(motions.Motion):
         return cls.of(motions.read(Path(path), fps=fps, fps_in=fps_in))
 
     def save(self, path: Name) -> None:
-        """Write it as the ending says: npz, bvh, glb, mp4, gif, png or html. The file appears whole or not at all.
+        """Write it as the ending says: npz, bvh, glb, vrma, mp4, gif, png or html. It appears whole or not at all.
 
         ValueError for another ending, and for a motion that is too long to be drawn.
         """

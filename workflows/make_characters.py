@@ -133,8 +133,8 @@ def write_character(path: Path, character: Character, *, clip: bool = True) -> N
     inverse = np.linalg.inv(world).swapaxes(1, 2).astype(np.float32)
     inverse[:, :, 3] = [0, 0, 0, 1]
     skin = gltf.Skin(joints=[number[joint] for joint in joints], inverseBindMatrices=data.add(inverse, "MAT4"))
-    weights = joined_weights(body, joints)
-    mesh = gltf.Mesh(name="body", primitives=[primitive(gltf, data, replace(body, weights_VJ=weights))])
+    rigged = replace(body, weights_VJ=joined_weights(body, joints), joints_J3=body.joints_J3[joints])
+    mesh = gltf.Mesh(name="body", primitives=[primitive(gltf, data, rigged)])
     nodes.append(gltf.Node(name="body", mesh=0, skin=0))
     shape = gltf.PbrMetallicRoughness(baseColorFactor=[*character.colour, 1.0], metallicFactor=0.0, roughnessFactor=0.8)
     head = number[JOINTS.index("head")]

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
 from mclip.pipeline.characters.carry import Carried, Rig, carry, local_turns, rig_of
 from mclip.pipeline.geometry.recording import MotionError
@@ -79,7 +78,9 @@ def rotations_of(bvh: Bvh, joint: int) -> tuple[list[int], str]:
 
 def euler_degrees(turn_T33: Float[np.ndarray, "T 3 3"], order: str) -> Float[np.ndarray, "T 3"]:
     """Angles in degrees about a joint's own axes, without jumps of a whole turn between frames."""
-    return np.degrees(np.unwrap(Rotation.from_matrix(turn_T33).as_euler(order), axis=0))
+    from pybvh.rotations import rotmat_to_euler
+
+    return np.degrees(np.unwrap(rotmat_to_euler(turn_T33, order), axis=0))
 
 
 def root_of(bvh: Bvh, pelvis: int) -> tuple[int, list[int]]:

@@ -162,8 +162,8 @@ def bone_degrees(made: Places, place: Places) -> float:
     return worst
 
 
-def world_turns(rig: Rig, moved: Turns) -> dict[int, Float[np.ndarray, "T 3 3"]]:
-    """World rotations, in the rig's own world, of the moved nodes and of those between them and a root."""
+def world_turns(rig: Rig, moved: Turns) -> dict[int, np.ndarray]:
+    """World rotations (T, 3, 3), in the rig's own world, of the moved nodes; (1, 3, 3) of still ones above them."""
     up, ours = UPS[rig.solved.up], {node: name for name, node in rig.found.joints.items()}
     needed = set(ours).union(*(above(node, rig.tree.parents) for node in ours))
     world: dict[int, np.ndarray] = {}

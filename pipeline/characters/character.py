@@ -18,7 +18,7 @@ from mclip.pipeline.skeletons.frames import Turns, rest_joints
 from mclip.pipeline.skeletons.joints import read_map
 
 CHARACTERS = (".glb", ".vrm", ".vrma", ".bvh")
-ROUTE = "export it as .glb: `mclip skeleton` and workflows/guides/characters.md tell how"
+ROUTE = "save it as .glb, an FBX by Blender: workflows/guides/data.md tells how"
 
 
 @dataclass(frozen=True)

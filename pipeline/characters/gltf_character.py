@@ -78,7 +78,7 @@ def with_animation(
         samplers.append({"input": time, "output": writer.add(values, kind), "interpolation": "LINEAR"})
 
     for node, turn in turns.items():
-        xyzw = same_sign(matrix_to_quaternion(torch.from_numpy(turn)).roll(-1, dims=-1)).numpy()
+        xyzw = same_sign(matrix_to_quaternion(torch.from_numpy(turn))[:, None].roll(-1, dims=-1))[:, 0].numpy()
         track(node, "rotation", xyzw / np.linalg.norm(xyzw, axis=-1, keepdims=True), "VEC4")
     track(rig.found.joints["pelvis"], "translation", root_T3, "VEC3")
     document["nodes"] = [dict(node) for node in gltf.items("nodes")]

@@ -9,10 +9,11 @@ from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.show.footlock import Lock, locked
 from mclip.training.show.motion import Motion, read
 from mclip.training.show.page import write_page
-from mclip.training.show.writers import DATA, DRAWN
+from mclip.training.show.writers import DATA, DRAWN, write_vrma
 
 PAGE = "html"
-FORMATS = (*DATA, *DRAWN, PAGE)
+FILES = DATA | {"vrma": write_vrma}  # a page hands out DATA
+FORMATS = (*FILES, *DRAWN, PAGE)
 MOST_DRAWN = 3000  # frames of a video or page: a minute and a half at 30 fps, forty seconds of drawing on two cores
 LOOKS = RenderOptions(**asdict(VideoOptions()))
 
@@ -29,8 +30,8 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
     require_drawable(kind, len(motion.trans_T3), name=f"{path}: ", remedy="lower --fps")
     path.parent.mkdir(parents=True, exist_ok=True)
     with by_rename(path) as aside:
-        if kind in DATA:
-            DATA[kind](aside, motion)
+        if kind in FILES:
+            FILES[kind](aside, motion)
         elif kind == PAGE:
             write_page(aside, motion, title=path.stem)
         else:
@@ -39,7 +40,7 @@ def write(path: Path | str, motion: Motion, looks: RenderOptions = LOOKS) -> Non
 
 def require_drawable(kind: str, frames: int, *, name: str = "", remedy: str = "pass --format npz") -> None:
     """ValueError where a file of this ending is a picture, and its motion too long for one."""
-    if kind not in DATA and frames > MOST_DRAWN:
+    if kind not in FILES and frames > MOST_DRAWN:
         raise ValueError(f"{name}{frames:,} frames, at most {MOST_DRAWN:,} are drawn as {kind}: {remedy}")
 
 
