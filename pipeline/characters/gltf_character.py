@@ -38,11 +38,15 @@ def on_gltf(
     if content[:4] != b"glTF":
         raise MotionError("no GLB: pack it into one file, as by `gltf-transform copy CHAR.gltf CHAR.glb`")
     gltf = read_gltf(content)
-    if not gltf.items("skins") and not gltf.document.get("extensions"):
-        raise MotionError("no skeleton in it: no skin has joints; rig it first, or export it with its armature")
     nodes = nodes_of(gltf)
     places, linear = world_of(nodes.tree.parents, nodes.rest)
-    found = understood(nodes, places, joint_map)
+    try:
+        found = understood(nodes, places, joint_map)
+    except MotionError as error:
+        skins = gltf.items("skins")
+        raise (
+            error if skins else MotionError(f"no skeleton in it: no skin has joints, and its nodes: {error}")
+        ) from None
     rig = rig_of(nodes.tree, found, places[0], turns_of(linear[0]), up="y")
     carried = carry(rig, turns, place, skin_points(gltf, nodes, rig))
     pelvis = nodes.tree.parents[found.joints["pelvis"]]
