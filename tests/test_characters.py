@@ -17,12 +17,15 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.spatial.transform import Rotation, Slerp
 
 from mclip.cli import cli
+from mclip.pipeline.characters.carry import rig_of
 from mclip.pipeline.characters.character import posed, wear
 from mclip.pipeline.characters.gltf_clips import Track, clip_names, parse_motion
 from mclip.pipeline.characters.gltf_file import beside, chunks_of, glb_bytes, read_gltf
+from mclip.pipeline.characters.gltf_nodes import nodes_of, turns_of, understood, world_of
 from mclip.pipeline.files.assets import HOUSE, MOTIONS
 from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+from mclip.pipeline.geometry.skeleton import JOINTS
 from mclip.pipeline.prepare.sources import read_recording, recordings
 from mclip.pipeline.skeletons.check import BONES, lowest_points
 from mclip.pipeline.skeletons.frames import rest_places, unit
@@ -251,6 +254,18 @@ def test_vrma_goes_out_and_comes_back(tmp_path: Path, kick: Motion, source: Pose
     assert (recording.account["by"], recording.account["skeleton"]) == ("VRM", "VRM")
     document = read_gltf((tmp_path / "kick.vrma").read_bytes()).document
     assert document["extensions"]["VRMC_vrm_animation"]["humanoid"]["humanBones"]["hips"] == {"node": 0}
+
+
+def test_hands_of_a_rig_whose_arms_hang_go_on_straight_from_its_forearms(rigs: Path) -> None:
+    gltf = read_gltf((rigs / "unreal.glb").read_bytes())
+    nodes = nodes_of(gltf)
+    place, linear = world_of(nodes.tree.parents, nodes.rest)
+    rig = rig_of(nodes.tree, understood(nodes, place, {}), place[0], turns_of(linear[0]), up="y")
+    local = rig.solved.local_TJ33[0]
+    degrees = {joint: np.degrees(Rotation.from_matrix(local[JOINTS.index(joint)]).magnitude()) for joint in JOINTS}
+    assert degrees["left_wrist"] == pytest.approx(0, abs=0.1)
+    assert degrees["right_wrist"] == pytest.approx(0, abs=0.1)
+    assert degrees["left_shoulder"] == pytest.approx(50, abs=2)
 
 
 # --- sampling, against scipy

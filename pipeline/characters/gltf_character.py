@@ -43,10 +43,9 @@ def on_gltf(
     try:
         found = understood(nodes, places, joint_map)
     except MotionError as error:
-        skins = gltf.items("skins")
-        raise (
-            error if skins else MotionError(f"no skeleton in it: no skin has joints, and its nodes: {error}")
-        ) from None
+        if gltf.items("skins"):
+            raise
+        raise MotionError(f"no skeleton in it: no skin has joints, and of its nodes: {error}") from error
     rig = rig_of(nodes.tree, found, places[0], turns_of(linear[0]), up="y")
     carried = carry(rig, turns, place, skin_points(gltf, nodes, rig))
     pelvis = nodes.tree.parents[found.joints["pelvis"]]
