@@ -21,7 +21,7 @@ from mclip.training.show.options import LONGEST, SHORTEST, Shaping
 
 OpenRun = Callable[[], Any]  # a Run
 READ_BY = ("joints", "rot6d")  # options that say what a motion file does not say itself
-FORMATS = ("npz", "bvh", "glb", "mp4", "gif", "png", "html")
+FORMATS = ("npz", "bvh", "glb", "vrma", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
 
@@ -193,11 +193,11 @@ def prepare(
 ) -> None:
     """Read motion and label files into a store.
 
-    SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh of any human skeleton, or
-    arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx,
-    AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR, 4D-Humans, PHC or Motion-X, or of joint places as HumanML3D, MDM,
-    Kinect, MediaPipe, OpenPose and others write them. Each person or clip in a file is a sequence. `embedded` is the
-    motions that mclip ships.
+    SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh, .glb, .gltf, .vrm or .vrma
+    of any human skeleton; or arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the
+    names of AMASS, smplx, AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR, 4D-Humans, PHC or Motion-X, or of joint
+    places as HumanML3D, MDM, Kinect, MediaPipe, OpenPose and others write them. Each person or clip in a file is a
+    sequence. `embedded` is the motions that mclip ships.
 
     \b
     Example: mclip prepare AMASS store.zarr --labels BABEL
@@ -248,14 +248,14 @@ def prepare(
 @click.option("--write-map", type=click.Path(path_type=Path), help="Write a .toml for --map, to be edited.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the file's skeleton and ours to this .png.")
 def skeleton(file: Path, joint_map: str, write_map: Path | None, picture: Path | None) -> None:
-    """Show which joint of a BVH file is taken for which of SMPL's, and how well they agree.
+    """Show which joint of a BVH or glTF file is taken for which of SMPL's, and how well they agree.
 
     \b
     Example: mclip skeleton walk.bvh --picture walk.png
              mclip skeleton strange.bvh --write-map map.toml
              mclip prepare FOLDER store.zarr --map map.toml
     """
-    from mclip.pipeline.skeletons.look import look
+    from mclip.pipeline.characters.look import look
 
     seen = look(file, joint_map)
     say(seen.text)
@@ -822,13 +822,19 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
 
 @cli.command()
 @click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
+@click.option("--to", "formats", multiple=True, type=click.Choice(FORMATS), help="Format to write; may be repeated.")
 @click.option(
     "--to",
     "formats",
     multiple=True,
-    required=True,
     type=click.Choice((*FORMATS, "humanml3d")),
     help="Format to write; may be repeated.",
+)
+@click.option(
+    "--character", type=click.Path(path_type=Path), help="Your own .glb, .vrm, .vrma or .bvh, to put the motion on."
+)
+@click.option(
+    "--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` for the character, or MOTION.'
 )
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
@@ -843,29 +849,41 @@ def export(
     fps_in: float | None,
     out: Path,
     foot_lock: bool,
+    character: Path | None,
+    joint_map: str,
     **looks: Any,
 ) -> None:
-    """Convert motion files to other formats.
+    """Convert motion files to other formats, or put them on a character of your own.
 
-    Each MOTION is a .bvh, or arrays of rotations or joint places: .npz, .npy, .smpl, .pkl, .pt; FILE/person_1 is one of
-    several in a file. `humanml3d` writes features and places at 20 fps, in that data set's folders.
+    Each MOTION is a .bvh, a .glb, .gltf, .vrm or .vrma, or arrays of rotations or joint places: .npz, .npy, .smpl,
+    .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that data
+    set's folders. A character comes out as it was, with the motion as an animation.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
              mclip export out/00-a-person-walks.npz --to npz --foot-lock --out locked
+             mclip export out/00-a-person-walks.npz --character hero.vrm --out worn
     """
     from mclip.training.show.export import export as write
+    from mclip.training.show.export import export_worn
 
+    if not formats and character is None:
+        raise click.UsageError("name a format by --to, or a --character to put the motion on")
+    how: dict[str, Any] = {"fps": fps, "fps_in": fps_in, "foot_lock": foot_lock}
+    asked = {name: looks.pop(name) for name in READ_BY}
+    shown = RenderOptions(**looks)
     failed: list[str] = []
     for motion in motions:
         with going_on(failed, motion):
-            asked = {name: looks[name] for name in READ_BY}
-            shown = RenderOptions(**{name: value for name, value in looks.items() if name not in READ_BY})
-            write_one = functools.partial(write, motion, formats, out, looks=shown, foot_lock=foot_lock)
-            paths, lock = write_one(fps=fps, fps_in=fps_in, asked=asked)
-            say("\n".join(map(str, paths)))
-            if lock:
-                say(f"{motion}: {lock}")
+            if character:
+                path, worn = export_worn(motion, character, out, asked=asked, joint_map=joint_map, **how)
+                say(f"{path}: {worn}")
+            if formats:
+                theirs = asked if character else asked | {"joint_map": joint_map}
+                paths, lock = write(motion, formats, out, looks=shown, asked=theirs, **how)
+                say("\n".join(map(str, paths)))
+                if lock:
+                    say(f"{motion}: {lock}")
     require_all(failed, len(motions))
 
 

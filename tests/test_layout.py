@@ -19,6 +19,7 @@ ROOMS = {
         "geometry",
         "skeletons",
         "forms",
+        "characters",
         "store",
         "labels",
         "prepare",

@@ -35,7 +35,7 @@ NOT_RUN = {
 PART = "@0.5"  # seconds of a part of a sequence, @3 in the documents: joining crops of 12 frames takes its time
 CROP = 12  # frames of a crop and of all motions made here, 60 in the real quickstart: a fifth of the drawing
 # Words that are options of other programs, in the lines that name them.
-ELSEWHERE = {"--num_repetitions", "--repeat_times", "--nproc-per-node", "--prefix"}
+ELSEWHERE = {"--num_repetitions", "--python-expr", "--repeat_times", "--nproc-per-node", "--prefix"}
 
 
 def blocks(text: str, language: str) -> Iterator[str]:

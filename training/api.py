@@ -75,7 +75,9 @@ class Motion(motions.Motion):
 
     @classmethod
     def load(cls, path: Name, *, fps: float | None = None, fps_in: float | None = None) -> "Motion":
-        """The motion in a file that `mclip export` takes, as .bvh or .npz: at the file's rate, or slerped to `fps`.
+        """The motion in a file that `mclip export` takes, as .bvh, .npz or .glb: at its rate, or slerped to `fps`.
+
+        A .glb or .vrma of several clips is named with one of them, as walks.glb/run.
 
         One of several motions in a file is named as people.pkl/person_1.
 
@@ -84,7 +86,7 @@ class Motion(motions.Motion):
         return cls.of(motions.read(Path(path), fps=fps, fps_in=fps_in))
 
     def save(self, path: Name) -> None:
-        """Write it as the ending says: npz, bvh, glb, mp4, gif, png or html. The file appears whole or not at all.
+        """Write it as the ending says: npz, bvh, glb, vrma, mp4, gif, png or html. It appears whole or not at all.
 
         ValueError for another ending, and for a motion that is too long to be drawn.
         """

@@ -230,7 +230,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(name, content, options.asked)
+            motion = motion_in(source, name, content, options.asked)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -255,11 +255,11 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(name: str, content: bytes | memoryview | MotionError, asked: Asked) -> Recording:
+def motion_in(source: Path, name: str, content: bytes | memoryview | MotionError, asked: Asked) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, asked)
+    return sources.parse(name, content, asked, root=sources.root_of(source))
 
 
 def write_rows(

@@ -1,7 +1,8 @@
 """Where recordings lie: folders, single files, and tar archives as AMASS ships them; and what reads each.
 
 A recording's name is its path below the source, '/' between folders; for one in an archive, the archive's path, '!/',
-and its path in there. One of several motions in a file is called FILE/NAME, as in `people.pkl/person_1`. Names alone
+and its path in there. One of several motions in a file is called FILE/NAME, as in `people.pkl/person_1` or
+`dances.glb/waltz`. Names alone
 find the bytes again, so a worker needs only them.
 """
 
@@ -16,13 +17,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from mclip.pipeline.characters import gltf_clips
+from mclip.pipeline.characters.gltf_file import GLTF, Beside, beside, is_gltf, read_gltf
 from mclip.pipeline.files.npz import LARGEST, Read
 from mclip.pipeline.forms.arrays import NOTHING, Asked
 from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording, require_finite, require_length
 from mclip.pipeline.prepare import amass, bvh
 from mclip.pipeline.skeletons.joints import read_map
 
-MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt")
+MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt", *GLTF)
 NO_MOTIONS = re.compile(r"(.*_)?(shape|stagei|settings)\.npz")  # of AMASS: a subject's shape, and what it is from
 # What is not read, and how it becomes what is.
 ROUTES = {
@@ -33,7 +36,7 @@ ROUTES = {
     ".asf": "a skeleton of ASF/AMC, which is not read: take CMU's motions from AMASS, or as BVH",
     ".vmd": "VMD is not read: export it as BVH",
 }
-PACKS = (".pkl", ".pt", ".npy", ".smpl")  # that may hold several motions
+PACKS = (".pkl", ".pt", ".npy", ".smpl", *GLTF)  # that may hold several motions
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 INSIDE = "!/"
 
@@ -102,12 +105,20 @@ def each_motion(root: Path, file: SourceFile) -> Iterator[SourceFile]:
         return
     try:
         with open_recording(root, file) as opened:
-            members = amass.members_of(reader_of(opened), opened.seek(0, os.SEEK_END))
+            members = members_of(file.name, opened)
             content = file.content or (opened.seek(0), opened.read())[1] if members != [""] else file.content
     except (MotionError, OSError):  # told when it is read
         members, content = [""], file.content
     for member in members:
         yield replace(file, name=f"{file.name}/{member}" if member else file.name, content=content)
+
+
+def members_of(name: str, file: io.BufferedIOBase | io.FileIO) -> list[str]:
+    """Names of the motions in an open file, one that is empty where it holds a single one."""
+    if not is_gltf(name):
+        return amass.members_of(reader_of(file), file.seek(0, os.SEEK_END))
+    clips = gltf_clips.clip_names(read_gltf(file.read()))
+    return [*clips] if len(clips) > 1 else [""]
 
 
 def reader_of(file: io.BufferedIOBase | io.FileIO) -> Read:
@@ -238,9 +249,15 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING) -> Recording:
-    """The motion in a recording's bytes; MotionError naming what was found and expected."""
+def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING, *, root: Path | None = None) -> Recording:
+    """The motion in a recording's bytes; MotionError naming what was found and expected.
+
+    `root` is the folder that its name begins in: a .gltf has its numbers in a file beside it.
+    """
     file, member = file_of(name)
+    if is_gltf(file):
+        joint_map = read_map(asked.joint_map)
+        return require_finite(gltf_clips.parse_motion(content, member, beside_of(root, file), joint_map))
     if not is_bvh(file):
         return amass.parse_motion(content, asked, member=member)
     try:
@@ -249,6 +266,11 @@ def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING) -> Rec
         raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything
         raise MotionError(f"cannot be read as BVH ({type(error).__name__}: {error})") from error
+
+
+def beside_of(root: Path | None, file: str) -> Beside | None:
+    """What reads the files beside a .gltf; None of one in an archive."""
+    return beside((root / file).parent) if root and INSIDE not in file else None
 
 
 def probe(root: Path, recording: SourceFile, asked: Asked = NOTHING) -> tuple[int, float]:
@@ -260,11 +282,15 @@ def probe(root: Path, recording: SourceFile, asked: Asked = NOTHING) -> tuple[in
         raise NoMotion(route_of(recording.name) or "a subject's shape or markers, no motion")
     if recording.reason:
         raise MotionError(recording.reason)
-    member, content = file_of(recording.name)[1], recording.content
-    if member and content is not None:  # the same bytes for all of its motions, which are looked up by them
+    (name, member), content = file_of(recording.name), recording.content
+    if (
+        member and content is not None and not is_gltf(name)
+    ):  # the same bytes for all of its motions, which are looked up by them
         return amass.probe_motion(lambda at, length: content[at : at + length], len(content), asked, member=member)
     with open_recording(root, recording) as file:
-        if is_bvh(recording.name):
+        if is_gltf(name):
+            return gltf_clips.probe_motion(file.read(), member, beside_of(root, name))
+        if is_bvh(name):
             return probe_bvh(file)
         return amass.probe_motion(reader_of(file), file.seek(0, os.SEEK_END), asked, member=member)
 
@@ -319,13 +345,17 @@ def clip_name(path: str) -> str:
 
 
 def read_recording(path: Path, asked: Asked = NOTHING) -> Recording:
-    """The recording in a file of arrays or a .bvh; FILE/NAME is one of several. MotionError naming what it lacks."""
+    """The recording in a file of arrays, a .bvh or a glTF file; FILE/NAME is one of several.
+
+    MotionError naming the file and what it lacks.
+    """
     file, member = file_of(path.as_posix())
     if not file.lower().endswith(MOTION_FILES) or (member and not Path(file).is_file()):
         why = route_of(file) or f"cannot read {path.suffix or 'this'}; expected a motion: {', '.join(MOTION_FILES)}"
         raise MotionError(f"{path}: {why}")
     try:
-        return parse(path.as_posix(), Path(file).read_bytes(), asked)
+        name = f"{Path(file).name}/{member}" if member else Path(file).name
+        return parse(name, Path(file).read_bytes(), asked, root=Path(file).parent)
     except OSError as error:
         raise MotionError(f"{path}: {error.strerror or error}") from error
     except MotionError as error:

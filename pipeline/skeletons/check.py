@@ -119,10 +119,15 @@ def nearest(joint: str, known: Mapping[str, object]) -> str:
     return joint if joint in known else nearest(JOINTS[PARENTS[JOINTS.index(joint)]], known)
 
 
-def lowest_points(turns: Turns, place: dict[str, Float[np.ndarray, "T 3"]]) -> Float[np.ndarray, " T"]:
-    """Height in metres of the body's lowest point in each frame."""
+def lowest_points(
+    turns: Turns,
+    place: Mapping[str, Float[np.ndarray, "T 3"]],
+    points: Mapping[str, Float[np.ndarray, "P 3"]] | None = None,
+) -> Float[np.ndarray, " T"]:
+    """Height in metres of the body's lowest point in each frame; of another skin by its `points`."""
     heights = [
-        (turns[name][:, 2] @ points_P3.T).min(1) + place[name][:, 2] for name, points_P3 in surface_points().items()
+        (turns[name][:, 2] @ points_P3.T).min(1) + place[name][:, 2]
+        for name, points_P3 in (surface_points() if points is None else points).items()
     ]
     return np.min(heights, axis=0)
 
@@ -132,10 +137,15 @@ def surface_points() -> dict[str, Float[np.ndarray, "P 3"]]:
     """Points of the skin that belong to each joint, from that joint at rest: the farthest in 26 directions."""
     with np.load(ASSETS / "body_low.npz", allow_pickle=False) as body:
         vertices_V3, weights_VJ = body["v_template"].astype(float), body["weights"]
-    ways = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], float)
     found = {}
     for joint, (name, at_3) in enumerate(rest_places().items()):
         skin_P3 = vertices_V3[weights_VJ.argmax(1) == joint] - at_3
         if len(skin_P3):
-            found[name] = skin_P3[np.unique((skin_P3 @ ways.T).argmax(0))]
+            found[name] = farthest(skin_P3)
     return found
+
+
+def farthest(points_P3: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "N 3"]:
+    """The points that lie farthest in 26 directions: what a body can touch the floor with."""
+    ways = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], float)
+    return points_P3[np.unique((points_P3 @ ways.T).argmax(0))]

@@ -45,6 +45,11 @@ class Understood:
     skeleton: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def places(self) -> dict[str, int]:
+        """All that have a place: joints and ends."""
+        return {**self.joints, **self.ends}
+
 
 def understand(
     tree: Tree, place_TJ3: Float[np.ndarray, "T J 3"], mapped: Mapping[str, str] | None = None

@@ -172,11 +172,24 @@ def axes_in(
     found = {name: constant_axes(turn[name], frames[name], weight.get(name, even) + 1e-3) for name in turn}
     basis = standing_rest(moving.rest)
     if basis is not None and borne_out(basis, place, turn):
-        return "rest", dict.fromkeys(turn, basis)
+        return "rest", {**dict.fromkeys(turn, basis), **hands_at_rest(moving.rest, basis)}
     told = [f"{side}_hip" for side in ("left", "right") if weight[f"{side}_hip"].mean() > 0.1]
     if any(found[name][1] < STEADY for name in ("pelvis", *told) if name in found):
         return "places", {}
     return "motion", {name: axes for name, (axes, _) in found.items()}
+
+
+def hands_at_rest(
+    rest: Mapping[str, Float[np.ndarray, "3"]], basis: Float[np.ndarray, "3 3"]
+) -> dict[str, Float[np.ndarray, "3 3"]]:
+    """SMPL's axes in wrists that nothing follows: straight on from forearms, which at rest may hang."""
+    ours = rest_places()
+    found: dict[str, np.ndarray] = {}
+    for side in ("left", "right"):
+        elbow, wrist = f"{side}_elbow", f"{side}_wrist"
+        if wrist in rest and f"{side}_hand" not in rest:
+            found[wrist] = turn_onto(basis @ (ours[wrist] - ours[elbow]), rest[wrist] - rest[elbow]) @ basis
+    return found
 
 
 def borne_out(

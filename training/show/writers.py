@@ -18,6 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mclip.pipeline.characters.gltf_nodes import VRM_BONES
 from mclip.pipeline.draw.looks import CLAY
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.forms import humanml3d
@@ -138,6 +139,30 @@ def write_glb(path: Path, motion: Motion) -> None:
         accessors=data.accessors,
         bufferViews=data.views,
         buffers=[gltf.Buffer(byteLength=len(data.blob))],
+    )
+    scene.set_binary_blob(bytes(data.blob))
+    scene.save_binary(path)
+
+
+def write_vrma(path: Path, motion: Motion) -> None:
+    """VRM's own animation file by pygltflib: the joints at rest under VRM's names, no mesh, one animation."""
+    import pygltflib as gltf
+
+    body = load_body("low")
+    local, root_T3 = y_up(motion, body.joints_J3)
+    data = Buffer(gltf)
+    bones = {bone: {"node": JOINTS.index(joint)} for joint, bone in VRM_BONES.items() if not joint.endswith("hand")}
+    scene = gltf.GLTF2(
+        asset=gltf.Asset(generator="mclip"),
+        scene=0,
+        scenes=[gltf.Scene(nodes=[0])],
+        nodes=[joint_node(gltf, body, joint) for joint in range(24)],
+        animations=[animation(gltf, data, local, root_T3, fps=motion.fps)],
+        accessors=data.accessors,
+        bufferViews=data.views,
+        buffers=[gltf.Buffer(byteLength=len(data.blob))],
+        extensionsUsed=["VRMC_vrm_animation"],
+        extensions={"VRMC_vrm_animation": {"specVersion": "1.0", "humanoid": {"humanBones": bones}}},
     )
     scene.set_binary_blob(bytes(data.blob))
     scene.save_binary(path)

@@ -1,16 +1,21 @@
-"""What `mclip skeleton` shows of a BVH file: its tree and what each joint is taken for, the check, a map, a picture."""
+"""What `mclip skeleton` shows of a BVH or glTF file: its tree, whose joint is whose, the check, a map, a picture."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mclip.pipeline.characters import gltf_clips
+from mclip.pipeline.characters.gltf_clips import clip_names
+from mclip.pipeline.characters.gltf_file import beside, file_and_clip, is_gltf, read_gltf
+from mclip.pipeline.characters.gltf_nodes import nodes_of, understood
 from mclip.pipeline.geometry.recording import MotionError
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.skeletons.bvh_text import read_bvh
 from mclip.pipeline.skeletons.check import account_of, floor_shift, nearest
 from mclip.pipeline.skeletons.frames import hips_line, placed, unit
-from mclip.pipeline.skeletons.joints import Understood, map_text, read_map, told_tree, understand
+from mclip.pipeline.skeletons.joints import Tree, Understood, map_text, read_map, told_tree, understand
 from mclip.pipeline.skeletons.kinematics import moving_of, seen_places, tree_of
 from mclip.pipeline.skeletons.names import joints_by_name
 from mclip.pipeline.skeletons.solve import Solved, solve
@@ -35,20 +40,62 @@ class Seen:
 
 
 def look(file: Path, joint_map: str = "") -> Seen:
-    """A BVH file as it is understood, with a map or without. MotionError where it is no BVH at all."""
+    """A BVH or glTF file (FILE/CLIP for another clip than the first) as it is understood, with a map or without.
+
+    A model without an animation is looked at as it is at rest. MotionError where it is neither kind at all.
+    """
+    path, clip = file_and_clip(file.as_posix())
     try:
-        bvh = read_bvh(file.read_bytes())
+        read = read_skeleton_gltf if is_gltf(path) else read_skeleton_bvh
+        skeleton = read(Path(path), clip)
+    except OSError as error:
+        raise MotionError(f"{file}: {error.strerror or error}") from error
     except MotionError as error:
         raise MotionError(f"{file}: {error}") from error
-    tree = tree_of(bvh)
-    found = Understood(joints_by_name(tree.names, tree.parents), {}, "names", "")
+    tree = skeleton.tree
+    found = Understood({}, {}, "names", "")
     try:
-        found = understand(tree, seen_places(bvh), read_map(joint_map))
-        solved = solve(moving_of(bvh, found))
+        found = replace(found, joints=joints_by_name(tree.names, tree.parents))
+        found = skeleton.understand(read_map(joint_map))
+        solved = skeleton.solve(found)
         told = [f"{name}: {value}" for name, value in account_of(found, solved).items() if value != []]
     except MotionError as error:
         return Seen(told_tree(tree, found), map_text(tree, found.joints), reason=f"{file}: {error}")
     return Seen("\n".join([told_tree(tree, found), "", *told]), map_text(tree, found.joints), solved)
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A file's tree, and how it is understood and solved."""
+
+    tree: Tree
+    understand: Callable[[Mapping[str, str]], Understood]
+    solve: Callable[[Understood], Solved]
+
+
+def read_skeleton_bvh(file: Path, clip: str) -> Skeleton:
+    """The skeleton of a BVH file. MotionError."""
+    bvh = read_bvh(file.read_bytes())
+    tree = tree_of(bvh)
+    return Skeleton(
+        tree, lambda mapped: understand(tree, seen_places(bvh), mapped), lambda found: solve(moving_of(bvh, found))
+    )
+
+
+def read_skeleton_gltf(file: Path, clip: str) -> Skeleton:
+    """The skeleton of a glTF file, in a clip's motion or at rest. MotionError."""
+    try:
+        gltf = read_gltf(file.read_bytes(), beside(file.parent))
+        nodes = nodes_of(gltf)
+        clips = clip_names(gltf)
+        move = gltf_clips.clip_of(gltf, nodes, clip or clips[0]) if clips else gltf_clips.at_rest(nodes)
+    except Exception as error:
+        raise gltf_clips.refused(error) from error
+    return Skeleton(
+        nodes.tree,
+        lambda mapped: understood(nodes, gltf_clips.seen_places(move, nodes), mapped),
+        lambda found: solve(gltf_clips.moving_of(move, nodes, found), up="y"),
+    )
 
 
 def draw(solved: Solved, path: Path) -> None:
