@@ -226,7 +226,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(name, content, options.array_fps, options.map)
+            motion = motion_in(name, content, options)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -251,13 +251,11 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(
-    name: str, content: bytes | memoryview | MotionError, array_fps: float | None, joint_map: str
-) -> Recording:
+def motion_in(name: str, content: bytes | memoryview | MotionError, options: PrepareOptions) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, array_fps, joint_map)
+    return sources.parse(name, content, options.array_fps, options.map, fps=options.fps)
 
 
 def write_rows(

@@ -170,12 +170,17 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, fps_in: float | None, joint_map: str = "") -> Recording:
-    """The motion in a recording's bytes; MotionError naming what was found and expected."""
+def parse(
+    name: str, content: bytes | memoryview, fps_in: float | None, joint_map: str = "", *, fps: float | None = None
+) -> Recording:
+    """The motion in a recording's bytes; MotionError naming what was found and expected.
+
+    `fps` is how many frames a second the caller keeps: the others may be left out.
+    """
     if not is_bvh(name):
         return amass.parse_motion(content, fps_in=fps_in)
     try:
-        return require_finite(bvh.parse_motion(content, read_map(joint_map)))
+        return require_finite(bvh.parse_motion(content, read_map(joint_map), fps=fps))
     except MotionError:
         raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything

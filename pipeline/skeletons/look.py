@@ -10,7 +10,7 @@ from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.skeletons.bvh_text import read_bvh
 from mclip.pipeline.skeletons.check import account_of, floor_shift, nearest
 from mclip.pipeline.skeletons.frames import hips_line, placed, unit
-from mclip.pipeline.skeletons.joints import Understood, map_text, read_map, told_tree, understand
+from mclip.pipeline.skeletons.joints import UP, Understood, map_text, read_map, told_tree, understand
 from mclip.pipeline.skeletons.kinematics import moving_of, seen_places, tree_of
 from mclip.pipeline.skeletons.names import joints_by_name
 from mclip.pipeline.skeletons.solve import Solved, solve
@@ -43,8 +43,9 @@ def look(file: Path, joint_map: str = "") -> Seen:
     tree = tree_of(bvh)
     found = Understood(joints_by_name(tree.names, tree.parents), {}, "names", "")
     try:
-        found = understand(tree, seen_places(bvh), read_map(joint_map))
-        solved = solve(moving_of(bvh, found))
+        mapped = read_map(joint_map)
+        found = understand(tree, seen_places(bvh), mapped)
+        solved = solve(moving_of(bvh, found), up=mapped.get(UP, ""))
         told = [f"{name}: {value}" for name, value in account_of(found, solved).items() if value != []]
     except MotionError as error:
         return Seen(told_tree(tree, found), map_text(tree, found.joints), reason=f"{file}: {error}")
