@@ -151,7 +151,7 @@ def motion_of(arrays: Arrays, sha256: bytes, fps_in: float | None = None) -> Rec
         return recording_of(arrays[PLACES], frames_and_fps(arrays, fps_in)[1], sha256)
     form = form_of(arrays)
     names, joints, numbers = parts_of(arrays, form)
-    frames, fps = frames_and_fps(arrays, fps_in)
+    frames, fps = arrays.shape(names[0])[0], rate_of(arrays, form.fps or fps_in)
     require_length(frames, fps)
     account: dict[str, Any] = {}
     poses_TK3 = axis_angle_of([numbers_of(arrays, name) for name in names], joints, numbers, account)
@@ -257,7 +257,7 @@ def up_of(root_T3: np.ndarray, trans_T3: np.ndarray, *, told: bool) -> str:
     y only with its pelvis as high above y = 0 as a standing one's and away from a floor at z = 0, and along -y only as
     far off as one stands from a camera.
     """
-    seen = np.linspace(0, len(root_T3) - 1, min(32, len(root_T3))).astype(int)
+    seen = slice(None, None, max(len(root_T3) // 32, 1))
     spine_y = float(spine_of(root_T3[seen])[:, 1].mean())
     if not abs(spine_y) > 0.7:  # NaN is not
         return "z"
