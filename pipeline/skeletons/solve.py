@@ -124,12 +124,12 @@ def leg_length(place: Mapping[str, Float[np.ndarray, "*n 3"]]) -> float:
 def upright_axis(moving: Moving) -> tuple[str, tuple[str, ...]]:
     """The world's up, "y", "z", "-y", ..., and a note where another axis is nearly as likely.
 
-    MotionError where two are alike, in a file that could say it by a map.
+    MotionError where two are alike, in a file that could say it by a map and whose rest pose does not say it.
     """
     worth = axes_worth(moving)
     first, second = sorted(worth, key=lambda up: -worth[up])[:2]
     between = worth[first] - worth[second]
-    if between < UNSURE and moving.turn:
+    if between < UNSURE and moving.turn and not rests_along(first, standing_rest(moving.rest)):
         raise MotionError(
             f"its up may be {first} or {second}: the body does not stand in it, and rest pose and floor do not decide; "
             f'say it by a line `up = "{first}"` in a .toml for --map'
@@ -154,7 +154,7 @@ def axes_worth(moving: Moving) -> dict[str, float]:
     def worth(up: str) -> float:
         axis = UPS[up][2]
         stands = float(body @ axis)
-        at_rest = basis is not None and basis[:, 1] @ axis > 0.9
+        at_rest = rests_along(up, basis)
         lowest = np.median((points @ axis).min(0)) / leg
         climbs = travel @ np.abs(axis) > 1.5 * leg
         walks = stands > 0.8 and not climbs and (travel * (1 - np.abs(axis))).max() > 1.5 * leg
@@ -162,6 +162,11 @@ def axes_worth(moving: Moving) -> dict[str, float]:
         return BODY * stands + PRIOR.get(up, 0.0) + AT_REST * at_rest + float(floor) - climbs + WALKS * walks
 
     return {up: worth(up) for up in UPS}
+
+
+def rests_along(up: str, basis: Float[np.ndarray, "3 3"] | None) -> bool:
+    """Whether a rest pose stands along an axis; none, of a pose that does not stand, does not."""
+    return basis is not None and bool(basis[:, 1] @ UPS[up][2] > 0.9)
 
 
 def standing_rest(rest: Mapping[str, Float[np.ndarray, "3"]]) -> Float[np.ndarray, "3 3"] | None:
