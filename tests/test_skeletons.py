@@ -192,6 +192,73 @@ def test_the_whole_chain_says_what_a_word_means():
     assert [joints_by_name(soma, parents)[f"left_{each}"] for each in ("hip", "knee")] == [1, 2]
 
 
+# --- trees that other programs make of one body
+
+
+def hips_between(text: str, share: float) -> str:
+    """The same with a joint that does not turn above each thigh, at a share of the way from the pelvis to it."""
+    for side in ("Left", "Right"):
+        head, _, tail = text.partition(f"JOINT {side}UpLeg\n{{\nOFFSET ")
+        offset, _, tail = tail.partition("\n")
+        bone = np.array(offset.split(), float)
+        first, second = (" ".join(f"{x:.6f}" for x in part) for part in (share * bone, (1 - share) * bone))
+        # Its own brace closes after the leg's: before the next joint that hangs at the pelvis.
+        joint = f"JOINT {side}UpLegJoint\n{{\nOFFSET {first}\nCHANNELS 0\nJOINT {side}UpLeg\n{{\nOFFSET {second}\n"
+        leg, end, rest = tail.partition("End Site\n{\nOFFSET 0.0 0.0 0.0\n}\n" + "}\n" * 4)
+        text = head + joint + leg + end + "}\n" + rest
+    return text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_hip_that_only_leads_to_the_thigh_is_passed_by(share: float):
+    local, root = random_motion(8)
+    form = Form(number="{:.7f}".format)
+    text = bvh_text(form, still_without(form, local), root)
+    truth = world_turns(still_without(form, local))
+    assert bone_degrees(truth, turns_read(hips_between(text, share)), set(form.names)) < 0.5
+
+
+def test_a_neck_that_no_name_tells_goes_on_as_the_trunk_does():
+    local, root = random_motion(9)
+    form = Form("DEF-spine DEF-spine.001 DEF-spine.002 DEF-spine.003 DEF-spine.004 DEF-spine.005")
+    account = parse_motion(bvh_text(form, local, root).encode()).account
+    assert (account["by"], account["joints"]) == ("names", 22)
+
+
+def lying(height: float) -> tuple[np.ndarray, np.ndarray]:
+    """A body that lies on its face all the time, its pelvis so many metres above zero."""
+    local, _ = random_motion(10)
+    local[:, 0] = Rotation.from_euler("x", 180, degrees=True).as_matrix()
+    return local, np.tile([0.0, 0.0, height], (len(local), 1))
+
+
+@pytest.mark.filterwarnings("ignore:Gimbal lock")
+def test_a_lying_body_s_up_is_by_the_rest_pose_and_doubted_or_asked_for_where_that_does_not_stand():
+    local, root = lying(0.2)
+    truth = world_turns(still_without(Form(), local))
+    assert bone_degrees(truth, turns_read(bvh_text(Form(), local, root)), set(Form().names)) < 0.5
+    along = Form(axes=columns_along())
+    doubted = parse_motion(bvh_text(along, *lying(0.0)).encode()).account  # its floor is none of this world's
+    assert doubted["notes"][0].startswith("its up is taken for z, and may be ")
+    text = bvh_text(along, *lying(0.3)).encode()
+    with pytest.raises(MotionError, match=r'its up may be .* say it by a line `up = "'):
+        parse_motion(text)
+    assert parse_motion(text, {"up": "y"}).account["up"] == "y"
+
+
+def test_frames_that_are_not_kept_change_nothing_but_the_floor():
+    text = plain(FORMS["SOMA"], 41).encode()  # of 120 frames a second
+    whole, kept = parse_motion(text), parse_motion(text, fps=30.0)
+    assert (kept.fps, len(kept.poses_TJ3)) == (30, 11)
+    turns = [Rotation.from_rotvec(each.reshape(-1, 3)) for each in (whole.poses_TJ3[::4], kept.poses_TJ3)]
+    assert np.degrees((turns[0].inv() * turns[1]).magnitude().max()) < 3  # twists come from 11 frames instead of 41
+    bones = [world_turns(each.as_matrix().reshape(-1, 24, 3, 3)) for each in turns]
+    assert bone_degrees(*bones, set(FORMS["SOMA"].names)) < 0.1
+    assert np.ptp(whole.trans_T3[::4] - kept.trans_T3, axis=0) == pytest.approx(np.zeros(3), abs=1e-3)
+    for fps in (25.0, 240.0, 100.0):
+        assert len(parse_motion(text, fps=fps).poses_TJ3) == 41
+
+
 # --- feet on the floor
 
 
@@ -223,9 +290,9 @@ def plain(form: Form | None = None, frames: int = 12) -> str:
     return bvh_text(form or Form(), still_without(form or Form(), local), root)
 
 
-def two_people() -> bytes:
+def two_people(form: Form | None = None) -> bytes:
     """A file with two bodies below one root."""
-    head, _, rows = plain().partition("MOTION\n")
+    head, _, rows = plain(form).partition("MOTION\n")
     body = head.removeprefix("HIERARCHY\n").replace("ROOT", "JOINT")
     top = "HIERARCHY\nROOT world\n{\nOFFSET 0 0 0\nCHANNELS 0\n"
     lines = rows.splitlines()
@@ -235,8 +302,8 @@ def two_people() -> bytes:
     ).encode()
 
 
-def dog() -> bytes:
-    """A body on four legs under a human's names, with a tail's name, its trunk across its legs in every frame."""
+def dog(rears: int = 0) -> bytes:
+    """A body on four legs under a human's names, with a tail's name; it rears up in some of its 12 frames."""
     local, root = random_motion(7, 12)
     local[:] = np.eye(3)
     local[:, 0] = Rotation.from_euler("x", 90 + 80, degrees=True).as_matrix()
@@ -245,6 +312,8 @@ def dog() -> bytes:
     for joint, sign in (("left_shoulder", 1), ("right_shoulder", -1)):
         hang = Rotation.from_euler("z", -90 * sign, degrees=True)
         local[:, JOINTS.index(joint)] = (Rotation.from_euler("x", -80, degrees=True) * hang).as_matrix()
+    for joint in ("left_hip", "right_hip"):
+        local[:rears, JOINTS.index(joint)] = np.eye(3)
     names = Form(limbs="~UpLeg ~Leg ~Foot Tail_~_ToeBase ~Shoulder ~Arm ~ForeArm ~Hand")
     return bvh_text(names, local, root).encode()
 
@@ -265,7 +334,12 @@ REFUSED = {
         "no joint for left_ankle, left_hip, left_knee, pelvis, right",
     ),
     "two people": (two_people, "two bodies in it.*A:LeftUpLeg.*B:LeftUpLeg"),
+    "two people without names": (
+        lambda: two_people(Form("a b c d e f", "~g ~h ~i ~j ~k ~m ~n ~o", ("x", "y"))),
+        "two bodies in it, by the tree's shape",
+    ),
     "four legs": (dog, "a body on four legs"),
+    "four legs, upright at times": (lambda: dog(rears=5), "a body on four legs"),
     "a prop": (
         lambda: (
             b"HIERARCHY\nROOT sword\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\n"

@@ -73,6 +73,7 @@ class Form:
     above: str = ""  # a still root above the hips
     longer: Mapping[str, float] = field(default_factory=dict)  # bones by the joint at their end
     fps: float = 30.0
+    turned_offsets: bool = False  # three angles behind the three numbers of an OFFSET
     number: Callable[[float], str] = "{:.6f}".format
 
     @property
@@ -84,6 +85,12 @@ class Form:
             names |= dict(zip((f"{side}_{each}" for each in LIMBS), limbs, strict=True))
         names = {joint: name.replace("%", " ") for joint, name in names.items()}
         return {joint: name for joint, name in names.items() if name != "-" and joint not in self.without}
+
+
+def soma_axes() -> dict[str, np.ndarray]:
+    """x along every bone of the trunk and the left side, against it on the right: as SOMA's zero pose has it."""
+    axes = along_bones()
+    return {joint: turn @ np.diag([-1, 1, -1]) if joint.startswith("right") else turn for joint, turn in axes.items()}
 
 
 ALONG, ACCAD = along_bones(), along_bones(-1.0)
@@ -158,7 +165,11 @@ FORMS = {
     "SOMA": Form(
         "Hips Spine1 Spine2 Chest Neck1 Head",
         "~Leg ~Shin ~Foot ~ToeBase ~Shoulder ~Arm ~ForeArm ~Hand",
+        axes=soma_axes(),
+        order="ZYX",
+        six=True,
         above="Root",
+        turned_offsets=True,
         fps=120.0,
     ),
     "SMPL": Form(
@@ -263,7 +274,7 @@ def bvh_text(form: Form, local_TJ33: np.ndarray, root_T3: np.ndarray) -> str:
 
     def open_joint(name: str, bone: np.ndarray, *, moving: bool) -> None:
         word = "JOINT" if len(lines) > 1 else "ROOT"
-        numbers = " ".join(map(form.number, bone))
+        numbers = " ".join(map(form.number, [*bone, *[0.0, 0.0, 90.0][: 3 * form.turned_offsets]]))
         channels = ["Xposition", "Yposition", "Zposition"] * moving + [f"{axis}rotation" for axis in form.order]
         lines.extend([f"{word} {name}", "{", f"OFFSET {numbers}", f"CHANNELS {len(channels)} {' '.join(channels)}"])
 

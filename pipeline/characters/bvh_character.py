@@ -57,7 +57,7 @@ def rig_in(bvh: Bvh, found: Understood) -> tuple[Bvh, Rig]:
     if standing_rest(moving.rest) is not None:
         still = replace(bvh, values_TC=np.where(bvh.kind_C == POSITION, bvh.values_TC.mean(0), 0.0)[None])
         world = world_of(still, joints)
-        up = upright_axis(moving)
+        up, _ = upright_axis(moving)
         return still, rig_of(tree, found, world.place_TW3[0], world.turn_TW33[0], up=up)
     still, solved = replace(bvh, values_TC=bvh.values_TC[:1]), solve(moving)
     require_agreement(bone_degrees(solved))

@@ -15,7 +15,7 @@ from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.skeletons.bvh_text import read_bvh
 from mclip.pipeline.skeletons.check import account_of, floor_shift, nearest
 from mclip.pipeline.skeletons.frames import hips_line, placed, unit
-from mclip.pipeline.skeletons.joints import Tree, Understood, map_text, read_map, told_tree, understand
+from mclip.pipeline.skeletons.joints import UP, Tree, Understood, map_text, read_map, told_tree, understand
 from mclip.pipeline.skeletons.kinematics import moving_of, seen_places, tree_of
 from mclip.pipeline.skeletons.names import joints_by_name
 from mclip.pipeline.skeletons.solve import Solved, solve
@@ -56,8 +56,9 @@ def look(file: Path, joint_map: str = "") -> Seen:
     found = Understood({}, {}, "names", "")
     try:
         found = replace(found, joints=joints_by_name(tree.names, tree.parents))
-        found = skeleton.understand(read_map(joint_map))
-        solved = skeleton.solve(found)
+        mapped = read_map(joint_map)
+        found = skeleton.understand(mapped)
+        solved = skeleton.solve(found, mapped.get(UP, ""))
         told = [f"{name}: {value}" for name, value in account_of(found, solved).items() if value != []]
     except MotionError as error:
         return Seen(told_tree(tree, found), map_text(tree, found.joints), reason=f"{file}: {error}")
@@ -70,7 +71,7 @@ class Skeleton:
 
     tree: Tree
     understand: Callable[[Mapping[str, str]], Understood]
-    solve: Callable[[Understood], Solved]
+    solve: Callable[[Understood, str], Solved]  # and which axis is said to be up
 
 
 def read_skeleton_bvh(file: Path, clip: str) -> Skeleton:
@@ -78,7 +79,9 @@ def read_skeleton_bvh(file: Path, clip: str) -> Skeleton:
     bvh = read_bvh(file.read_bytes())
     tree = tree_of(bvh)
     return Skeleton(
-        tree, lambda mapped: understand(tree, seen_places(bvh), mapped), lambda found: solve(moving_of(bvh, found))
+        tree,
+        lambda mapped: understand(tree, seen_places(bvh), mapped),
+        lambda found, up: solve(moving_of(bvh, found), up=up),
     )
 
 
@@ -94,7 +97,7 @@ def read_skeleton_gltf(file: Path, clip: str) -> Skeleton:
     return Skeleton(
         nodes.tree,
         lambda mapped: understood(nodes, gltf_clips.seen_places(move, nodes), mapped),
-        lambda found: solve(gltf_clips.moving_of(move, nodes, found), up="y"),
+        lambda found, up: solve(gltf_clips.moving_of(move, nodes, found), up=up or "y"),
     )
 
 

@@ -71,6 +71,7 @@ class Npz:
     def __init__(self, read: Read, size: int):
         self.read, self.size = read, size
         self.members = {member.name.removesuffix(".npy"): member for member in directory_of(read, size)}
+        self.shapes: dict[str, tuple[int, ...]] = {}  # that were asked for
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.members)
@@ -80,11 +81,13 @@ class Npz:
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of an array from its header alone; NpzError where the file cannot hold so many numbers."""
-        member = self.members[key]
-        shape, _, dtype, length = header_of(bytes(self.unpacked(member, HEAD)), key)
-        if length + math.prod(shape) * dtype.itemsize > member.size:
-            raise NpzError(f"{key} claims shape {shape}, and has {member.size:,} bytes: damaged, copy it again")
-        return shape
+        if key not in self.shapes:
+            member = self.members[key]
+            shape, _, dtype, length = header_of(bytes(self.unpacked(member, HEAD)), key)
+            if length + math.prod(shape) * dtype.itemsize > member.size:
+                raise NpzError(f"{key} claims shape {shape}, and has {member.size:,} bytes: damaged, copy it again")
+            self.shapes[key] = shape
+        return self.shapes[key]
 
     def __getitem__(self, key: str) -> np.ndarray:
         member = self.members[key]

@@ -184,7 +184,7 @@ def motion_of(arrays: Arrays, sha256: bytes, asked: Asked = NOTHING) -> Recordin
         return replace(found, account={**found.account, **arrays.account}) if isinstance(arrays, Held) else found
     form = form_of(arrays)
     names, joints, numbers = parts_of(arrays, form)
-    frames, fps = frames_and_fps(arrays, asked.fps)
+    frames, fps = arrays.shape(names[0])[0], rate_of(arrays, form.fps or asked.fps)
     require_length(frames, fps)
     account: dict[str, Any] = dict(arrays.account) if isinstance(arrays, Held) else {}
     if form.name != FORMS[0].name:
@@ -329,7 +329,7 @@ def up_of(root_T3: np.ndarray, trans_T3: np.ndarray, *, told: bool) -> str:
     y only with its pelvis as high above y = 0 as a standing one's and away from a floor at z = 0, and along -y only as
     far off as one stands from a camera.
     """
-    seen = np.linspace(0, len(root_T3) - 1, min(32, len(root_T3))).astype(int)
+    seen = slice(None, None, max(len(root_T3) // 32, 1))
     spine_y = float(spine_of(root_T3[seen])[:, 1].mean())
     if not abs(spine_y) > 0.7:  # NaN is not
         return "z"

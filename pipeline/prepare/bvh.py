@@ -3,11 +3,14 @@
 import hashlib
 import io
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from mclip.pipeline.geometry.recording import MotionError, Recording
-from mclip.pipeline.skeletons.bvh_text import MOTION, read_bvh, read_times
+from mclip.pipeline.skeletons.bvh_text import MOTION, Bvh, read_bvh, read_times
 from mclip.pipeline.skeletons.check import recorded
-from mclip.pipeline.skeletons.joints import understand
+from mclip.pipeline.skeletons.joints import UP, understand
 from mclip.pipeline.skeletons.kinematics import moving_of, seen_places, tree_of
 from mclip.pipeline.skeletons.solve import solve
 
@@ -29,6 +32,14 @@ def require_motion(frames: int) -> int:
     return frames
 
 
+def thinned(bvh: Bvh, fps: float | None) -> Bvh:
+    """Every n-th of its frames where these are `fps` a second; the same file where none are, or only one would stay."""
+    every = rate_of(bvh.frame_time) / (fps or np.inf)
+    if every < 2 or every % 1 or len(bvh.values_TC) <= every:
+        return bvh
+    return replace(bvh, values_TC=bvh.values_TC[:: int(every)], frame_time=1 / fps if fps else bvh.frame_time)
+
+
 def rate_of(frame_time: float) -> float:
     """Frames per second; 0.033333 s is 30 of them, written short. MotionError where it is none of a recording."""
     if not 1e-3 <= frame_time <= 1:
@@ -37,14 +48,18 @@ def rate_of(frame_time: float) -> float:
     return float(round(fps)) if abs(fps - round(fps)) < 1e-3 * fps else fps
 
 
-def parse_motion(content: bytes | memoryview, joint_map: Mapping[str, str] | None = None) -> Recording:
+def parse_motion(
+    content: bytes | memoryview, joint_map: Mapping[str, str] | None = None, *, fps: float | None = None
+) -> Recording:
     """The motion in a BVH file's bytes, on SMPL's joints, in metres, z up, feet on the floor.
 
-    `joint_map` says what SMPL's joints are called in it, where names and shape do not. MotionError where it cannot be
-    read, is no human body, or where a bone would come out elsewhere than in the file.
+    `joint_map` says what SMPL's joints are called in it, and its up, where the file itself does not. MotionError where
+    it cannot be read, is no human body, or where a bone would come out elsewhere than in the file. Who keeps only `fps`
+    frames a second gets those alone, where they are every second, third, ... of the file's.
     """
     bvh = read_bvh(content)
     require_motion(len(bvh.values_TC))
+    bvh = thinned(bvh, fps)
     found = understand(tree_of(bvh), seen_places(bvh), joint_map)
-    solved = solve(moving_of(bvh, found))
+    solved = solve(moving_of(bvh, found), up=(joint_map or {}).get(UP, ""))
     return recorded(found, solved, fps=rate_of(bvh.frame_time), sha256=hashlib.sha256(content).digest())

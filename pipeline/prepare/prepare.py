@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mclip.pipeline.forms.arrays import Asked
 from mclip.pipeline.geometry.changes import face_front, mirror_motion
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.resample import fill_rows, source_times
@@ -230,7 +229,7 @@ def prepare_block(url: str, source: Path, options: PrepareOptions, plan: Plan, b
     for item, name, content in contents_of(source, plan, items):
         at = slice(plan.row[item] - first, plan.row[item] - first + plan.frames[item])
         try:
-            motion = motion_in(source, name, content, options.asked)
+            motion = motion_in(source, name, content, options)
             write_rows(motion, options, rot6d[at], trans[at], mirror=plan.name[item] != name)
         except MotionError as error:
             failures[item] = f"{plan.name[item]}: {error}"
@@ -255,11 +254,11 @@ def contents_of(
         yield item, name, content
 
 
-def motion_in(source: Path, name: str, content: bytes | memoryview | MotionError, asked: Asked) -> Recording:
+def motion_in(source: Path, name: str, content: bytes | memoryview | MotionError, options: PrepareOptions) -> Recording:
     """The motion in a file's bytes; MotionError, also the one that stands for them."""
     if isinstance(content, MotionError):
         raise content
-    return sources.parse(name, content, asked, root=sources.root_of(source))
+    return sources.parse(name, content, options.asked, root=sources.root_of(source), fps=options.fps)
 
 
 def write_rows(

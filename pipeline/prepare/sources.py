@@ -249,10 +249,18 @@ def open_archive(path: Path) -> Archive:
     return Archive(path)
 
 
-def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING, *, root: Path | None = None) -> Recording:
+def parse(
+    name: str,
+    content: bytes | memoryview,
+    asked: Asked = NOTHING,
+    *,
+    root: Path | None = None,
+    fps: float | None = None,
+) -> Recording:
     """The motion in a recording's bytes; MotionError naming what was found and expected.
 
-    `root` is the folder that its name begins in: a .gltf has its numbers in a file beside it.
+    `root` is the folder that its name begins in: a .gltf has its numbers in a file beside it. `fps` is how many frames
+    a second the caller keeps: the others may be left out.
     """
     file, member = file_of(name)
     if is_gltf(file):
@@ -261,7 +269,7 @@ def parse(name: str, content: bytes | memoryview, asked: Asked = NOTHING, *, roo
     if not is_bvh(file):
         return amass.parse_motion(content, asked, member=member)
     try:
-        return require_finite(bvh.parse_motion(content, read_map(asked.joint_map)))
+        return require_finite(bvh.parse_motion(content, read_map(asked.joint_map), fps=fps))
     except MotionError:
         raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything

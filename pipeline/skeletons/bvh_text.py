@@ -15,10 +15,11 @@ MOST_JOINTS = 1000  # the largest skeletons with faces and fingers have some 300
 MOTION = re.compile(rb"^[ \t]*MOTION\b", re.IGNORECASE | re.MULTILINE)
 TIMES = re.compile(rb"\s*Frames[ \t]*:\s*(\S+)\s+Frame[ \t]*Time[ \t]*:\s*(\S+)", re.IGNORECASE)
 CHANNEL = r"[XYZ](?:rotation|position|scale)"
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?(?=\s)"  # behind an OFFSET: SOMA's writer adds the turn at rest
 HIERARCHY = re.compile(
     r"^[ \t]*(?P<joint>ROOT|JOINT)\b[ \t]*(?P<name>[^\r\n{]*)"
     r"|^[ \t]*(?P<end>End\b[^\r\n{]*)"
-    r"|\bOFFSET[ \t]+(?P<offset>\S+[ \t]+\S+[ \t]+\S+)"
+    rf"|\bOFFSET[ \t]+(?P<offset>\S+[ \t]+\S+[ \t]+\S+)(?:[ \t]+{NUMBER})*"
     rf"|\bCHANNELS[ \t]+(?P<count>\d+)(?P<channels>(?:\s+{CHANNEL}\b)*)"
     r"|(?P<brace>[{}])",
     re.IGNORECASE | re.MULTILINE,

@@ -55,7 +55,7 @@ def account_of(found: Understood, solved: Solved) -> dict[str, Any]:
         "worst_bone": bone,
         "degrees": round(degrees, 3),
         "mm": round(joint_millimetres(solved), 1),
-        "notes": list(found.notes),
+        "notes": [*found.notes, *solved.notes],
     }
 
 

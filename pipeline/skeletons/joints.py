@@ -3,6 +3,7 @@
 # T frames, J joints of the file
 
 import functools
+import itertools
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,15 @@ from mclip.pipeline.geometry.skeleton import JOINTS
 from mclip.pipeline.skeletons.frames import CROWN, Places, shoulders_line, unit
 from mclip.pipeline.skeletons.names import ANIMALS, above, joints_by_name, skeleton_name, words_of
 from mclip.pipeline.skeletons.shape import exchanged, joints_by_shape, swapped
+from mclip.pipeline.skeletons.solve import UPS
 
 LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow")
 SIDES = ("left", "right")
 NEEDED = {"pelvis", *(f"{side}_{part}" for side in SIDES for part in LIMBS)}
 ARM = ("collar", "shoulder", "elbow", "wrist")
 SHOWN = 60  # names in a refusal
+UP = "up"  # the line of a map that is no joint: the file's axis that points up
+RIGID = 0.005  # of its length that a bone may change by; the way from a still hip to the knee changes by 2 % and more
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def understand(
     `mapped` names joints of SMPL as the file calls them, and goes first.
     """
     given = joints_of_map(tree, mapped or {})
-    named = given if NEEDED <= set(given) else joints_by_name(tree.names, tree.parents) | given
+    named = given if NEEDED <= set(given) else joints_by_name(tree.names, tree.parents)
+    named = with_neck(tree, bearing(tree, named, place_TJ3), place_TJ3) | given
     joints, how = named, "map" if given else "names"
     if missing_of(joints):
         joints = by_shape(tree, place_TJ3, named) | given
@@ -74,6 +79,46 @@ def understand(
             notes.append("left and right are exchanged in it: taken by where toes and knees point")
     require_human(tree, at(place_TJ3, joints | ends))
     return Understood(joints, ends, how, skeleton_name(tree.names), tuple(notes))
+
+
+def bearing(tree: Tree, joints: Mapping[str, int], place_TJ3: Float[np.ndarray, "T J 3"]) -> dict[str, int]:
+    """The joints with each limb's bones beginning where they do: a joint that only leads there is passed by.
+
+    Files have hips that lie in the pelvis ("LeftUpLegJoint") above those that turn. A bone does not change its length:
+    the first joint on the way down whose distance to the bone's end is constant is where it begins.
+    """
+    found = dict(joints)
+    for side, (start, end) in itertools.product(SIDES, (("hip", "knee"), ("shoulder", "elbow"))):
+        first, last = joints.get(f"{side}_{start}"), joints.get(f"{side}_{end}")
+        if first is None or last is None:
+            continue
+        way = [first, *(joint for joint in above(last, tree.parents)[::-1] if first in above(joint, tree.parents))]
+        length_TW = np.linalg.norm(place_TJ3[:, way] - place_TJ3[:, [last]], axis=-1)
+        rigid = length_TW.std(0) <= RIGID * length_TW.mean(0)
+        found[f"{side}_{start}"] = way[int(rigid.argmax())]
+    return found
+
+
+def with_neck(tree: Tree, joints: dict[str, int], place_TJ3: Float[np.ndarray, "T J 3"]) -> dict[str, int]:
+    """The joints with a neck and head where no name tells them: what goes on from the chest as the trunk does."""
+    if {"neck", "head"} & set(joints) or "spine3" not in joints or missing_of(joints) != ["neck"]:
+        return joints
+    chest = joints["spine3"]
+    arms = {a for side in SIDES for j in [joints[f"{side}_shoulder"]] for a in (j, *above(j, tree.parents))}
+    trunk = unit(place_TJ3[:, chest] - place_TJ3[:, joints["pelvis"]])
+
+    def next_of(joint: int) -> int | None:
+        straight = {
+            child: float(np.median((unit(place_TJ3[:, child] - place_TJ3[:, joint]) * trunk).sum(-1)))
+            for child, parent in enumerate(tree.parents)
+            if parent == joint and child not in arms and not tree.ends[child]
+        }
+        best = max(straight, key=lambda child: straight[child], default=None)
+        return best if best is not None and straight[best] > 0.7 else None
+
+    neck = next_of(chest)
+    head = neck if neck is None else next_of(neck)
+    return joints | {name: joint for name, joint in (("neck", neck), ("head", head)) if joint is not None}
 
 
 def missing_of(joints: Mapping[str, int]) -> list[str]:
@@ -93,23 +138,31 @@ def refuse(tree: Tree, named: Mapping[str, int], missing: Sequence[str]) -> None
 
 @functools.lru_cache(maxsize=8)
 def read_map(path: str) -> dict[str, str]:
-    """SMPL joint -> joint of the file, from a .toml of `left_hip = "THEIR NAME"`; {} of no path. ValueError."""
+    """SMPL joint -> joint of the file, and maybe its up, from a .toml of `left_hip = "THEIR NAME"`; {} of no path.
+
+    ValueError where it is no such file.
+    """
     if not path:
         return {}
     try:
         found = tomllib.loads(read_text(Path(path)))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f'{path}: no TOML ({error}): expected lines as left_hip = "LeftUpLeg"') from error
-    if unknown := sorted(name for name in found if name not in JOINTS):
-        raise ValueError(f"{path}: {', '.join(unknown)}: no joint of SMPL; expected {', '.join(JOINTS)}")
+    if unknown := sorted(name for name in found if name not in (*JOINTS, UP)):
+        raise ValueError(f"{path}: {', '.join(unknown)}: no joint of SMPL; expected {UP}, {', '.join(JOINTS)}")
     if odd := [name for name, theirs in found.items() if not isinstance(theirs, str)]:
         raise ValueError(f'{path}: {odd[0]}: expected a name in quotes, as left_hip = "LeftUpLeg"')
+    if found.get(UP, "y") not in UPS:
+        raise ValueError(f"{path}: {UP} is {found[UP]!r}: expected {', '.join(UPS)}")
     return found
 
 
 def map_text(tree: Tree, joints: Mapping[str, int]) -> str:
     """A map to edit: what was found, what was not as comments, and the names to choose from."""
-    lines = ["# SMPL's joint = the file's; for --map. Joints that are not named are found by name or shape."]
+    lines = [
+        "# SMPL's joint = the file's; for --map. Joints that are not named are found by name or shape.",
+        f'# {UP} = "y"',
+    ]
     for name in JOINTS:
         known = name in joints
         theirs = json.dumps(tree.names[joints[name]] if known else "", ensure_ascii=False)
@@ -120,9 +173,10 @@ def map_text(tree: Tree, joints: Mapping[str, int]) -> str:
 
 def joints_of_map(tree: Tree, mapped: Mapping[str, str]) -> dict[str, int]:
     """A map's joints by their number; MotionError for a name that the file has not."""
-    if unknown := sorted(set(mapped.values()) - set(tree.names)):
+    theirs = {joint: name for joint, name in mapped.items() if joint != UP}
+    if unknown := sorted(set(theirs.values()) - set(tree.names)):
         raise MotionError(f"the map names {', '.join(unknown)}, and it has only {', '.join(tree.names[:SHOWN])}")
-    return {joint: tree.names.index(name) for joint, name in mapped.items()}
+    return {joint: tree.names.index(name) for joint, name in theirs.items()}
 
 
 def by_shape(tree: Tree, place_TJ3: Float[np.ndarray, "T J 3"], named: Mapping[str, int]) -> dict[str, int]:
@@ -177,16 +231,15 @@ def at(place_TJ3: Float[np.ndarray, "T J 3"], joints: Mapping[str, int]) -> Plac
 
 
 def require_human(tree: Tree, place: Places) -> None:
-    """MotionError for a body that goes on four legs as long as it is seen."""
+    """MotionError for a body that goes on four legs most of the time."""
     hind = unit(sum((place[f"{side}_ankle"] - place[f"{side}_hip"] for side in SIDES), np.zeros(3)))
     fore = unit(sum((place[f"{side}_elbow"] - place[f"{side}_shoulder"] for side in SIDES), np.zeros(3)))
     trunk = unit(place["neck"] - place["pelvis"])
-    across = np.abs((trunk * hind).sum(-1)) < 0.6
-    beside = (hind * fore).sum(-1) > 0.5
+    across, beside = np.median(np.abs((trunk * hind).sum(-1))) < 0.6, np.median((hind * fore).sum(-1)) > 0.5
     words = {word for name in tree.names for word in words_of(name)}
     animal = "tail" in words or words & ANIMALS or fore_reach(place) > 0.85
-    if animal and np.mean(across & beside) > 0.9:
-        raise MotionError("a body on four legs: its trunk lies across its legs in every frame; expected a human")
+    if animal and across and beside:
+        raise MotionError("a body on four legs: its trunk lies across its legs most of the time; expected a human")
 
 
 def fore_reach(place: Places) -> float:

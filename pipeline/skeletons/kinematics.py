@@ -55,7 +55,7 @@ def added_to_offsets(bvh: Bvh) -> bool:
     joint_C = np.searchsorted(bvh.first_J, np.arange(len(bvh.kind_C)), side="right") - 1
     inner_C = (bvh.kind_C == POSITION) & (bvh.parents_J[joint_C] >= 0)
     offset_C = bvh.offsets_J3[joint_C, bvh.axis_C][inner_C]
-    found_TC = bvh.values_TC[:, inner_C]
+    found_TC = bvh.values_TC[:: seen_every(bvh)][:, inner_C]
     return bool(np.abs(found_TC).sum() < 0.25 * np.abs(found_TC - offset_C).sum())
 
 
@@ -122,8 +122,12 @@ def tree_of(bvh: Bvh) -> Tree:
 
 def seen_places(bvh: Bvh) -> Float[np.ndarray, "T J 3"]:
     """Places (T, J, 3) of all joints in some frames spread over the clip."""
-    step = -(-len(bvh.values_TC) // SEEN)
-    return world_of(bvh, np.arange(len(bvh.names)), frames=slice(None, None, step)).place_TW3
+    return world_of(bvh, np.arange(len(bvh.names)), frames=slice(None, None, seen_every(bvh))).place_TW3
+
+
+def seen_every(bvh: Bvh) -> int:
+    """Every how many frames SEEN of them are spread over the clip."""
+    return -(-len(bvh.values_TC) // SEEN)
 
 
 def moving_of(bvh: Bvh, found: Understood) -> Moving:

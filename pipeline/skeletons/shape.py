@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from mclip.pipeline.geometry.recording import MotionError
 from mclip.pipeline.skeletons.frames import Places, cross, hips_line, unit
 from mclip.pipeline.skeletons.names import above, spine_of
 
+Limbs = tuple[tuple[list[int], list[int]], tuple[list[int], list[int]]]  # two legs and two arms
 ALIKE = 0.15  # difference of a left and a right limb's length: stretched and captured skeletons are not quite even
 LEG_TO_ARM = (1.05, 2.5)  # hip to ankle against shoulder to wrist; 1.6 in people
 
@@ -28,12 +30,17 @@ def joints_by_shape(parents: Sequence[int], place_TJ3: Float[np.ndarray, "T J 3"
             length_J[joint] = np.linalg.norm(place_TJ3[:, joint] - place_TJ3[:, parent], axis=-1).mean()
     longest = longest_ways(parents, children, length_J)
     pairs = [pair for node in range(len(parents)) for pair in even_pairs(children[node], longest, length_J)]
+    bodies = [(legs, arms) for legs in pairs for arms in pairs if are_legs_and_arms(legs, arms, parents, length_J)]
     best = max(
-        ((legs, arms) for legs in pairs for arms in pairs if are_legs_and_arms(legs, arms, parents, length_J)),
+        bodies,
         key=lambda both: sum(length_J[j] for limb in both[0] for j in limb) + sum(length_J[j] for j in both[1][0]),
         default=None,
     )
-    return body_of(*best, parents, longest, children) if best else {}
+    if best is None:
+        return {}
+    if any(are_apart(best, other, parents) for other in bodies):
+        raise MotionError("two bodies in it, by the tree's shape; export one of them")
+    return body_of(*best, parents, longest, children)
 
 
 def longest_ways(parents: Sequence[int], children: list[list[int]], length_J: np.ndarray) -> list[list[int]]:
@@ -76,10 +83,18 @@ def are_legs_and_arms(
 ) -> bool:
     """Whether the arms hang at a joint that the legs' joint bears, on no leg, and are the shorter pair."""
     pelvis, chest = (meeting_of(pair, parents) for pair in (legs, arms))
-    bears = pelvis in above(chest, parents)
+    # Some rigs hang the pelvis with the legs beside the spine, both at a joint of their own.
+    bears = pelvis in above(chest, parents) or parents[pelvis] in above(chest, parents)
     on_a_leg = any(leg[0] == chest or leg[0] in above(chest, parents) for leg in legs)
     least, most = LEG_TO_ARM
     return bears and not on_a_leg and least < reach(legs[0], length_J) / reach(arms[0], length_J) < most
+
+
+def are_apart(one: Limbs, other: Limbs, parents: Sequence[int]) -> bool:
+    """Whether two bodies share no limb, and neither's pelvis lies below the other's."""
+    joints, others = ({joint for pair in body for limb in pair for joint in limb} for body in (one, other))
+    a, b = meeting_of(one[0], parents), meeting_of(other[0], parents)
+    return not joints & others and a != b and a not in above(b, parents) and b not in above(a, parents)
 
 
 def meeting_of(pair: tuple[list[int], list[int]], parents: Sequence[int]) -> int:

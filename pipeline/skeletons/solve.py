@@ -34,8 +34,12 @@ UPS = {
     "x": np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]),
     "-x": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
 }
-PRIOR = {"y": 0.3, "z": 0.3}  # the axes of worlds, added to how much the body stands along them, -1 to 1
+# Evidence for an axis being up, in points; how much the body stands along it, -1 to 1, counts by BODY.
+PRIOR = {"y": 0.3, "z": 0.3}  # the axes of worlds
+BODY, WALKS = 0.9, 0.6  # a body that stands and travels across its own length walks: one that lies does not
 AT_REST, FLOOR = 0.8, 1.1  # what stands all the time overrules the rest pose, and the floor overrules both
+# Points between the likeliest axis and the next: clips that lie or stand on hands throughout have 0 to 0.6.
+UNSURE, DOUBTFUL = 0.3, 0.62
 NEAR_FLOOR = ((-0.2, -0.05, 0.15, 0.4), (0.0, 1.0, 1.0, 0.0))  # leg lengths of the lowest point -> is it on a floor?
 LOOKED_AT = 400  # frames are enough to find axes
 STEADY = 0.8  # of a joint's axes: below, the file's rotations say nothing (1 constant, 1/3 a twist at random)
@@ -60,6 +64,7 @@ class Solved:
     up: str
     metres: float  # of one of the file's units
     axes: str  # where the joints' axes are from: "rest", "motion" or "places"
+    notes: tuple[str, ...] = ()
 
     @property
     def local_TJ33(self) -> Float[np.ndarray, "T 24 3 3"]:
@@ -71,13 +76,13 @@ class Solved:
 
 
 def solve(moving: Moving, *, up: str = "") -> Solved:
-    """SMPL's turns of a moving skeleton; MotionError where a limb has no length.
+    """SMPL's turns of a moving skeleton; MotionError where a limb has no length, or nothing says which way is up.
 
     Every limb bone points where the file's does, in every frame. How it is turned about itself comes from the rest pose
     where that is a standing body whose axes the motion bears out, else from the motion (`body_frames`).
     """
     require_lengths(moving.place)
-    up = up or upright_axis(moving)
+    up, notes = (up, ()) if up else upright_axis(moving)
     metres = leg_length(rest_places()) / leg_length(moving.place)
     place = {name: metres * each @ UPS[up].T for name, each in moving.place.items()}
     turn = {name: UPS[up] @ each for name, each in moving.turn.items()}
@@ -90,7 +95,7 @@ def solve(moving: Moving, *, up: str = "") -> Solved:
     rest = rest_places()
     middle = (rest["left_hip"] + rest["right_hip"]) / 2 - rest["pelvis"]
     root_T3 = (place["left_hip"] + place["right_hip"]) / 2 - turns["pelvis"] @ middle
-    return Solved(turns, root_T3, place, up, metres, axes)
+    return Solved(turns, root_T3, place, up, metres, axes, notes)
 
 
 def require_lengths(place: Mapping[str, Float[np.ndarray, "T 3"]]) -> None:
@@ -116,8 +121,26 @@ def leg_length(place: Mapping[str, Float[np.ndarray, "*n 3"]]) -> float:
     return float(np.mean([sum(np.linalg.norm(b - a, axis=-1) for a, b in itertools.pairwise(leg)) for leg in legs]))
 
 
-def upright_axis(moving: Moving) -> str:
-    """The world's up, as the axis along which the moving body stands: "y", "z", "-y", ...
+def upright_axis(moving: Moving) -> tuple[str, tuple[str, ...]]:
+    """The world's up, "y", "z", "-y", ..., and a note where another axis is nearly as likely.
+
+    MotionError where two are alike, in a file that could say it by a map and whose rest pose does not say it.
+    """
+    worth = axes_worth(moving)
+    first, second = sorted(worth, key=lambda up: -worth[up])[:2]
+    between = worth[first] - worth[second]
+    if between < UNSURE and moving.turn and not rests_along(first, standing_rest(moving.rest)):
+        raise MotionError(
+            f"its up may be {first} or {second}: the body does not stand in it, and rest pose and floor do not decide; "
+            f'say it by a line `up = "{first}"` in a .toml for --map'
+        )
+    if between < DOUBTFUL:
+        return first, (f'its up is taken for {first}, and may be {second}: a line `up = "{second}"` for --map says so',)
+    return first, ()
+
+
+def axes_worth(moving: Moving) -> dict[str, float]:
+    """How likely each axis is the world's up: the axis along which the moving body stands.
 
     A body may lie all the time, so the axis along which the rest pose stands counts too, and an axis at whose zero the
     lowest points keep, which has the floor there; an axis along which the body travels far counts less.
@@ -126,16 +149,24 @@ def upright_axis(moving: Moving) -> str:
     body = unit(2 * place["neck"] - place["left_ankle"] - place["right_ankle"]).mean(0)
     points = np.stack(list(place.values()))
     basis = standing_rest(moving.rest)
+    travel = np.ptp(place["pelvis"], axis=0)
 
     def worth(up: str) -> float:
         axis = UPS[up][2]
-        at_rest = basis is not None and basis[:, 1] @ axis > 0.9
+        stands = float(body @ axis)
+        at_rest = rests_along(up, basis)
         lowest = np.median((points @ axis).min(0)) / leg
-        floor = np.interp(lowest, *NEAR_FLOOR)
-        climbs = np.ptp(place["pelvis"] @ axis) > 1.5 * leg
-        return float(body @ axis) + PRIOR.get(up, 0.0) + AT_REST * at_rest + FLOOR * floor - climbs
+        climbs = travel @ np.abs(axis) > 1.5 * leg
+        walks = stands > 0.8 and not climbs and (travel * (1 - np.abs(axis))).max() > 1.5 * leg
+        floor = FLOOR * np.interp(lowest, *NEAR_FLOOR)
+        return BODY * stands + PRIOR.get(up, 0.0) + AT_REST * at_rest + float(floor) - climbs + WALKS * walks
 
-    return max(UPS, key=worth)
+    return {up: worth(up) for up in UPS}
+
+
+def rests_along(up: str, basis: Float[np.ndarray, "3 3"] | None) -> bool:
+    """Whether a rest pose stands along an axis; none, of a pose that does not stand, does not."""
+    return basis is not None and bool(basis[:, 1] @ UPS[up][2] > 0.9)
 
 
 def standing_rest(rest: Mapping[str, Float[np.ndarray, "3"]]) -> Float[np.ndarray, "3 3"] | None:
