@@ -31,10 +31,11 @@ from mclip.training.latent.search import hits
 from mclip.training.latent.space import decode, encode, facing_viewer, vectors_of
 from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
+from mclip.training.serve.doors import token_for
 from mclip.training.show.folder import plain_name
 from mclip.training.show.motion import motion_of_rows
 from mclip.training.studio import session as studio
-from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve, token_for
+from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve
 from mclip.training.studio.space import FIRST, TOP, Space
 
 LONG_FRAMES = {0: 100, 1: 100, 2: 60, 4: 15}  # of windows of `long_store`
@@ -380,12 +381,12 @@ def test_nothing_is_sent_before_the_token_is_named(space: Space) -> None:
 
 
 def test_a_token_is_asked_for_wherever_others_could_come_in() -> None:
-    assert [token_for(host, None) for host in ("127.0.0.1", "localhost", "::1")] == [None] * 3
-    made = {token_for(host, None) for host in ("0.0.0.0", "::", "192.168.1.5", "example.org")}
+    assert [token_for(host, None, guards="it") for host in ("127.0.0.1", "localhost", "::1")] == [None] * 3
+    made = {token_for(host, None, guards="it") for host in ("0.0.0.0", "::", "192.168.1.5", "example.org")}
     assert len(made) == 4
     assert all(token and len(token) > 20 for token in made)
     with pytest.raises(ValueError, match="--token has 4 characters, expected at least 12"):
-        token_for("0.0.0.0", "1234")
+        token_for("0.0.0.0", "1234", guards="it")
 
 
 def test_no_browser_can_ask_for_a_public_address(served: Studio) -> None:

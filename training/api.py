@@ -20,7 +20,9 @@ from mclip.pipeline.geometry.recording import Recording, require_finite, require
 from mclip.pipeline.geometry.rotations import matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.store.store import Store
 from mclip.training.latent.edits import edited
-from mclip.training.latent.prompts import Prompt, generated, prompts_of
+from mclip.training.latent.prompts import LONGEST as LONGEST_PART
+from mclip.training.latent.prompts import SHORTEST as SHORTEST_PART
+from mclip.training.latent.prompts import Joined, Prompt, generated, in_sequence, prompts_of
 from mclip.training.latent.recognise import Seen, recognise_rows
 from mclip.training.latent.search import Hit, nearest
 from mclip.training.latent.space import (
@@ -90,6 +92,13 @@ class Motion(motions.Motion):
 
 
 Source = Name | motions.Motion
+
+
+def recording_of(motion: motions.Motion) -> Recording:
+    """The motion as a file would hold it, but for fingers and shape; MotionError for one that no file may hold."""
+    poses_TJ3 = matrix_to_axis_angle(motion.rotmat_TJ33.double()).numpy()
+    trans_T3 = motion.trans_T3.double().numpy()
+    return require_finite(Recording(poses_TJ3, trans_T3, motion.fps, np.zeros(16), gender="neutral", sha256=b""))
 
 
 def words_of(texts: str | Sequence[str]) -> list[str]:
@@ -210,6 +219,31 @@ class MotionClip:
         found = self.shaped(prompts, frames, shaping)
         return found[0] if isinstance(texts, str) else found
 
+    def sequence(
+        self,
+        texts: Sequence[str],
+        seconds: float | Sequence[float | None] | None = None,
+        *,
+        seed: int | None = None,
+        plain: bool = False,
+        shaping: Shaping = AS_DECODED,
+    ) -> Motion:
+        """One motion of texts, the one after the other, as `mclip generate --sequence` makes it.
+
+        `seconds` are those of every text, or one number for all: 0.5 to 600; a training crop where none are said.
+        """
+        words = words_of(texts)
+        lasting = [seconds] * len(words) if seconds is None or isinstance(seconds, int | float) else list(seconds)
+        if len(lasting) != len(words):
+            raise ValueError(f"seconds of {len(lasting)} texts, expected those of {len(words)}")
+        for each in lasting:
+            if each is not None and not SHORTEST_PART <= each <= LONGEST_PART:
+                raise ValueError(f"{each:g} seconds of a text, expected {SHORTEST_PART:g} to {LONGEST_PART:g}")
+        seeds = [] if seed is None else [seed]
+        prompts = generated(self.run, words, seeds, plain=plain, encoder=self.encoder)
+        joined = in_sequence(prompts, lasting, fps=self.run.fps, frames=self.run.crop)
+        return self.shaped(joined, None, shaping)[0]
+
     def edit(
         self,
         base: Source,
@@ -262,12 +296,9 @@ class MotionClip:
         """A motion as the model takes it, at the run's frame rate: 24 joints in 6D, and the root's place in metres."""
         if not isinstance(motion, motions.Motion):
             return motion_rows(self.run, Path(motion))
-        poses_TJ3 = matrix_to_axis_angle(motion.rotmat_TJ33.double()).numpy()
-        trans_T3 = motion.trans_T3.double().numpy()
-        recording = Recording(poses_TJ3, trans_T3, motion.fps, betas=np.zeros(16), gender="neutral", sha256=b"")
-        return recording_rows(self.run, require_finite(recording))
+        return recording_rows(self.run, recording_of(motion))
 
-    def shaped(self, prompts: Sequence[Prompt], frames: int | None, shaping: Shaping) -> list[Motion]:
+    def shaped(self, prompts: Sequence[Prompt | Joined], frames: int | None, shaping: Shaping) -> list[Motion]:
         """The motions of prompts; ValueError for too few or too many frames."""
         frames = self.run.crop if frames is None else frames
         if not SHORTEST <= frames <= LONGEST:

@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import ipaddress
-import secrets
 import signal
 import socket
 import sys
@@ -13,11 +11,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mclip.training.serve.doors import address, is_foreign, is_loopback
 from mclip.training.studio.session import Session
 from mclip.training.studio.space import Space
 from mclip.training.studio.tabs import build_tabs
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 LONGEST_MESSAGE = 1 << 20  # bytes that a browser may send at once; a prompt is a few thousand
 MOST_BROWSERS = 16
 TICKS = 30  # a second
@@ -49,9 +47,7 @@ class Studio:
         live = self.server._websock_server._live_connections[connection.client_id]
         live.protocol.max_message_size = LONGEST_MESSAGE
         hosts, origins = (live.request.headers.get_all(name) for name in ("Host", "Origin"))
-        foreign = [origin for origin in origins if hosts != [origin.partition("://")[2]]]
-        rebound = self.loopback and [host for host in hosts if host.rpartition(":")[0] not in LOOPBACK]
-        if foreign or rebound:
+        if is_foreign(hosts, origins, loopback=self.loopback):
             await live.close(1008, "another page's script")
 
     def connected(self, client: Any) -> None:
@@ -94,32 +90,13 @@ def serve(space: Space, *, host: str, port: int, token: str | None, say: Callabl
     # A browser that left is told of by viser in so many words, once for every bone.
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection", module="viser")
     studio = Studio(space, host=host, port=port, token=token)
-    name = f"[{host}]" if ":" in host else host
-    say(f"studio: http://{name}:{studio.port} (Ctrl+C ends it)" + (f", token {token}" if token else ""))
+    say(f"studio: {address(host, studio.port)} (Ctrl+C ends it)" + (f", token {token}" if token else ""))
     end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     end.wait()
     studio.stop()
     say("studio: ended")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def token_for(host: str, token: str | None) -> str | None:
-    """The token that browsers must name: the given one, elsewhere than on loopback else a fresh one; ValueError for one
-    that could be guessed."""
-    if token is None:
-        return None if is_loopback(host) else secrets.token_urlsafe(16)
-    if len(token) < 12:
-        raise ValueError(f"--token has {len(token)} characters, expected at least 12: it is all that guards the studio")
-    return token
 
 
 def listening(host: str, port: int) -> Any:
