@@ -15,9 +15,10 @@ from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import matrix_to_quaternion, rot6d_to_matrix, same_sign
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
-from mclip.training.api import Motion, MotionClip, recording_of
+from mclip.training.api import Motion, MotionClip
 from mclip.training.serve.asked import LONGEST, MOST_SECONDS, MOST_TEXTS
 from mclip.training.serve.line import Busy, Line
+from mclip.training.show.motion import recording_of
 from mclip.training.show.options import Shaping
 from mclip.training.show.writers import y_up
 

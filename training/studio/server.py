@@ -10,11 +10,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from mclip.training.serve.doors import address, is_foreign, is_loopback
 from mclip.training.studio.session import Session
 from mclip.training.studio.space import Space
 from mclip.training.studio.tabs import build_tabs
+from mclip.training.studio.web import OwnPage
+from mclip.training.studio.wishes import wish_of
 
 LONGEST_MESSAGE = 1 << 20  # bytes that a browser may send at once; a prompt is a few thousand
 MOST_BROWSERS = 16
@@ -27,6 +30,7 @@ class Studio:
     def __init__(self, space: Space, *, host: str, port: int, token: str | None) -> None:
         self.space, self.token = space, token
         self.sessions: dict[int, Session] = {}
+        self.links: dict[int, str] = {}  # what the address of a page named that is about to be let in
         self.over = threading.Event()
         self.loopback = is_loopback(host)
         self.server = listening(host, port)
@@ -49,13 +53,15 @@ class Studio:
         hosts, origins = (live.request.headers.get_all(name) for name in ("Host", "Origin"))
         if is_foreign(hosts, origins, loopback=self.loopback):
             await live.close(1008, "another page's script")
+        self.links[connection.client_id] = "".join(parse_qs(urlsplit(live.request.path).query).get("state", [])[:1])
 
     def connected(self, client: Any) -> None:
         """A browser is there."""
         if len(self.sessions) >= MOST_BROWSERS:
             client.add_notification("Full", f"{MOST_BROWSERS} browsers are here already.", color="red")
             return
-        self.sessions[client.client_id] = session = Session(client, self.space, build_tabs)
+        wish = wish_of(self.links.pop(client.client_id, ""))
+        self.sessions[client.client_id] = session = Session(client, self.space, build_tabs, wish)
         session.admit(self.token)
         if client.client_id not in self.server.get_clients():  # it left before it was in
             self.sessions.pop(client.client_id, None)
@@ -63,6 +69,7 @@ class Studio:
     async def gone(self, client: Any) -> None:
         """A browser is no more there. A coroutine, for viser has no threads left when it stops."""
         self.sessions.pop(client.client_id, None)
+        self.links.pop(client.client_id, None)
 
     def run_clock(self) -> None:
         """Move all bodies, until the end."""
@@ -106,7 +113,7 @@ def listening(host: str, port: int) -> Any:
     except ImportError as error:
         raise ImportError("mclip studio needs viser: pip install 'mclip[studio]'") from error
 
-    class Server(viser.ViserServer):
+    class Server(OwnPage, viser.ViserServer):
         def request_share_url(self, verbose: bool = True) -> None:
             """Nothing: any browser could ask for a public address."""
 
