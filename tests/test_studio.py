@@ -357,8 +357,10 @@ def test_a_hit_that_is_clicked_plays_and_is_saved(browser: Browser, served: Stud
     found = served.space.found("store:kick")[0]
     name = f"kick {found.from_s:.1f} to {found.to_s:.1f} s"
     assert label == f"1.00 {found.text[:60]}"
-    pictures = [message["props"]["_data"] for message in browser.all("GuiImageMessage")]
-    assert len({bytes(picture) for picture in pictures}) == 3
+    assert len(browser.all("GuiImageMessage")) == 3
+    pictures = [served.space.picture(hit) for hit in served.space.found("store:kick")]
+    assert {picture.shape for picture in pictures} == {(112, 448, 3)}
+    assert len({picture.tobytes() for picture in pictures}) == 3
     browser.click(label)
     wait_for(lambda: browser.said("motion") == name)
     assert browser.moves()
@@ -587,8 +589,8 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(chromium: Callable[.
     wait_for(lambda: "a%20person%20kicks" in page.current_url)
     assert page.title == "mclip studio"
     page.refresh()
-    wait_for(lambda: field("a person kicks"))
-    wait_for(lambda: session_titles(served) == ["a person kicks"])
+    says = "return [...document.querySelectorAll('input')].some((field) => field.value === 'a person kicks')"
+    wait_for(lambda: session_titles(served) == ["a person kicks"] and page.execute_script(says))
     next(tab for tab in page.find_elements("css selector", "[role=tab]") if tab.text == "Search").click()
     wait_for(lambda: field("")).send_keys("a karate kick")
 

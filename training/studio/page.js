@@ -44,7 +44,8 @@
     postMessage(message, ...more) {
       if (message?.type === "set_server") {
         worker = this;
-        const way = new URL(message.server);
+        const way = new URL(message.server); // of the page's own address: no socket may have a fragment
+        way.hash = "";
         way.searchParams.set("state", location.hash.slice(1));
         message = { ...message, server: way.href };
       }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from mclip.pipeline.machine.words import visible, warn
 from mclip.training.show.export import write
@@ -101,6 +102,8 @@ class Session:
         def called(event: Any) -> None:
             try:
                 work(event)
+            except ValidationError as error:  # a wish that says nothing
+                self.tell("; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()))
             except (ValueError, OSError) as error:
                 self.tell(str(error))
             except Exception as error:

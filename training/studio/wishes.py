@@ -6,15 +6,13 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mclip.pipeline.embed.encoder import LONGEST_TEXT
-
 MOST_SAMPLES = 4
 SECONDS = (0.5, 20.0)  # of a text's motion
 MOST_SEED = 99
 LONGEST_LINK = 4000  # characters: a server reads eight thousand of an address
 MOST_KEPT = 100  # wishes of a history
 
-Words = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+Words = Annotated[str, Field(min_length=1)]  # how long a text may be is the encoder's to say
 
 
 class Kept(BaseModel):
