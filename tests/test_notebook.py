@@ -37,7 +37,9 @@ def test_the_notebook_runs_and_shows_motions_hits_and_a_picture(tmp_path: Path) 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # what it shows is made, not kept
     with warnings.catch_warnings(action="ignore"):  # of Jupyter's own libraries
-        nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        nbclient.NotebookClient(
+            notebook, timeout=600, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+        ).execute()
     outputs: list[Any] = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     pages = [inner(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})]
     assert [page.count("<figure") for page in pages] == [1, 1, 2]  # the kick, the walk, two hits

@@ -39,15 +39,25 @@ def ask(port: int, number: int, times: dict[str, list[float]], faults: list[str]
     """A client's wishes, one after the other."""
     for path, wish in wishes(number):
         start = time.perf_counter()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        connection.request("POST", path, json.dumps(wish), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
+        try:
+            status, content = answer_to(port, path, wish)
+        except (OSError, http.client.HTTPException) as error:
+            faults.append(f"{path}: {error!r}")
+            continue
         name = "sequence" if "sequence" in wish else path[1:]
         times.setdefault(name, []).append(time.perf_counter() - start)
-        if answer.status != 200:
-            faults.append(f"{path}: {answer.status} {content[:200]!r}")
+        if status != 200:
+            faults.append(f"{path}: {status} {content[:200]!r}")
+
+
+def answer_to(port: int, path: str, wish: dict[str, object]) -> tuple[int, bytes]:
+    """Status and body of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection.request("POST", path, json.dumps(wish), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
 
 
 def main() -> None:
