@@ -397,7 +397,7 @@ def test_a_text_that_will_not_do_is_told_and_the_body_goes_on(browser: Browser, 
         ("scale", "GuiSliderMessage", "much", "scale: 'much', expected a number from -1 to 2"),
         ("share", "GuiSliderMessage", -3, "share: -3, expected a number from 0 to 1"),
         ("share", "GuiSliderMessage", float("nan"), "share: nan, expected a number from 0 to 1"),
-        ("time", "GuiSliderMessage", [1], "time: [1], expected a number from 0 to 1.967"),
+        ("time", "GuiSliderMessage", [1], "time: [1], expected a number from 0 to"),
         ("speed", "GuiSliderMessage", 1e9, "speed: 1000000000.0, expected a number from 0.1 to 2"),
         ("text", "GuiTextMessage", 7, "text: 7, expected a text"),
         ("text", "GuiTextMessage", None, "text: None, expected a text"),
@@ -647,7 +647,9 @@ def test_in_chromium_no_word_of_a_store_a_run_or_a_person_is_taken_for_more(
         wait_for(lambda word=word: session_titles(served) == [word])
         wait_for(lambda word=word: shown().count(word) >= 2)  # where it was written, and as what plays
         assert page.execute_script("return window.__hit ?? null") is None
-    classes = wait_for(lambda: [text for text in shown() if "\n" in text])[0].splitlines()  # that it reads as
+    classes = wait_for(lambda: [text for text in shown() if "\n" in text and text[:1].isdigit()])[
+        0
+    ].splitlines()  # that it reads as
     assert {line.split("  ", 1)[1] for line in classes} <= set(hostile)
     next(tab for tab in page.find_elements("css selector", "[role=tab]") if tab.text == "Search").click()
     for word in hostile:
