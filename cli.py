@@ -138,7 +138,18 @@ def fps_in_option(name: str) -> Callable[[Any], Any]:
 GROUPS = {
     "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
-    "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
+    "Use a run": (
+        "generate",
+        "edit",
+        "interpolate",
+        "style",
+        "recognise",
+        "search",
+        "export",
+        "gallery",
+        "studio",
+        "serve",
+    ),
     "Look at a store": ("status", "validate", "inspect", "video"),
     "Run everything": ("quickstart", "run"),
 }
@@ -934,15 +945,51 @@ def studio(
     from mclip.pipeline.embed.classes import classes_of
     from mclip.pipeline.geometry.body import load_body
     from mclip.pipeline.store.store import open_store
-    from mclip.training.studio.server import serve, token_for
+    from mclip.training.serve.doors import token_for
+    from mclip.training.studio.server import serve
     from mclip.training.studio.space import Space
 
-    token = token_for(host, token)
+    token = token_for(host, token, guards="the studio")
     opened = open_store(store) if store else None
     names, model = classes_of(classes), open_run()
     tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=say)
+
+
+@cli.command()
+@run_argument
+@click.option("--store", help="Store to search, whose clips store:LABEL names.")
+@click.option(
+    "--host", default="127.0.0.1", help="Address to listen on; any other than this machine asks programs for a token."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes any free one.")
+@click.option(
+    "--token", envvar="MCLIP_TOKEN", help="Token that requests must name [default: made up where --host needs one]."
+)
+@trust_option
+@opens_run
+def serve(open_run: OpenRun, store: str | None, host: str, port: int, token: str | None) -> None:
+    """Answer programs over HTTP.
+
+    GET / says what can be asked for: motions of texts, edits, vectors, searches, classes of a motion. MMCP is spoken
+    at /mmcp, for Blender.
+
+    \b
+    Example: mclip serve runs/cmu --store store.zarr
+    """
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.api import MotionClip
+    from mclip.training.serve.doors import token_for
+
+    try:
+        from mclip.training.serve.server import serve as serve_model
+    except ImportError as error:
+        raise Refusal(f"mclip serve needs {error.name}: pip install 'mclip[serve]'") from error
+    token = token_for(host, token, guards="the server")
+    opened, model = open_store(store) if store else None, MotionClip(open_run())
+    tell_plain(model.run)
+    serve_model(model, opened, host=host, port=port, token=token, say=say)
 
 
 @cli.command()

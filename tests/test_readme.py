@@ -27,6 +27,7 @@ NOT_RUN = {
     r"mclip (quickstart|run) ": "takes minutes; .ci/run does it",
     r"mclip train ": "takes minutes; the run of these tests is trained by the same command",
     r"mclip studio ": "serves until it is ended; tests/test_studio.py",
+    r"mclip serve ": "serves until it is ended; tests/test_serve.py",
     r"mclip (embed|render) amass.zarr": "a store that a real run would have by then",
     r"mclip body import ": "wants a file under licence; tests/test_body_files.py",
     r"mclip import-checkpoint ": "wants a file of the release; tests/test_paper_checkpoint.py",
@@ -35,7 +36,7 @@ NOT_RUN = {
 PART = "@0.5"  # seconds of a part of a sequence, @3 in the documents: joining crops of 12 frames takes its time
 CROP = 12  # frames of a crop and of all motions made here, 60 in the real quickstart: a fifth of the drawing
 # Words that are options of other programs, in the lines that name them.
-ELSEWHERE = {"--num_repetitions", "--python-expr", "--repeat_times", "--nproc-per-node", "--prefix"}
+ELSEWHERE = {"--data-binary", "--num_repetitions", "--python-expr", "--repeat_times", "--nproc-per-node", "--prefix"}
 
 
 def blocks(text: str, language: str) -> Iterator[str]:

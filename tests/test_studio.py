@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 import torch
@@ -23,18 +24,21 @@ import zstandard
 from websockets.sync.client import connect
 
 from mclip.pipeline.embed.encoder import Encoder
+from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.store.store import Store
+from mclip.training.api import MotionClip
 from mclip.training.data.rows import rows_of_motion
 from mclip.training.latent.search import hits
-from mclip.training.latent.space import decode, encode, facing_viewer, vectors_of
+from mclip.training.latent.space import decode, encode, facing_viewer, motion_rows, vectors_of
 from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
+from mclip.training.serve.doors import token_for
 from mclip.training.show.folder import plain_name
-from mclip.training.show.motion import motion_of_rows
+from mclip.training.show.motion import Motion, motion_of_rows
 from mclip.training.studio import session as studio
-from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve, token_for
+from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve
 from mclip.training.studio.space import FIRST, TOP, Space
 
 LONG_FRAMES = {0: 100, 1: 100, 2: 60, 4: 15}  # of windows of `long_store`
@@ -66,10 +70,10 @@ def wait_for(true: Callable[[], Any], seconds: float = 20.0) -> Any:
 class Browser:
     """What a browser is to the server: it names its camera, keeps what it is sent, and presses things."""
 
-    def __init__(self, port: int, name: str = "127.0.0.1", **headers: str) -> None:
+    def __init__(self, port: int, name: str = "127.0.0.1", *, link: str = "", **headers: str) -> None:
         protocol: Any = f"viser-v{viser.__version__}"
         self.socket = connect(
-            f"ws://{name}:{port}",
+            f"ws://{name}:{port}/?state={quote(link)}",
             sock=socket.create_connection(("127.0.0.1", port)),
             subprotocols=[protocol],
             additional_headers=headers,
@@ -119,6 +123,17 @@ class Browser:
             next((m["updates"]["value"] for m in reversed(self.all("GuiUpdateMessage")) if m["uuid"] == uuid), "")
         )
 
+    def upload(self, label: str, name: str, content: bytes, *, said: int | None = None) -> None:
+        """Send a file, whose size is `said`."""
+        start = {"source_component_uuid": self.field(label, "GuiUploadButtonMessage"), "transfer_uuid": name}
+        told = {"filename": name, "mime_type": "", "part_count": 1, "size_bytes": said or len(content)}
+        self.send(type="FileTransferStartUpload", **start, **told)
+        self.send(type="FileTransferPart", **start, part_index=0, content=content)
+
+    def downloads(self) -> list[bytes]:
+        """What it was sent as files."""
+        return [message["content"] for message in self.all("FileTransferPart")]
+
     def moves(self) -> bool:
         """Whether its body moves from now on."""
         before = len(self.all("SetBoneOrientationMessage"))
@@ -151,6 +166,132 @@ def browser(served: Studio) -> Iterator[Browser]:
     wait_for(lambda: not served.sessions)
 
 
+def bodies(served: Studio, title: str) -> list[Motion]:
+    """The motions that stand side by side."""
+    player = session_of(served, title).player
+    assert player is not None
+    return [track.motion for track in player.tracks]
+
+
+def assert_same(found: Motion, wanted: Motion) -> None:
+    """Equal but for where the body faces."""
+    assert torch.allclose(found.rotmat_TJ33[:, 1:], wanted.rotmat_TJ33[:, 1:].float(), atol=1e-4)
+
+
+def test_samples_stand_side_by_side_and_are_those_of_python(browser: Browser, served: Studio, run: Run) -> None:
+    model = MotionClip(run)
+    browser.set(browser.field("seconds", "GuiSliderMessage"), 1.5)
+    browser.set(browser.field("side by side", "GuiSliderMessage"), 3)
+    wait_for(lambda: browser.said("motion") == f"{FIRST} | {FIRST} (seed 1) | {FIRST} (seed 2)")
+    for found, seed in zip(bodies(served, FIRST), (None, 1, 2), strict=True):
+        assert_same(found, model.generate(FIRST, 45, seed=seed))
+    assert len(browser.all("SkinnedMeshMessage")) == 3
+    browser.set(browser.field("side by side", "GuiSliderMessage"), 1)
+    wait_for(lambda: browser.said("motion") == FIRST)
+    assert len(bodies(served, FIRST)) == 1
+
+
+def test_lines_become_one_motion(browser: Browser, served: Studio, run: Run) -> None:
+    browser.type(lines="walk @1\n\nkick @1.5")
+    browser.click("play as one motion")
+    title = "walk @1, then kick @1.5"
+    wait_for(lambda: browser.said("motion") == title)
+    assert_same(bodies(served, title)[0], MotionClip(run).sequence(["walk", "kick"], [1.0, 1.5]))
+    browser.type(lines="walk @500")
+    browser.click("play as one motion")
+    wait_for(lambda: "expected at most 16, of 60 s together" in str(browser.got))
+
+
+def test_an_edit_stands_beside_its_base(browser: Browser, served: Studio, space: Space) -> None:
+    browser.set(browser.field("beside the base", "GuiCheckboxMessage"), True)
+    title = f"{FIRST} + 1 (run - walk)"
+    wait_for(lambda: browser.said("motion") == f"{title} | {FIRST}")
+    base, away, goal = space.vectors(FIRST, "walk", "run")
+    for found, vector in zip(bodies(served, title), (base + goal - away, base), strict=True):
+        assert_same(found, motion_of_rows(space.decoded(vector), space.run.fps))
+
+
+def test_a_link_shows_what_was_shown(browser: Browser, served: Studio) -> None:
+    browser.set(browser.field("seed", "GuiSliderMessage"), 7)
+    wait_for(lambda: browser.said("motion") == f"{FIRST} (seed 7)")
+    link = wait_for(lambda: browser.said("link") if "seed" in browser.said("link") else "")
+    assert json.loads(unquote(link)) == {"kind": "text", "text": FIRST, "seed": 7}
+    other = Browser(served.port, link=link)
+    wait_for(lambda: other.said("motion") == f"{FIRST} (seed 7)")
+    wait_for(lambda: other.said("link") == link)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "{",
+        '{"kind": "text"}',
+        '{"kind": "clip", "window": 10000, "name": "x"}',
+        '{"kind": "text", "text": "a.npz"}',
+        "%00",
+    ],
+)
+def test_a_link_that_nobody_can_have_made_hurts_nobody(browser: Browser, served: Studio, link: str) -> None:
+    other = Browser(served.port, link=link)
+    assert wait_for(lambda: other.said("motion") == FIRST or other.all("NotificationShowMessage"))
+    other.type(text="jump high")
+    wait_for(lambda: other.said("motion") == "jump high")
+    other.close()
+    assert browser.moves()
+
+
+def test_what_was_shown_comes_back_step_by_step_and_out_of_a_file(browser: Browser, served: Studio) -> None:
+    browser.type(text="jump high")
+    wait_for(lambda: browser.said("motion") == "jump high")
+    browser.set(browser.field("scale", "GuiSliderMessage"), 0.5)
+    edit = f"{FIRST} + 0.5 (run - walk)"
+    wait_for(lambda: browser.said("motion") == edit)
+    browser.set(browser.field("session", "GuiButtonGroupMessage"), "save session")
+    saved = wait_for(browser.downloads)[0]
+    for step, title in (("undo", "jump high"), ("undo", FIRST), ("redo", "jump high")):
+        browser.set(browser.field("step", "GuiButtonGroupMessage"), step)
+        wait_for(lambda title=title: browser.said("motion") == title)
+    browser.set(browser.field("key"), "u1")
+    wait_for(lambda: browser.said("motion") == FIRST and browser.said("text") == FIRST)  # the field says it, too
+    other = Browser(served.port)
+    wait_for(lambda: other.said("motion") == FIRST)
+    other.upload("open a session", "mine.json", saved)
+    wait_for(lambda: other.said("motion") == edit)
+    other.upload("open a session", "bad.json", b'{"wishes": [{"kind": "text", "text": "x", "samples": 99}]}')
+    wait_for(lambda: "bad.json: no session of a studio" in str(other.got))
+    other.close()
+
+
+def test_a_motion_that_is_sent_is_played_and_read(browser: Browser, served: Studio, space: Space) -> None:
+    kick = MOTIONS / "EMBEDDED/kick/kick_poses.npz"
+    browser.upload("open a motion", "<b>My Kick.npz", kick.read_bytes())
+    wait_for(lambda: browser.said("motion") == "b-my-kick")
+    wanted = space.seen(facing_viewer(motion_rows(space.run, kick)))
+    wait_for(lambda: browser.said("reads as").splitlines()[0] == f"{wanted[0][1]:.2f}  {wanted[0][0]}")
+    browser.upload("open a motion", "big.npz", b"x", said=1 << 40)
+    wait_for(lambda: "big.npz is larger than 16,777,216 bytes" in str(browser.got))
+    browser.upload("open a motion", "evil.pkl", b"x")
+    wait_for(lambda: "expected the name of a motion file" in str(browser.got))
+
+
+def test_keys_play_and_step(browser: Browser, served: Studio) -> None:
+    player = session_of(served, FIRST).player
+    assert player is not None
+    browser.set(browser.field("key"), " 1")
+    wait_for(lambda: not player.playing)
+    before = player.seconds
+    browser.set(browser.field("key"), ".2")
+    wait_for(lambda: player.seconds == pytest.approx(min(before + 1 / 30, player.length)))
+    browser.set(browser.field("key"), "]3")
+    wait_for(lambda: player.speed == 1.1)
+
+
+def hits_on(browser: Browser) -> list[str]:
+    """What the buttons of hits say."""
+    return [label for m in browser.all("GuiButtonMessage") if (label := m["props"]["label"])[:1].isdigit()]
+
+
 def session_of(served: Studio, title: str) -> studio.Session:
     return next(session for session in served.sessions.values() if session.title == title)
 
@@ -164,8 +305,7 @@ def test_a_text_becomes_the_motion_that_generate_decodes(
     wanted = motion_of_rows(facing_viewer(rows), run.fps)
     player = session_of(served, "a person kicks").player
     assert player is not None
-    assert player.track is not None
-    assert torch.allclose(player.track.motion.rotmat_TJ33, wanted.rotmat_TJ33, atol=1e-5)
+    assert torch.allclose(player.tracks[0].motion.rotmat_TJ33, wanted.rotmat_TJ33, atol=1e-5)
     assert browser.moves()
 
 
@@ -212,11 +352,15 @@ def test_between_its_ends_lie_the_ends(browser: Browser, served: Studio, space: 
 
 def test_a_hit_that_is_clicked_plays_and_is_saved(browser: Browser, served: Studio, tmp_path: Any) -> None:
     browser.type(query="store:kick")
-    wait_for(lambda: len(browser.all("GuiButtonMessage")) == 3)  # as many clips as the store has
-    label = wait_for(lambda: [m["props"]["label"] for m in browser.all("GuiButtonMessage")])[0]
+    wait_for(lambda: len(hits_on(browser)) == 3)  # as many clips as the store has
+    label = hits_on(browser)[0]
     found = served.space.found("store:kick")[0]
     name = f"kick {found.from_s:.1f} to {found.to_s:.1f} s"
-    assert label == f"1.00 {found.text[:40]} ({name})"
+    assert label == f"1.00 {found.text[:60]}"
+    assert len(browser.all("GuiImageMessage")) == 3
+    pictures = [served.space.picture(hit) for hit in served.space.found("store:kick")]
+    assert {picture.shape for picture in pictures} == {(112, 448, 3)}
+    assert len({picture.tobytes() for picture in pictures}) == 3
     browser.click(label)
     wait_for(lambda: browser.said("motion") == name)
     assert browser.moves()
@@ -224,7 +368,7 @@ def test_a_hit_that_is_clicked_plays_and_is_saved(browser: Browser, served: Stud
     (start,) = wait_for(lambda: browser.all("FileTransferStartDownload"))
     (part,) = wait_for(lambda: browser.all("FileTransferPart"))
     assert start["filename"] == f"{plain_name(name)}.npz"
-    motion = session_of(served, name).player.track.motion  # type: ignore[union-attr]
+    motion = session_of(served, name).player.tracks[0].motion  # type: ignore[union-attr]
     (tmp_path / "a.npz").write_bytes(part["content"])
     again = read_motion(tmp_path / "a.npz")
     assert torch.allclose(torch.from_numpy(again.trans_T3).float(), motion.trans_T3, atol=1e-6)
@@ -253,7 +397,7 @@ def test_a_text_that_will_not_do_is_told_and_the_body_goes_on(browser: Browser, 
         ("scale", "GuiSliderMessage", "much", "scale: 'much', expected a number from -1 to 2"),
         ("share", "GuiSliderMessage", -3, "share: -3, expected a number from 0 to 1"),
         ("share", "GuiSliderMessage", float("nan"), "share: nan, expected a number from 0 to 1"),
-        ("time", "GuiSliderMessage", [1], "time: [1], expected a number from 0 to 1"),
+        ("time", "GuiSliderMessage", [1], "time: [1], expected a number from 0 to"),
         ("speed", "GuiSliderMessage", 1e9, "speed: 1000000000.0, expected a number from 0.1 to 2"),
         ("text", "GuiTextMessage", 7, "text: 7, expected a text"),
         ("text", "GuiTextMessage", None, "text: None, expected a text"),
@@ -291,7 +435,7 @@ def test_a_hit_plays_the_seconds_that_were_found(run: Run, long_store: Store, en
         first = int(long_store.read("windows/row")[window]) + {0: 20, 1: 20, 2: 0, 4: 0}[window]
         motion = long_store.motion(slice(first, first + min(60, LONG_FRAMES[window])))
         wanted = facing_viewer(rows_of_motion(*map(torch.from_numpy, motion)))
-        assert torch.equal(long.clip(hit), wanted)
+        assert torch.equal(long.clip(hit.window), wanted)
 
 
 def test_a_second_browser_does_not_disturb_the_first(browser: Browser, served: Studio) -> None:
@@ -380,12 +524,12 @@ def test_nothing_is_sent_before_the_token_is_named(space: Space) -> None:
 
 
 def test_a_token_is_asked_for_wherever_others_could_come_in() -> None:
-    assert [token_for(host, None) for host in ("127.0.0.1", "localhost", "::1")] == [None] * 3
-    made = {token_for(host, None) for host in ("0.0.0.0", "::", "192.168.1.5", "example.org")}
+    assert [token_for(host, None, guards="it") for host in ("127.0.0.1", "localhost", "::1")] == [None] * 3
+    made = {token_for(host, None, guards="it") for host in ("0.0.0.0", "::", "192.168.1.5", "example.org")}
     assert len(made) == 4
     assert all(token and len(token) > 20 for token in made)
     with pytest.raises(ValueError, match="--token has 4 characters, expected at least 12"):
-        token_for("0.0.0.0", "1234")
+        token_for("0.0.0.0", "1234", guards="it")
 
 
 def test_no_browser_can_ask_for_a_public_address(served: Studio) -> None:
@@ -442,13 +586,18 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(chromium: Callable[.
     wait_for(lambda: session_titles(served) == ["a person kicks"])
     pictures = set()
     wait_for(lambda: pictures.add(hashlib.sha256(page.get_screenshot_as_png()).hexdigest()) or len(pictures) > 2)
+    wait_for(lambda: "a%20person%20kicks" in page.current_url)
+    assert page.title == "mclip studio"
+    page.refresh()
+    says = "return [...document.querySelectorAll('input')].some((field) => field.value === 'a person kicks')"
+    wait_for(lambda: session_titles(served) == ["a person kicks"] and page.execute_script(says))
     next(tab for tab in page.find_elements("css selector", "[role=tab]") if tab.text == "Search").click()
     wait_for(lambda: field("")).send_keys("a karate kick")
 
     def play_hit() -> bool:
         with contextlib.suppress(StaleElementReferenceException):  # the list is new after every pause
             for button in page.find_elements("css selector", "button"):
-                if " (kick " in button.text:
+                if "kick" in button.text and button.text[:1].isdigit():
                     button.click()
                     break
         return session_titles(served)[0].startswith("kick ")
@@ -498,7 +647,9 @@ def test_in_chromium_no_word_of_a_store_a_run_or_a_person_is_taken_for_more(
         wait_for(lambda word=word: session_titles(served) == [word])
         wait_for(lambda word=word: shown().count(word) >= 2)  # where it was written, and as what plays
         assert page.execute_script("return window.__hit ?? null") is None
-    classes = wait_for(lambda: [text for text in shown() if "\n" in text])[0].splitlines()  # that it reads as
+    classes = wait_for(lambda: [text for text in shown() if "\n" in text and text[:1].isdigit()])[
+        0
+    ].splitlines()  # that it reads as
     assert {line.split("  ", 1)[1] for line in classes} <= set(hostile)
     next(tab for tab in page.find_elements("css selector", "[role=tab]") if tab.text == "Search").click()
     for word in hostile:
@@ -506,7 +657,7 @@ def test_in_chromium_no_word_of_a_store_a_run_or_a_person_is_taken_for_more(
 
         def found(word: str = word) -> bool:
             with contextlib.suppress(StaleElementReferenceException):
-                return any(f"1.00 {word[:40]} (" in text for text in shown())
+                return any(f"1.00 {word[:60]}" in text for text in shown())
             return False
 
         wait_for(found)
@@ -517,6 +668,22 @@ def test_in_chromium_no_word_of_a_store_a_run_or_a_person_is_taken_for_more(
     assert page.execute_script("return document.querySelectorAll('img[src=x], svg[onload]').length") == 0
     page.quit()
     served.stop()
+
+
+def test_in_chromium_a_studio_that_goes_is_told_of_in_words_and_comes_back_by_itself(
+    chromium: Callable[..., Any], space: Space
+) -> None:
+    first = Studio(space, host="127.0.0.1", port=0, token=None)
+    port, page = first.port, chromium()
+    page.get(f"http://127.0.0.1:{port}/#{quote(json.dumps({'kind': 'text', 'text': 'jump high'}))}")
+    wait_for(lambda: session_titles(first) == ["jump high"])
+    first.stop()
+    assert wait_for(lambda: page.find_elements("id", "mclip-gone"))[0].text.startswith("The studio is not there")
+    again = Studio(space, host="127.0.0.1", port=port, token=None)
+    wait_for(lambda: session_titles(again) == ["jump high"])
+    assert page.find_elements("id", "mclip-gone") == []
+    page.quit()
+    again.stop()
 
 
 def session_titles(served: Studio) -> list[str]:

@@ -16,14 +16,19 @@ from torch import Tensor
 
 from mclip.pipeline.embed.classes import classes_of
 from mclip.pipeline.embed.encoder import Encoder, check_text
-from mclip.pipeline.geometry.recording import Recording, require_finite, require_length
-from mclip.pipeline.geometry.rotations import matrix_to_axis_angle, rot6d_to_matrix
+from mclip.pipeline.geometry.recording import require_length
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.prepare.sources import clip_name
 from mclip.pipeline.store.store import Store
+from mclip.training.data.clips import middle_rows
 from mclip.training.latent.edits import edited
-from mclip.training.latent.prompts import Prompt, generated, prompts_of
+from mclip.training.latent.prompts import LONGEST as LONGEST_PART
+from mclip.training.latent.prompts import SHORTEST as SHORTEST_PART
+from mclip.training.latent.prompts import Joined, Prompt, generated, in_sequence, prompts_of
 from mclip.training.latent.recognise import Seen, recognise_rows
 from mclip.training.latent.search import Hit, nearest
 from mclip.training.latent.space import (
+    facing_viewer,
     is_clip,
     is_motion,
     middle_vector,
@@ -35,8 +40,9 @@ from mclip.training.latent.space import (
 )
 from mclip.training.model.run import Run, load_run
 from mclip.training.show import motion as motions
-from mclip.training.show.export import write
+from mclip.training.show.export import MOST_DRAWN, write
 from mclip.training.show.options import LONGEST, SHORTEST, Shaping
+from mclip.training.show.page import Card, Page, Section, framed
 from mclip.training.show.shaping import made
 
 AS_DECODED = Shaping()
@@ -91,6 +97,38 @@ class Motion(motions.Motion):
         ValueError for another ending, and for a motion that is too long to be drawn.
         """
         write(Path(path), self)
+
+    def _repr_html_(self) -> str | None:
+        """The motion as a notebook shows it, moving; None for one that is too long for that."""
+        frames = len(self.trans_T3)
+        if frames > MOST_DRAWN:
+            return None
+        lead = f"{frames:,} frames at {self.fps:g} a second."
+        return framed(Page("motion", lead, [Section("", [Card("motion", {"motion": self})])]))
+
+
+class Hits(list[Hit]):
+    """What a search found, best first. A notebook shows it, moving."""
+
+    def __init__(self, found: Sequence[Hit], store: Store) -> None:
+        super().__init__(found)
+        self.store = store
+
+    def motion(self, hit: Hit) -> Motion:
+        """The frames of a hit that were compared, facing the viewer."""
+        return Motion.of(motions.motion_of_rows(facing_viewer(middle_rows(self.store, hit.window)), self.store.fps))
+
+    def _repr_html_(self) -> str:
+        cards = [
+            Card(
+                hit.text or "no label",
+                {clip_name(hit.clip): self.motion(hit)},
+                note=f"cosine {hit.score:.3f}",
+                facts=[("clip", hit.clip), ("seconds", f"{hit.from_s:.1f} to {hit.to_s:.1f}")],
+            )
+            for hit in self
+        ]
+        return framed(Page("found", f"{len(self)} clips of the store, the nearest first.", [Section("", cards)]))
 
 
 Source = Name | motions.Motion
@@ -214,6 +252,31 @@ class MotionClip:
         found = self.shaped(prompts, frames, shaping)
         return found[0] if isinstance(texts, str) else found
 
+    def sequence(
+        self,
+        texts: Sequence[str],
+        seconds: float | Sequence[float | None] | None = None,
+        *,
+        seed: int | None = None,
+        plain: bool = False,
+        shaping: Shaping = AS_DECODED,
+    ) -> Motion:
+        """One motion of texts, the one after the other, as `mclip generate --sequence` makes it.
+
+        `seconds` are those of every text, or one number for all: 0.5 to 600; a training crop where none are said.
+        """
+        words = words_of(texts)
+        lasting = [seconds] * len(words) if seconds is None or isinstance(seconds, int | float) else list(seconds)
+        if len(lasting) != len(words):
+            raise ValueError(f"seconds of {len(lasting)} texts, expected those of {len(words)}")
+        for each in lasting:
+            if each is not None and not SHORTEST_PART <= each <= LONGEST_PART:
+                raise ValueError(f"{each:g} seconds of a text, expected {SHORTEST_PART:g} to {LONGEST_PART:g}")
+        seeds = [] if seed is None else [seed]
+        prompts = generated(self.run, words, seeds, plain=plain, encoder=self.encoder)
+        joined = in_sequence(prompts, lasting, fps=self.run.fps, frames=self.run.crop)
+        return self.shaped(joined, None, shaping)[0]
+
     def edit(
         self,
         base: Source,
@@ -230,13 +293,13 @@ class MotionClip:
         base_C, from_C, to_C = self.vectors((base, from_, to), store, plain=plain)
         return self.shaped(prompts_of([""], edited(base_C, from_C, to_C, [scale])), frames, shaping)[0]
 
-    def search(self, store: Store, query: Source, top: int = 5) -> list[Hit]:
+    def search(self, store: Store, query: Source, top: int = 5) -> Hits:
         """The `top` sequences of a store that are nearest to a text or a motion, best first, as `mclip search`.
 
         A hit has its cosine, its clip, the seconds of it that were compared, and what the store says they show.
         """
         require_some(top)
-        return nearest(self.run, store, self.vectors((query,), store, plain=True)[0], top=top)
+        return Hits(nearest(self.run, store, self.vectors((query,), store, plain=True)[0], top=top), store)
 
     def recognise(self, motion: Source, classes: str | Sequence[str] | None = None, top: int = 5) -> list[Seen]:
         """The `top` classes nearest to each piece of a motion, with their cosines, as `mclip recognise`.
@@ -266,12 +329,9 @@ class MotionClip:
         """A motion as the model takes it, at the run's frame rate: 24 joints in 6D, and the root's place in metres."""
         if not isinstance(motion, motions.Motion):
             return motion_rows(self.run, Path(motion))
-        poses_TJ3 = matrix_to_axis_angle(motion.rotmat_TJ33.double()).numpy()
-        trans_T3 = motion.trans_T3.double().numpy()
-        recording = Recording(poses_TJ3, trans_T3, motion.fps, betas=np.zeros(16), gender="neutral", sha256=b"")
-        return recording_rows(self.run, require_finite(recording))
+        return recording_rows(self.run, motions.recording_of(motion))
 
-    def shaped(self, prompts: Sequence[Prompt], frames: int | None, shaping: Shaping) -> list[Motion]:
+    def shaped(self, prompts: Sequence[Prompt | Joined], frames: int | None, shaping: Shaping) -> list[Motion]:
         """The motions of prompts; ValueError for too few or too many frames."""
         frames = self.run.crop if frames is None else frames
         if not SHORTEST <= frames <= LONGEST:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mclip.pipeline.forms.arrays import Asked
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.joining import Track
-from mclip.pipeline.geometry.recording import Recording
+from mclip.pipeline.geometry.recording import Recording, require_finite
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import ANKLES, TOES
@@ -56,6 +56,13 @@ def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = N
         recording = slerped(recording, fps)
     rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
     return Motion(rotmat, torch.from_numpy(recording.trans_T3), recording.fps, recording)
+
+
+def recording_of(motion: Motion) -> Recording:
+    """The motion as a file would hold it, but for fingers and shape; MotionError for one that no file may hold."""
+    poses_TJ3 = matrix_to_axis_angle(motion.rotmat_TJ33.double()).numpy()
+    trans_T3 = motion.trans_T3.double().numpy()
+    return require_finite(Recording(poses_TJ3, trans_T3, motion.fps, np.zeros(16), gender="neutral", sha256=b""))
 
 
 def slerped(recording: Recording, fps: float) -> Recording:

@@ -4,6 +4,7 @@
 
 import base64
 import gzip
+import html
 import io
 import json
 import tempfile
@@ -28,6 +29,7 @@ from mclip.training.show.writers import DATA, Y_UP
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 SCRIPT = Path(__file__).with_name("viewer.min.js")  # made by workflows/viewer
 STILL = RenderOptions(size=224, antialias=2)  # what is seen before the script draws, and without WebGL
+FRAME = "width:100%;height:640px;border:0"
 BESIDE = 1.1  # metres between a source and what was made of it
 
 
@@ -129,6 +131,12 @@ class Page:
             found.append(File(str(len(self.files)), file))  # a key holds nothing of the name: that may hold anything
             self.files[found[-1].key] = packed(content)
         return found
+
+
+def framed(page: Page) -> str:
+    """A page inside another, as a notebook shows it: on its own, and with nothing of the other's within its reach."""
+    inner = html.escape(page.html(), quote=True)
+    return f'<iframe sandbox="allow-scripts allow-downloads" style="{FRAME}" srcdoc="{inner}"></iframe>'
 
 
 def numbers(metres: Float[Tensor, "*T 3"]) -> str:

@@ -29,6 +29,33 @@ def check_arrivals(client: Any, tell: Callable[[str], None]) -> None:
     interface.register_handler(GuiUpdateMessage, arrive)
 
 
+def check_uploads(client: Any, most: int, tell: Callable[[str], None]) -> None:
+    """Let a client send one file at a time, of at most `most` bytes; viser itself would keep whatever it is sent."""
+    from viser._messages import FileTransferPart, FileTransferStartUpload
+
+    gui = client.gui
+    interface, under_way = gui._websock_interface, gui._current_file_upload_states
+    start, go_on = gui._handle_file_transfer_start, gui._handle_file_transfer_part
+
+    def begin(sender: Any, message: Any) -> None:
+        under_way.clear()
+        if not is_number(message.size_bytes) or message.size_bytes > most:
+            tell(f"{str(message.filename)[:100]} is larger than {most:,} bytes, which is the most that is read")
+        else:
+            start(sender, message)
+
+    def part(sender: Any, message: Any) -> None:
+        found = under_way.get(message.transfer_uuid)
+        if found is None or found["transferred_bytes"] + len(message.content) > most:
+            under_way.clear()
+        else:
+            go_on(sender, message)
+
+    for kind, theirs, ours in ((FileTransferStartUpload, start, begin), (FileTransferPart, go_on, part)):
+        interface.unregister_handler(kind, theirs)
+        interface.register_handler(kind, ours)
+
+
 def fault_of(field: Any, updates: dict[Any, Any]) -> str:
     """What is wrong with an update of a field; empty where nothing is."""
     label = getattr(field, "label", "a button")
@@ -49,6 +76,10 @@ def expected(field: Any, value: Any) -> str:
         return "" if value in field.options else f"one of {', '.join(field.options)}"
     if isinstance(field, viser.GuiTextHandle):
         return "" if isinstance(value, str) else "a text"
+    if isinstance(field, viser.GuiDropdownHandle):
+        return "" if value in field.options else "one of what it lists"
+    if isinstance(field, viser.GuiUploadButtonHandle):
+        return "a file, and no value"
     return "" if isinstance(value, bool) else "true or false"
 
 

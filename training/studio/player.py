@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from mclip.pipeline.geometry.body import Body
 from mclip.pipeline.geometry.rotations import matrix_to_quaternion
 from mclip.pipeline.geometry.skeleton import forward_kinematics
 from mclip.training.show.motion import Motion
-from mclip.training.show.page import glide
+from mclip.training.show.page import BESIDE, glide
+
+GREY = (0.6, 0.6, 0.63)  # of bodies beside the first
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,13 @@ class Track:
 
 
 class Player:
-    """A body on a browser's screen, and how far it is in its motion."""
+    """Bodies side by side on a browser's screen, and how far they are in their motions."""
 
     def __init__(self, client: Any, body: Body) -> None:
         self.client, self.body = client, body
-        self.track: Track | None = None
+        self.tracks: tuple[Track, ...] = ()
         self.seconds, self.speed, self.playing = 0.0, 1.0, True
         self.turn = threading.Lock()  # the clock's thread and those of buttons
-        colour = tuple(round(255 * share) for share in CLAY)
         client.scene.set_up_direction("+z")
         # What follows the body is the world: it slides the other way, so that a person may turn the camera meanwhile.
         self.world = client.scene.add_frame("/world", show_axes=False)
@@ -64,35 +66,64 @@ class Player:
             cell_color=(225, 225, 225),
             section_color=(190, 190, 190),
         )
-        self.mesh = client.scene.add_mesh_skinned(
-            "/world/body",
-            body.v_template_V3.numpy(),
-            body.faces_F3.numpy(),
-            skin_weights=body.weights_VJ.numpy(),
-            bone_wxyzs=[(1.0, 0.0, 0.0, 0.0)] * 24,
-            bone_positions=body.joints_J3.numpy(),
-            color=colour,
-        )
+        self.meshes = [self.add_body(CLAY)]
         client.camera.fov = math.radians(35)
-        client.camera.position = (0.0, -4.4, 0.9)
-        client.camera.look_at = (0.0, 0.0, 0.0)  # last: a new position takes the old target along
+        self.look()
+
+    def add_body(self, colour: tuple[float, float, float]) -> Any:
+        """A body more."""
+        number = len(getattr(self, "meshes", ()))
+        return self.client.scene.add_mesh_skinned(
+            f"/world/body{number}",
+            self.body.v_template_V3.numpy(),
+            self.body.faces_F3.numpy(),
+            skin_weights=self.body.weights_VJ.numpy(),
+            bone_wxyzs=[(1.0, 0.0, 0.0, 0.0)] * 24,
+            bone_positions=self.body.joints_J3.numpy(),
+            color=tuple(round(255 * share) for share in colour),
+        )
+
+    def look(self) -> None:
+        """Stand where all bodies are seen; on a phone's screen in its upper two fifths, for the panel covers the rest.
+
+        Half the view's height is 0.315 of the distance, at 35 degrees. 1.9 times as far, a body is 0.33 of it.
+        """
+        camera, bodies = self.client.camera, max(1, len(self.tracks))
+        upright = camera.aspect < 0.8
+        wide = (bodies - 1) * BESIDE + 1.5
+        away = max(4.4, wide / 2 / (0.315 * camera.aspect)) * (1.9 if upright else 1.0)
+        down = 0.19 * away if upright else 0.0
+        camera.position = (0.0, -away, 0.9 - down)
+        camera.look_at = (0.0, 0.0, -down)  # last: a new position takes the old target along
 
     @property
     def length(self) -> float:
-        """Seconds from the first frame to the last."""
-        return 0.0 if self.track is None else self.track.length
+        """Seconds from the first frame to the last, of the longest."""
+        return max((track.length for track in self.tracks), default=0.0)
 
-    def show(self, motion: Motion) -> None:
-        """Play another motion, from where the last one was: a slider that is dragged does not start it anew."""
-        track = Track.of(motion, self.body)
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.tracks[0].motion.fps if self.tracks else 30.0
+
+    def show(self, motions: Sequence[Motion]) -> None:
+        """Play other motions, from where the last were: a slider that is dragged does not start them anew."""
+        tracks = tuple(Track.of(motion, self.body) for motion in motions)
         with self.turn:
-            self.track, self.seconds = track, min(self.seconds, track.length)
+            other, self.tracks = len(tracks) != len(self.tracks), tracks
+            self.seconds = min(self.seconds, self.length)
+            while len(self.meshes) < len(tracks):
+                self.meshes.append(self.add_body(GREY))
+            for number, mesh in enumerate(self.meshes):
+                mesh.visible = number < len(tracks)
+            if other:
+                self.look()
             self.pose()
 
-    def seek(self, share: float) -> None:
-        """Stand still at a share of the motion."""
+    def seek(self, seconds: float) -> None:
+        """Stand still at a time."""
         with self.turn:
-            self.playing, self.seconds = False, share * self.length
+            self.playing, self.seconds = False, min(max(seconds, 0.0), self.length)
             self.pose()
 
     def tick(self, passed: float) -> None:
@@ -103,11 +134,13 @@ class Player:
                 self.pose()
 
     def pose(self) -> None:
-        """Pose the body as it is now."""
-        if self.track is None:
+        """Pose the bodies as they are now."""
+        if not self.tracks:
             return
-        world, bones, places = self.track.at(self.seconds)
         with self.client.atomic():
-            self.world.position = world
-            for bone, wxyz, place in zip(self.mesh.bones, bones, places, strict=True):
-                bone.wxyz, bone.position = wxyz, place
+            self.world.position = self.tracks[0].at(self.seconds)[0]
+            for number, (track, mesh) in enumerate(zip(self.tracks, self.meshes, strict=False)):
+                aside = np.array([(number - (len(self.tracks) - 1) / 2) * BESIDE, 0.0, 0.0])
+                _, turns, places = track.at(self.seconds)
+                for bone, wxyz, place in zip(mesh.bones, turns, places + aside, strict=True):
+                    bone.wxyz, bone.position = wxyz, place

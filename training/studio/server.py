@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import ipaddress
-import secrets
 import signal
 import socket
 import sys
@@ -12,12 +10,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+from mclip.training.serve.doors import address, is_foreign, is_loopback
 from mclip.training.studio.session import Session
 from mclip.training.studio.space import Space
 from mclip.training.studio.tabs import build_tabs
+from mclip.training.studio.web import OwnPage
+from mclip.training.studio.wishes import wish_of
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 LONGEST_MESSAGE = 1 << 20  # bytes that a browser may send at once; a prompt is a few thousand
 MOST_BROWSERS = 16
 TICKS = 30  # a second
@@ -29,6 +30,7 @@ class Studio:
     def __init__(self, space: Space, *, host: str, port: int, token: str | None) -> None:
         self.space, self.token = space, token
         self.sessions: dict[int, Session] = {}
+        self.links: dict[int, str] = {}  # what the address of a page named that is about to be let in
         self.over = threading.Event()
         self.loopback = is_loopback(host)
         self.server = listening(host, port)
@@ -49,17 +51,17 @@ class Studio:
         live = self.server._websock_server._live_connections[connection.client_id]
         live.protocol.max_message_size = LONGEST_MESSAGE
         hosts, origins = (live.request.headers.get_all(name) for name in ("Host", "Origin"))
-        foreign = [origin for origin in origins if hosts != [origin.partition("://")[2]]]
-        rebound = self.loopback and [host for host in hosts if host.rpartition(":")[0] not in LOOPBACK]
-        if foreign or rebound:
+        if is_foreign(hosts, origins, loopback=self.loopback):
             await live.close(1008, "another page's script")
+        self.links[connection.client_id] = "".join(parse_qs(urlsplit(live.request.path).query).get("state", [])[:1])
 
     def connected(self, client: Any) -> None:
         """A browser is there."""
         if len(self.sessions) >= MOST_BROWSERS:
             client.add_notification("Full", f"{MOST_BROWSERS} browsers are here already.", color="red")
             return
-        self.sessions[client.client_id] = session = Session(client, self.space, build_tabs)
+        wish = wish_of(self.links.pop(client.client_id, ""))
+        self.sessions[client.client_id] = session = Session(client, self.space, build_tabs, wish)
         session.admit(self.token)
         if client.client_id not in self.server.get_clients():  # it left before it was in
             self.sessions.pop(client.client_id, None)
@@ -67,6 +69,7 @@ class Studio:
     async def gone(self, client: Any) -> None:
         """A browser is no more there. A coroutine, for viser has no threads left when it stops."""
         self.sessions.pop(client.client_id, None)
+        self.links.pop(client.client_id, None)
 
     def run_clock(self) -> None:
         """Move all bodies, until the end."""
@@ -94,32 +97,13 @@ def serve(space: Space, *, host: str, port: int, token: str | None, say: Callabl
     # A browser that left is told of by viser in so many words, once for every bone.
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection", module="viser")
     studio = Studio(space, host=host, port=port, token=token)
-    name = f"[{host}]" if ":" in host else host
-    say(f"studio: http://{name}:{studio.port} (Ctrl+C ends it)" + (f", token {token}" if token else ""))
+    say(f"studio: {address(host, studio.port)} (Ctrl+C ends it)" + (f", token {token}" if token else ""))
     end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     end.wait()
     studio.stop()
     say("studio: ended")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def token_for(host: str, token: str | None) -> str | None:
-    """The token that browsers must name: the given one, elsewhere than on loopback else a fresh one; ValueError for one
-    that could be guessed."""
-    if token is None:
-        return None if is_loopback(host) else secrets.token_urlsafe(16)
-    if len(token) < 12:
-        raise ValueError(f"--token has {len(token)} characters, expected at least 12: it is all that guards the studio")
-    return token
 
 
 def listening(host: str, port: int) -> Any:
@@ -129,7 +113,7 @@ def listening(host: str, port: int) -> Any:
     except ImportError as error:
         raise ImportError("mclip studio needs viser: pip install 'mclip[studio]'") from error
 
-    class Server(viser.ViserServer):
+    class Server(OwnPage, viser.ViserServer):
         def request_share_url(self, verbose: bool = True) -> None:
             """Nothing: any browser could ask for a public address."""
 

@@ -16,31 +16,47 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from pydantic import ValidationError
 
 from mclip.pipeline.machine.words import visible, warn
-from mclip.training.show.export import FORMATS, write
+from mclip.training.show.export import write
 from mclip.training.show.folder import plain_name
-from mclip.training.show.motion import motion_of_rows
-from mclip.training.studio.inputs import check_arrivals
+from mclip.training.studio.history import History
+from mclip.training.studio.inputs import check_arrivals, check_uploads
+from mclip.training.studio.panels import SAVED, build_history, build_playing
 from mclip.training.studio.player import Player
-from mclip.training.studio.space import FIRST, Space
+from mclip.training.studio.space import FIRST, Shown, Space
+from mclip.training.studio.wishes import Session as Kept
+from mclip.training.studio.wishes import Text, Wish, link_of, session_of
 
 PAUSE = 0.15  # seconds without a letter, after which a text is decoded
-SAVED = tuple(kind for kind in FORMATS if kind not in ("gif", "png"))
+LARGEST_FILE = 16 << 20  # bytes that a browser may send
 
 
 class Session:
-    """One browser: its fields and buttons, and its player."""
+    """One browser: its fields and buttons, its history, and its player."""
 
-    def __init__(self, client: Any, space: Space, build_tabs: Callable[["Session"], None]) -> None:
+    # Fields of the page that are written from here, as panels.py builds them.
+    named: Any
+    classes: Any
+    playing: Any
+    time: Any
+    speed: Any
+    past: Any
+    link: Any
+
+    def __init__(
+        self, client: Any, space: Space, build_tabs: Callable[["Session"], None], wish: Wish | None = None
+    ) -> None:
         self.client, self.space, self.gui, self.build_tabs = client, space, client.gui, build_tabs
         check_arrivals(client, self.tell)
+        check_uploads(client, LARGEST_FILE, self.tell)
         self.player: Player | None = None  # nobody sees anything before `enter`
         self.asked, self.counting = 0, threading.Lock()
         self.title, self.rows = "", torch.zeros(0, 25, 6)
-        self.ends: tuple[tuple[str, ...], Tensor] | None = None
+        self.first = wish or Text(text=FIRST)
+        self.history = History()
+        self.fills: dict[type[Wish], Callable[[Any], None]] = {}  # how a tab's fields say a wish
 
     def admit(self, token: str | None) -> None:
         """Let the browser in: at once, or when it has named the token."""
@@ -62,33 +78,13 @@ class Session:
         button.on_click(self.told(check))
 
     def enter(self) -> None:
-        """Build the page and play a first motion."""
+        """Build the page and play what its address names, or a first motion."""
         player = Player(self.client, self.space.body)
         self.build_tabs(self)
-        self.build_player(player)
+        build_playing(self, player)
+        build_history(self)
         self.player = player
-        self.newest(lambda: self.generate(FIRST))(None)
-
-    def build_player(self, player: Player) -> None:
-        with self.gui.add_folder("playing"):
-            # Plain fields, not markdown: a label of a store must not become markup.
-            self.named = self.gui.add_text("motion", "", disabled=True)
-            self.classes = self.gui.add_text("reads as", "", multiline=True, disabled=True)
-            play = self.gui.add_checkbox("play", True)
-            time_slider = self.gui.add_slider("time", 0.0, 1.0, 0.01, 0.0, hint="A share of the motion.")
-            speed = self.gui.add_slider("speed", 0.1, 2.0, 0.1, 1.0)
-            save = self.gui.add_button_group("save", SAVED)
-
-        def scrub(event: Any) -> None:
-            if event.client is not None:  # a hand, not the player below
-                play.value = False
-                player.seek(time_slider.value)
-
-        play.on_update(lambda _: setattr(player, "playing", play.value))
-        speed.on_update(lambda _: setattr(player, "speed", speed.value))
-        time_slider.on_update(scrub)
-        save.on_click(self.told(lambda event: self.save(event.target.value)))
-        self.time_slider = time_slider
+        self.newest(lambda: self.restore(self.first))(None)
 
     @property
     def hint(self) -> str:
@@ -106,6 +102,8 @@ class Session:
         def called(event: Any) -> None:
             try:
                 work(event)
+            except ValidationError as error:  # a wish that says nothing
+                self.tell("; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()))
             except (ValueError, OSError) as error:
                 self.tell(str(error))
             except Exception as error:
@@ -115,9 +113,14 @@ class Session:
         return called
 
     def newest(self, work: Callable[[], None], *, pause: float = 0.0) -> Callable[[Any], None]:
-        """`work` when its turn has come; what was overtaken by something newer while it waited does nothing."""
+        """`work` when its turn has come; what was overtaken by something newer while it waited does nothing.
 
-        def called(_: Any) -> None:
+        Nor does what no hand did: a field that is filled in from here.
+        """
+
+        def called(event: Any) -> None:
+            if event is not None and event.client is None:
+                return
             with self.counting:
                 self.asked += 1
                 mine = self.asked
@@ -135,39 +138,89 @@ class Session:
         """
         return self.newest(lambda: work() if all(each.value.strip() for each in fields) else None, pause=PAUSE)
 
-    def vectors_of(self, *sources: str) -> Tensor:
-        """Vectors of a tab's sources; while a slider is dragged they are not encoded again."""
-        if self.ends is None or self.ends[0] != sources:
-            self.ends = sources, self.space.vectors(*sources)
-        return self.ends[1]
+    def show(self, wish: Wish) -> None:
+        """Play what a wish asks for, and keep it."""
+        shown = self.space.shown(wish)
+        self.history.add(wish)
+        self.play(shown)
+        self.tell_where(wish)
 
-    def generate(self, text: str) -> None:
-        """Play what a text says."""
-        self.play(text.strip(), self.space.decoded(self.space.vectors(text)[0]))
+    def restore(self, wish: Wish) -> None:
+        """Play a wish of before, and fill in the fields that say it: first of all, for a hand may go on from there."""
+        if type(wish) in self.fills:
+            self.fills[type(wish)](wish)
+        self.show(wish)
 
-    def play(self, title: str, rows_TRD: Float[Tensor, "T 25 6"]) -> None:
-        """Play rows, and say what they look like."""
+    def tell_where(self, wish: Wish) -> None:
+        """Bring the page's address and its list up to what is shown."""
+        self.link.value = link_of(wish)
+        titles = self.history.titles
+        self.past.options = titles
+        self.past.value = titles[len(titles) - 1 - self.history.at]
+
+    def go(self, steps: int) -> None:
+        """Show again what was shown so many steps away."""
+        wish = self.history.move(steps)
+        if wish is None:
+            raise ValueError("nothing before this" if steps < 0 else "nothing after this")
+        self.restore(wish)
+
+    def play(self, shown: Shown) -> None:
+        """Play motions, and say what the first looks like."""
         assert self.player is not None
-        self.title, self.rows = title, rows_TRD
-        self.player.show(motion_of_rows(rows_TRD, self.space.run.fps))
+        self.title, self.rows = shown.titles[0], shown.rows_TRD
+        self.player.show(shown.motions)
         self.client.flush()
-        self.named.value = title
-        self.classes.value = "\n".join(f"{score:.2f}  {name}" for name, score in self.space.seen(rows_TRD))
+        self.named.value = " | ".join(shown.titles)
+        self.classes.value = "\n".join(f"{score:.2f}  {name}" for name, score in self.space.seen(shown.rows_TRD))
+        length, step = round(self.player.length, 3), round(1 / self.player.fps, 4)
+        if (self.time.max, self.time.step) != (length, step):
+            self.time.max, self.time.step = length, step
 
     def save(self, kind: str) -> None:
-        """Send what plays as a file."""
+        """Send what plays as a file; of several bodies a file each."""
         assert self.player is not None
-        track, title = self.player.track, self.title
-        if track is None or kind not in SAVED:
+        tracks, title = self.player.tracks, self.title
+        if not tracks or kind not in SAVED:
             raise ValueError(f"nothing to save as {kind}")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, f"{plain_name(title) or 'motion'}.{kind}")
-            write(path, track.motion)
-            self.client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
+        for number, track in enumerate(tracks):
+            name = f"{plain_name(title) or 'motion'}{f'-{number}' if number else ''}.{kind}"
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, name)
+                write(path, track.motion)
+                self.client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
+
+    def save_session(self) -> None:
+        """Send the history as a file."""
+        kept = Kept(wishes=self.history.wishes).model_dump_json(indent=1)
+        self.client.send_file_download("studio.json", kept.encode(), save_immediately=True)
+
+    def open_session(self, name: str, content: bytes) -> None:
+        """Go on from a history that a file holds."""
+        opened = session_of(content, name)
+        self.history = History(list(opened.wishes), len(opened.wishes) - 1)
+        self.restore(opened.wishes[-1])
+
+    def press(self, key: str) -> None:
+        """What a key of the keyboard does."""
+        player = self.player
+        if player is None or not player.tracks:
+            return
+        if key == " ":
+            self.playing.value = player.playing = not player.playing
+        elif key in (",", "."):
+            self.playing.value = False
+            player.seek(player.seconds + (1 if key == "." else -1) / player.fps)
+            self.time.value = min(player.seconds, self.time.max)
+        elif key in ("[", "]"):
+            self.speed.value = player.speed = min(max(round(player.speed + (0.1 if key == "]" else -0.1), 1), 0.1), 2.0)
+        elif key in ("u", "r"):
+            self.newest(lambda: self.go(-1 if key == "u" else 1))(None)
 
     def tick(self, passed: float) -> None:
         """Go on by some seconds of the clock."""
         if self.player is not None:
             self.player.tick(passed)
-            if self.player.playing and self.player.length:
-                self.time_slider.value = round(self.player.seconds / self.player.length, 1)
+            tenth = round(self.player.seconds, 1)
+            if self.player.playing and self.player.length and tenth <= self.time.max:
+                self.time.value = tenth

@@ -1,0 +1,1 @@
+"""A trained model over HTTP on this machine (mclip serve)."""
