@@ -138,6 +138,7 @@ GROUPS = {
     "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
     "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
+    "Give a run away": ("export-model",),
     "Look at a store": ("status", "validate", "inspect", "video"),
     "Run everything": ("quickstart", "run"),
 }
@@ -919,6 +920,48 @@ def studio(
     tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=say)
+
+
+@cli.command("export-model")
+@run_argument
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--store", help="Store that RUN was trained on: the card then tells of its motions and labels.")
+@click.option("--licence", default="", help="Licence of the weights, as the card is to state it.")
+@click.option("--onnx", is_flag=True, help="Write ONNX files of the model, and of the text encoder where it may go.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(("float32", "float16", "int8")),
+    default=("float32", "float16", "int8"),
+    help="Precision of the weights in ONNX files; may be repeated.",
+)
+@click.option("--replace", is_flag=True, help="Replace an exported model that OUT holds.")
+@trust_option
+@opens_run
+def export_model(
+    open_run: OpenRun,
+    out: Path,
+    store: str | None,
+    licence: str,
+    onnx: bool,
+    precisions: tuple[str, ...],
+    replace: bool,
+) -> None:
+    """Write a run's model as a folder to give away.
+
+    OUT holds its weights, its config and a model card; every command that takes RUN takes OUT, and hf-hub:ORG/NAME.
+
+    \b
+    Example: mclip export-model runs/cmu cmu-model --store store.zarr --licence "CC BY-NC 4.0"
+             mclip export-model runs/cmu cmu-model --checkpoint best --onnx --precision int8
+    """
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.portable.export_model import Wish
+    from mclip.training.portable.export_model import export_model as write
+
+    wish = Wish(open_store(store) if store else None, licence, precisions if onnx else ())
+    say(write(open_run(), out, wish, replace=replace))
 
 
 @cli.command()

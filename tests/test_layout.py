@@ -14,7 +14,7 @@ from mclip.pipeline.files.assets import HOUSE
 # A room imports from the rooms above it in its own list; training's rooms from all of pipeline's too.
 ROOMS = {
     "pipeline": ("files", "machine", "geometry", "skeletons", "store", "labels", "prepare", "embed", "draw", "render"),
-    "training": ("model", "data", "measure", "train", "latent", "evaluate", "show", "studio"),
+    "training": ("model", "data", "measure", "train", "latent", "evaluate", "show", "portable", "studio"),
 }
 BESIDE = {
     "training/api.py",  # what Python programs call, of all rooms
