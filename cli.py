@@ -138,7 +138,7 @@ GROUPS = {
     "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
     "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
-    "Give a run away": ("export-model",),
+    "Give a run away": ("export-model", "page"),
     "Look at a store": ("status", "validate", "inspect", "video"),
     "Run everything": ("quickstart", "run"),
 }
@@ -962,6 +962,31 @@ def export_model(
 
     wish = Wish(open_store(store) if store else None, licence, precisions if onnx else ())
     say(write(open_run(), out, wish, replace=replace))
+
+
+@cli.command()
+@run_argument
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False), default="model.html")
+@click.option(
+    "--precision",
+    type=click.Choice(("float32", "float16", "int8")),
+    default="int8",
+    help="Precision of the weights: the file's size against how near it comes to mclip generate.",
+)
+@click.option("--title", default="Text to motion", help="What the page is called.")
+@trust_option
+@opens_run
+def page(open_run: OpenRun, out: Path, precision: str, title: str) -> None:
+    """Make one page that generates: texts become motions in a browser.
+
+    OUT is one HTML file with the model, its text encoder and the viewer. It opens from disk and asks no network.
+
+    \b
+    Example: mclip page runs/cmu model.html
+    """
+    from mclip.training.portable.model_page import write_model_page
+
+    say(write_model_page(open_run(), out, precision=precision, title=title))
 
 
 @cli.command()

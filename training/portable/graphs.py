@@ -112,7 +112,7 @@ class Graph:
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
-    output: str
+    outputs: tuple[str, ...]
     axes: Mapping[str, Mapping[int, str]]  # by input, which axis is dynamic under which name
 
 
@@ -126,22 +126,22 @@ def graphs_of(run: Run, encoder: Encoder | None) -> dict[str, Graph]:
         "decoder": Graph(
             Decode(model),
             {"z": torch.ones(2, width), "frames": torch.zeros(7)},
-            "motion",
+            ("motion",),
             {"z": batch, "frames": {0: "frames"}},
         ),
         "encoder": Graph(
             Encode(model, run),
             {"motion": torch.ones(2, 7, 25, 6), "keep": torch.ones(2, 7, dtype=torch.bool)},
-            "z",
+            ("z",),
             {"motion": {0: "batch", 1: "frames"}, "keep": {0: "batch", 1: "frames"}},
         ),
     }
     if run.z_NC is not None:
         inputs = {"text": torch.ones(2, width)} | {name: torch.zeros(2, len(run.z_NC)) for name in ("reach", "lead")}
-        found["span"] = Graph(Carry(run), inputs, "z", dict.fromkeys(inputs, batch))
+        found["span"] = Graph(Carry(run), inputs, ("z",), dict.fromkeys(inputs, batch))
     if encoder is not None:
         tokens = {"input_ids": torch.ones(2, 7, dtype=torch.int64)}
-        found["text"] = Graph(Text(encoder), tokens, "text", {"input_ids": {0: "batch", 1: "tokens"}})
+        found["text"] = Graph(Text(encoder), tokens, ("text",), {"input_ids": {0: "batch", 1: "tokens"}})
     return found
 
 
@@ -160,7 +160,7 @@ def traced(graph: Graph) -> Any:
                 dynamo=True,
                 dynamic_shapes=shapes,
                 input_names=[*graph.inputs],
-                output_names=[graph.output],
+                output_names=[*graph.outputs],
                 opset_version=OPSET,
                 verbose=False,
             )
