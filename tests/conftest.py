@@ -140,6 +140,17 @@ def run(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Run:
 
 
 @pytest.fixture(scope="session")
+def models(run: Run, encoder: Encoder) -> dict[str, Any]:
+    """The graphs of `run` and of a page of it, as ONNX by name; traced once, which takes its time."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    from mclip.training.portable.graphs import graphs_of, traced
+    from mclip.training.portable.model_page import traced_for_page
+
+    return traced_for_page(run, encoder) | {"encoder": traced(graphs_of(run, None)["encoder"])}
+
+
+@pytest.fixture(scope="session")
 def clip() -> ReadClip:
     """A function that reads a shipped clip by its name, at 30 fps in float64, as long as a training crop at least."""
 

@@ -37,6 +37,7 @@ from mclip.training.show.writers import bvh_nodes
 HERE = Path(__file__).parent
 SCRIPT, RUNTIME, PANEL = HERE / "model.min.js", HERE / "runtime.wasm.gz", HERE / "panel.html.j2"  # of workflows/viewer
 FIRST = "a person walks"
+QUICK = 1  # of gzip: weights are hardly redundant, and 90 MB of them take it ten seconds at its best
 DECODER = {
     "int8": "float16"
 }  # by the text tower's precision: of int8 itself it would make joints be off by 10 mm, not 0.4
@@ -76,7 +77,7 @@ def model_page(run: Run, encoder: Encoder, models: dict[str, Any], *, precision:
     page = first_page(run, encoder, title, precision)
     for name, model in models.items():
         wanted = {"text": precision, "decoder": DECODER.get(precision, precision)}.get(name, "float32")
-        page.files[f"{name}.onnx"] = packed(compressed(model, wanted).SerializeToString())
+        page.files[f"{name}.onnx"] = packed(compressed(model, wanted).SerializeToString(), level=QUICK)
     page.files[TOKENIZER] = packed(tokenizer_json(encoder).encode())
     page.files["model.json"] = packed(json.dumps(told_to_script(run, encoder)).encode())
     page.files["runtime.wasm"] = base64.b64encode(RUNTIME.read_bytes()).decode()

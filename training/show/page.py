@@ -147,9 +147,9 @@ def picture_url(picture_SS3: np.ndarray) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def packed(content: bytes) -> str:
+def packed(content: bytes, *, level: int = 9) -> str:
     """Bytes as the page's script unpacks them; the same for the same."""
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(content, level, mtime=0)).decode()
 
 
 def data_files(name: str, motion: Motion) -> dict[str, bytes]:
