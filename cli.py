@@ -137,8 +137,10 @@ def fps_in_option(name: str) -> Callable[[Any], Any]:
 GROUPS = {
     "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
-    "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
-    "Give a run away": ("export-model", "page"),
+    "Use a run": (
+        *("generate", "edit", "interpolate", "style", "recognise", "search", "export", "gallery", "studio"),
+        *("export-model", "page"),
+    ),
     "Look at a store": ("status", "validate", "inspect", "video"),
     "Run everything": ("quickstart", "run"),
 }
