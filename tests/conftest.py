@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -147,7 +148,11 @@ def models(run: Run, encoder: Encoder) -> dict[str, Any]:
     from mclip.training.portable.graphs import graphs_of, traced
     from mclip.training.portable.model_page import traced_for_page
 
-    return traced_for_page(run, encoder) | {"encoder": traced(graphs_of(run, None)["encoder"])}
+    jaxtyping.config.update("jaxtyping_disable", True)  # a size that is traced is no int
+    try:
+        return traced_for_page(run, encoder) | {"encoder": traced(graphs_of(run, None)["encoder"])}
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

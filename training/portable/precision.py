@@ -51,7 +51,7 @@ def quantised(name: str, values: np.ndarray) -> tuple[list[Any], list[Any]]:
     block_NB = values.reshape(-1, BLOCK)
     most_N = np.abs(block_NB).max(1)
     scale_N = np.where(most_N > 0, most_N, 1).astype(np.float32) / 127
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "int8": np.rint(block_NB / scale_N[:, None]).astype(np.int8),
         "scale": scale_N,
         "shape": np.array(values.shape, np.int64),
