@@ -82,6 +82,8 @@ class Encode(nn.Module):
 class Carry(nn.Module):
     """`text_latent`: to the span of the training motions, at the length of z."""
 
+    z_NC: Tensor
+
     def __init__(self, run: Run):
         super().__init__()
         assert run.z_NC is not None
