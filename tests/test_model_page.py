@@ -124,15 +124,19 @@ def test_what_is_saved_is_what_is_shown(browser: Browser, tmp_path: Path) -> Non
     motion = Motion.load(tmp_path / "a-karate-kick-seed-5.npz")
     write_glb(tmp_path / "python.glb", motion)
     _, content = saved(browser, "glb")
-    ours, theirs = (animation(each) for each in (content, (tmp_path / "python.glb").read_bytes()))
-    assert (ours - theirs).abs().max() < 1e-4  # quaternions and metres, of mclip's own writer
+    ours, theirs = (animation(each, len(places)) for each in (content, (tmp_path / "python.glb").read_bytes()))
+    assert (ours[1] - theirs[1]).abs().max() < 1e-4  # metres
+    same = (ours[0] * theirs[0]).sum(-1).abs()  # a quaternion and its negative are one rotation
+    assert (1 - same).abs().max() < 1e-5
+    assert (ours[0][:, 1:] * ours[0][:, :-1]).sum(-1).min() > 0  # but from frame to frame the sign stays
 
 
-def animation(glb: bytes) -> torch.Tensor:
-    """The numbers of a GLB's animation: its last 26 pieces, times, 24 rotations, and the root's path."""
+def animation(glb: bytes, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotations (24, T, 4) and the root's path (T, 3) of a GLB: its last 25 pieces."""
     length = int.from_bytes(glb[12:16], "little")
     views = json.loads(glb[20 : 20 + length])["bufferViews"]
-    return torch.frombuffer(bytearray(glb[28 + length + views[-26]["byteOffset"] :]), dtype=torch.float32)
+    found = torch.frombuffer(bytearray(glb[28 + length + views[-25]["byteOffset"] :]), dtype=torch.float32)
+    return found[: 24 * frames * 4].view(24, frames, 4), found[24 * frames * 4 :].view(frames, 3)
 
 
 @pytest.mark.parametrize(
@@ -184,5 +188,5 @@ def test_a_run_that_no_page_can_hold_is_refused(run: Run) -> None:
     other = run.config | {"encoder": run.config["encoder"] | {"clip": "ViT-B-32", "pretrained": "openai"}}
     with pytest.raises(RunError, match=r"its encoder is ViT-B-32; a page holds the text tower of `--clip"):
         require_text_tower(replace(run, config=other))
-    with pytest.raises(RunError, match=r"keeps no vectors of training motions, to which texts are carried"):
+    with pytest.raises(RunError, match=r"keeps no vectors of training motions, to which a page carries texts"):
         require_text_tower(replace(run, z_NC=None))
