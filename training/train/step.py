@@ -84,12 +84,14 @@ class Feed:
 
     def __init__(self, crops: Crops, texts: Sequence[str], config: TrainConfig, device: torch.device):
         self.crops, self.seed, self.generator = crops, config.seed, torch.Generator(device)
+        self.middle = config.middle_crops
         self.order = Order(windows_of_a_pass(crops, config.long_windows), config.batch, config.seed, device)
         self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
 
     def __call__(self, step: int) -> Batch:
         self.generator.manual_seed(seed_of(self.seed, "feed", step))
-        return self.augment(self.crops.sample(self.order(step), self.generator), self.generator)
+        crops = self.crops.sample(self.order(step), self.generator, middle=self.middle)
+        return self.augment(crops, self.generator)
 
 
 def vertex_loss_of(config: TrainConfig, body: Body, generator: torch.Generator) -> losses.VertexLoss:
@@ -134,10 +136,16 @@ def body_terms(
 
 
 def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it."""
+    """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it.
+
+    Where some crops are the middle ones of their windows on purpose, only those are decoded from texts: a text that
+    is asked for every crop of a long window is answered by their mean, which is no motion.
+    """
     chance_2B = torch.rand(2, len(z_BC), generator=generator, device=z_BC.device)
     if config.text_decoding:
         from_text = (chance_2B[0] < config.text_decoding) & batch.has_text_B
+        if config.middle_crops:
+            from_text &= batch.middle_B
         label_BC = torch.nn.functional.normalize(batch.label_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
         z_BC = torch.where(from_text[:, None], label_BC, z_BC)
     if config.latent_noise:
