@@ -91,8 +91,10 @@ class Carry(nn.Module):
         self.register_buffer("z_NC", run.z_NC.cpu())
 
     def forward(self, text: Tensor, reach: Tensor, lead: Tensor) -> Tensor:
-        """z (B, C) of texts' vectors (B, C), by chance (B, M) or none of it."""
-        return latent(self.run, carried(text, self.z_NC, chance=Chance(reach, lead)))
+        """z (B, C) of texts' vectors (B, C), by chance (B, M), or without it where that is zero throughout."""
+        drawn_BC = carried(text, self.z_NC, chance=Chance(reach, lead))
+        none_B1 = (reach == 0).all(1, keepdim=True) & (lead == 0).all(1, keepdim=True)
+        return latent(self.run, torch.where(none_B1, carried(text, self.z_NC), drawn_BC))
 
 
 class Text(nn.Module):
