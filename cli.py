@@ -138,18 +138,8 @@ def fps_in_option(name: str) -> Callable[[Any], Any]:
 GROUPS = {
     "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
-    "Use a run": (
-        "generate",
-        "edit",
-        "interpolate",
-        "style",
-        "recognise",
-        "search",
-        "export",
-        "gallery",
-        "studio",
-        "serve",
-    ),
+    "Use a run": ("generate", "edit", "interpolate", "style", "recognise", "search", "export"),
+    "Show and share": ("gallery", "studio", "serve", "page", "export-model"),
     "Look at a store": ("status", "validate", "inspect", "video"),
     "Run everything": ("quickstart", "run"),
 }
@@ -955,6 +945,73 @@ def studio(
     tell_plain(model)
     space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
     serve(space, host=host, port=port, token=token, say=say)
+
+
+@cli.command("export-model")
+@run_argument
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--store", help="Store that RUN was trained on: the card then tells of its motions and labels.")
+@click.option("--licence", default="", help="Licence of the weights, as the card is to state it.")
+@click.option("--onnx", is_flag=True, help="Write ONNX files of the model, and of the text encoder where it may go.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(("float32", "float16", "int8")),
+    default=("float32", "float16", "int8"),
+    help="Precision of the weights in ONNX files; may be repeated.",
+)
+@click.option("--replace", is_flag=True, help="Replace an exported model that OUT holds.")
+@trust_option
+@opens_run
+def export_model(
+    open_run: OpenRun,
+    out: Path,
+    store: str | None,
+    licence: str,
+    onnx: bool,
+    precisions: tuple[str, ...],
+    replace: bool,
+) -> None:
+    """Write a run's model as a folder to give away.
+
+    OUT holds its weights, its config and a model card; every command that takes RUN takes OUT, and hf-hub:ORG/NAME.
+
+    \b
+    Example: mclip export-model runs/cmu cmu-model --store store.zarr --licence "CC BY-NC 4.0"
+             mclip export-model runs/cmu cmu-model --checkpoint best --onnx --precision int8
+    """
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.portable.export_model import Wish
+    from mclip.training.portable.export_model import export_model as write
+
+    wish = Wish(open_store(store) if store else None, licence, precisions if onnx else ())
+    say(write(open_run(), out, wish, replace=replace))
+
+
+@cli.command()
+@run_argument
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False), default="model.html")
+@click.option(
+    "--precision",
+    type=click.Choice(("float32", "float16", "int8")),
+    default="int8",
+    help="Precision of the weights: the file's size against how near it comes to mclip generate.",
+)
+@click.option("--title", default="Text to motion", help="What the page is called.")
+@trust_option
+@opens_run
+def page(open_run: OpenRun, out: Path, precision: str, title: str) -> None:
+    """Make one page that generates: texts become motions in a browser.
+
+    OUT is one HTML file with the model, its text encoder and the viewer. It opens from disk and asks no network.
+
+    \b
+    Example: mclip page runs/cmu model.html
+    """
+    from mclip.training.portable.model_page import write_model_page
+
+    say(write_model_page(open_run(), out, precision=precision, title=title))
 
 
 @cli.command()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -137,6 +138,21 @@ def run(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Run:
     sizes = ModelConfig(layers=1, feed_forward=64, unit_latent=True)
     train(store, folder, config, sizes, device=torch.device("cpu"))
     return load_run(folder)
+
+
+@pytest.fixture(scope="session")
+def models(run: Run, encoder: Encoder) -> dict[str, Any]:
+    """The graphs of `run` and of a page of it, as ONNX by name; traced once, which takes its time."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    from mclip.training.portable.graphs import graphs_of, traced
+    from mclip.training.portable.model_page import traced_for_page
+
+    jaxtyping.config.update("jaxtyping_disable", True)  # a size that is traced is no int
+    try:
+        return traced_for_page(run, encoder) | {"encoder": traced(graphs_of(run, None)["encoder"])}
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ ROOMS = {
         "draw",
         "render",
     ),
-    "training": ("model", "data", "measure", "train", "latent", "evaluate", "show", "serve", "studio"),
+    "training": ("model", "data", "measure", "train", "latent", "evaluate", "show", "portable", "serve", "studio"),
 }
 ON_API = {"serve"}  # rooms that stand on training/api.py, as programs of other people do
 BESIDE = {

@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(out / name)
 
 
-SHIPPED = (".py", ".npz", ".json", ".safetensors", ".md", ".j2", ".min.js")  # of pipeline and training
+SHIPPED = (".py", ".npz", ".json", ".safetensors", ".md", ".j2", ".min.js", ".wasm.gz")  # of pipeline and training
 RECIPES = (".toml", ".csv", ".expected.json")  # of workflows
 
 

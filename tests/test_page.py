@@ -17,6 +17,7 @@ import torch
 
 from mclip.pipeline.files.assets import ASSETS, HOUSE
 from mclip.pipeline.geometry.body import load_body
+from mclip.training.portable import model_page
 from mclip.training.show import page as pages
 from mclip.training.show.export import write
 from mclip.training.show.motion import Motion, read
@@ -326,10 +327,11 @@ def test_a_source_stands_left_of_what_was_made_of_it(kick: Motion) -> None:
     assert float(torch.cosine_similarity(gap[0].float(), to_the_right, dim=0)) > 0.95
 
 
-def test_the_script_is_what_its_sources_make(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "made"), [("build", pages.SCRIPT), ("build-model", model_page.SCRIPT)])
+def test_the_script_is_what_its_sources_make(tmp_path: Path, script: str, made: Path) -> None:
     if not shutil.which("npx") or not (VIEWER / "node_modules/esbuild").exists():
         pytest.skip("esbuild is not installed: npm ci --prefix workflows/viewer")
-    build = json.loads((VIEWER / "package.json").read_text())["scripts"]["build"]
+    build = json.loads((VIEWER / "package.json").read_text())["scripts"][script]
     words = [word for word in build.split() if not word.startswith("--outfile")]
     subprocess.run(
         ["npx", "--no-install", *words, f"--outfile={tmp_path / 'made.js'}"],
@@ -337,8 +339,15 @@ def test_the_script_is_what_its_sources_make(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    assert (tmp_path / "made.js").read_bytes() == pages.SCRIPT.read_bytes()
-    assert "</script" not in pages.SCRIPT.read_text(encoding="utf-8")  # it would end where it lies
+    assert (tmp_path / "made.js").read_bytes() == made.read_bytes()
+    assert "</script" not in made.read_text(encoding="utf-8")  # it would end where it lies
+
+
+def test_the_runtime_is_npms_to_the_last_bit() -> None:
+    runtime = VIEWER / "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm"
+    if not runtime.exists():
+        pytest.skip("onnxruntime-web is not installed: npm ci --prefix workflows/viewer")
+    assert gzip.decompress(model_page.RUNTIME.read_bytes()) == runtime.read_bytes()
 
 
 def test_files_of_one_motion_pack_to_the_same_bytes_again(kick: Motion) -> None:

@@ -29,6 +29,7 @@ NOT_RUN = {
     r"mclip studio ": "serves until it is ended; tests/test_studio.py",
     r"mclip serve ": "serves until it is ended; tests/test_serve.py",
     r"mclip (embed|render) amass.zarr": "a store that a real run would have by then",
+    r"mclip page |--onnx": "traces a text tower for 30 s; tests/test_model_page.py, tests/test_graphs.py",
     r"mclip body import ": "wants a file under licence; tests/test_body_files.py",
     r"mclip import-checkpoint ": "wants a file of the release; tests/test_paper_checkpoint.py",
     r"s3://|tcp://": "wants a server; tests/test_remote.py, tests/test_stage.py",

@@ -164,7 +164,7 @@ class MotionClip:
     def from_pretrained(
         cls, folder: Name, device: str = "cpu", *, checkpoint: str | int = "last", trust_encoder: bool = False
     ) -> "MotionClip":
-        """The model in a run folder, as `mclip train` makes it; nothing in the folder is executed.
+        """The model in a run folder or an exported one, or `hf-hub:ORG/NAME`; nothing that lies there is executed.
 
         `device`: cpu, cuda, cuda:N, mps, or auto. `checkpoint`: last, best, or a step. `trust_encoder`: load an encoder
         that the run names outside its folder or on the hub. RunError for a folder without a model, or a damaged one.

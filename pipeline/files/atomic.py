@@ -30,6 +30,24 @@ def by_rename(path: Path) -> Iterator[Path]:
         made.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def folder_by_rename(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its place at the end, also that of another; as `by_rename` of a failure."""
+    made = aside(path.with_name(f"new-{path.name}"))  # not the place where `delete_whole` moves the other
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        made.mkdir(parents=True)
+        yield made
+        delete_whole(path)
+        made.replace(path)
+    except OSError as error:
+        failure = OSError(f"{path}: not written: {error.strerror or error}")
+        failure.errno = error.errno
+        raise failure from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def write_aside(path: Path, text: str) -> None:
     """Write a text file so that it is there whole or not at all."""
     with by_rename(path) as made:

@@ -22,9 +22,9 @@ ROWS, NUMBERS = 25, 6
 LONGEST = 5000  # frames that the position code covers, as in the release
 
 
-def position_code(width: int) -> Float[Tensor, "T C"]:
-    """Sines and cosines of the frame number (Vaswani et al. 2017, section 3.5), (LONGEST, width)."""
-    time = torch.arange(LONGEST, dtype=torch.float32)[:, None]
+def position_code(width: int, frames: int = LONGEST) -> Float[Tensor, "T C"]:
+    """Sines and cosines of the frame number (Vaswani et al. 2017, section 3.5), (frames, width)."""
+    time = torch.arange(frames, dtype=torch.float32)[:, None]
     rate = torch.exp(torch.arange(0, width, 2) * (-torch.log(torch.tensor(10000.0)) / width))
     return torch.stack((torch.sin(time * rate), torch.cos(time * rate)), dim=-1).flatten(1)
 
@@ -190,6 +190,10 @@ class MotionClip(nn.Module):
         if empty:
             self.position = position_code(self.config.latent)
 
+    def positions(self, frames: int) -> Float[Tensor, "T C"]:
+        """The codes of the first frames."""
+        return self.position[:frames]
+
     @property
     def rate(self) -> float:
         """Share of numbers that dropout takes now."""
@@ -200,9 +204,9 @@ class MotionClip(nn.Module):
     ) -> Float[Tensor, "B C"]:
         """z (B, C), not normalised; `mask_BT` is False where a frame is padding."""
         frames_BTC = self.embed(motion_BTRD.flatten(-2))
-        tokens_B2C = self.tokens.to(frames_BTC.dtype).expand(len(frames_BTC), 2, -1)
+        tokens_B2C = self.tokens.to(frames_BTC.dtype).expand(frames_BTC.shape[0], 2, -1)
         x_BTC = torch.cat((tokens_B2C, frames_BTC), dim=1)
-        x_BTC = dropout(x_BTC + self.position[: x_BTC.shape[1]].to(x_BTC.dtype), self.rate)
+        x_BTC = dropout(x_BTC + self.positions(x_BTC.shape[1]).to(x_BTC.dtype), self.rate)
         keep = None if mask_BT is None else F.pad(mask_BT, (2, 0), value=True)[:, None, None]
         *layers, last = self.encoder
         for layer in layers:
@@ -218,11 +222,11 @@ class MotionClip(nn.Module):
             raise ValueError(f"{frames} frames asked for, at most {LONGEST} can be decoded")
         if self.config.unit_latent:
             z_BC = F.normalize(z_BC, dim=-1)
-        x_BTC = self.position[None, :frames].to(working_type(self.position))
+        x_BTC = self.positions(frames)[None].to(working_type(self.position))
         keep = None if mask_BT is None else mask_BT[:, None, None]
         if self.rate or keep is not None:
             x_BTC = dropout(x_BTC.expand(len(z_BC), -1, -1), self.rate)
         for layer in self.decoder:
             x_BTC = layer(x_BTC, keep, z_BC)
-        motion: Tensor = self.final(x_BTC).view(len(z_BC), frames, ROWS, NUMBERS)
+        motion: Tensor = self.final(x_BTC).unflatten(-1, (ROWS, NUMBERS))
         return motion if mask_BT is None else motion * mask_BT[..., None, None]

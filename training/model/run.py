@@ -4,6 +4,8 @@ RUN/config.json                       model, training options, encoder, data, ve
 RUN/metrics.jsonl, RUN/tensorboard/   what was measured on the way
 RUN/checkpoints/00001500/             model.safetensors, optimizer.safetensors, ema.safetensors, state.json, and
                                       latents.safetensors: where the training motions lie
+
+An exported model (`training/model/exported.py`) is a run folder that is its own and only checkpoint.
 """
 
 import hashlib
@@ -31,18 +33,22 @@ from mclip.pipeline.machine.devices import multiplies_bfloat16, pick_device
 from mclip.pipeline.store.lock import clear_dead_lock
 from mclip.pipeline.store.store import version
 from mclip.training.model.config import METRICS, ModelConfig, TrainConfig
+from mclip.training.model.exported import check_exported, fetched, is_exported
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run_documents import ROOT_PATH, RunConfig, State
+from mclip.training.model.run_documents import RunError as RunError  # which most know from here
 
 CONFIG, STATE = "config.json", "state.json"
 EVALUATION, REPORT = "evaluation.json", "report.html"  # what `mclip evaluate` writes into a run
 KEEP = 2  # checkpoints that stay: the last, and the one before it; and the best, and every --keep-every
 WEIGHTS, AVERAGE, LATENTS = "model.safetensors", "ema.safetensors", "latents.safetensors"
-WAY_OUT = "delete this checkpoint's folder to go on from the one before it"
 
 
-class RunError(ValueError):
-    """A run folder that is missing, damaged, or was made with other options."""
+def way_out(file: Path) -> str:
+    """What to do about a damaged file of a checkpoint, or of an exported model."""
+    if file.parent.parent.name == "checkpoints":
+        return "delete this checkpoint's folder to go on from the one before it"
+    return "export or fetch the model again"
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,8 @@ def start_run(folder: Path, config: dict[str, Any]) -> None:
         write_aside(file, json.dumps(config | {"version": version(), "commit": git_commit()}, indent=2) + "\n")
         return
     made_with = read_config(folder)
+    if is_exported(made_with):
+        raise RunError(f"{folder}: an exported model, which has no optimizer: train elsewhere, --start-from {folder}")
     require_known_options(folder, made_with, config)
     longer = lengthen(made_with, config, checkpoints(folder))
     differ = {key: (made_with.get(key), config.get(key)) for key in config | {"started_from": None}}
@@ -234,14 +242,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
+    """Whole checkpoints of a run, oldest first; an exported model is its own."""
+    if (folder / WEIGHTS).is_file():
+        return [folder]
     found = (path for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
     return sorted(path for path in found if (path / STATE).exists())
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """state.json of a checkpoint: step, steps, z_length, and the figures of a validation where there was one."""
-    found: dict[str, Any] = read_document(checkpoint / STATE, State, remedy=WAY_OUT)
+    found: dict[str, Any] = read_document(checkpoint / STATE, State, remedy=way_out(checkpoint / STATE))
     return found
 
 
@@ -266,7 +276,7 @@ def find_checkpoint(folder: Path, wanted: str | int) -> Path:
         raise RunError(f"{folder}: no checkpoint yet; run `mclip train` again to continue it")
     if wanted == "last":
         return found[-1]
-    steps = {str(int(path.name)): path for path in found}
+    steps = {str(read_state(path)["step"] if path == folder else int(path.name)): path for path in found}
     here = f"here are those of the steps {', '.join(steps)}: pass one of them, or last"
     if wanted == "best":
         best = best_checkpoint(folder)
@@ -298,12 +308,15 @@ def load_run(
 ) -> Run:
     """A run's checkpoint in evaluation mode on a device: the weights' moving average where one was kept.
 
-    `device` as `pick_device`, `checkpoint` as `find_checkpoint`. RunError when there is none or it does not fit.
-    `trust_encoder`: see `Run.encoder_names`.
+    `folder` may be an exported model, or `hf-hub:ORG/NAME`, of which documents and tensors are fetched. `device` as
+    `pick_device`, `checkpoint` as `find_checkpoint`. RunError when there is none or it does not fit. `trust_encoder`:
+    see `Run.encoder_names`.
     """
-    folder, place = Path(folder), pick_device(device)
+    folder, place = fetched(folder), pick_device(device)
     clear_dead_lock(str(folder))
     config = read_config(folder)
+    if is_exported(config):
+        check_exported(folder, config)
     chosen = find_checkpoint(folder, checkpoint)
     state = read_state(chosen)
     try:
@@ -323,7 +336,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         check_weights(file)
         return load_file(file)
     except Exception as error:  # safetensors raises a type of its own that it does not export
-        raise RunError(f"{file}: damaged ({first_words(error)}); {WAY_OUT}") from error
+        raise RunError(f"{file}: damaged ({first_words(error)}); {way_out(file)}") from error
 
 
 def first_words(error: Exception) -> str:
@@ -340,7 +353,7 @@ def load_latents(checkpoint: Path, width: int, device: torch.device) -> Tensor |
     tensors = read_tensors(file)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if [*shapes] != ["z"] or len(shapes["z"]) != 2 or shapes["z"][1] != width:
-        raise RunError(f"{file}: damaged (found {short(shapes)}, expected z of N x {width}); {WAY_OUT}")
+        raise RunError(f"{file}: damaged (found {short(shapes)}, expected z of N x {width}); {way_out(file)}")
     return tensors["z"].float().to(device)
 
 
@@ -351,7 +364,9 @@ def load_model(model: MotionClip, file: Path) -> None:
     try:
         model.take(weights)
     except RuntimeError as error:
-        raise RunError(f"{file}: does not fit the model of config.json: {first_words(error)}; {WAY_OUT}") from error
+        raise RunError(
+            f"{file}: does not fit the model of config.json: {first_words(error)}; {way_out(file)}"
+        ) from error
 
 
 def require_names(model: MotionClip, weights: dict[str, Tensor], file: Path) -> None:
@@ -377,7 +392,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     for key, value in read_tensors(file).items():
         index, _, name = key.partition(".")
         if not index.isdecimal():
-            raise RunError(f"{file}: damaged (found {short(key)}, expected a number and a name); {WAY_OUT}")
+            raise RunError(f"{file}: damaged (found {short(key)}, expected a number and a name); {way_out(file)}")
         whole["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(whole)
 

@@ -18,7 +18,12 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
 Name = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,300}$")]  # a group of a store, and no way out of it
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 OPEN, CLOSED = ConfigDict(extra="allow"), ConfigDict(extra="forbid")
+
+
+class RunError(ValueError):
+    """A run folder that is missing, damaged, or was made with other options."""
 
 
 @with_config(CLOSED)
@@ -86,6 +91,14 @@ class Origin(TypedDict):
 
 
 @with_config(OPEN)
+class Exported(TypedDict):
+    """What makes a run folder an exported model: how it is laid out, and what lies in it."""
+
+    layout: Count
+    sha256: dict[Name, Sha256]
+
+
+@with_config(OPEN)
 class RunConfig(TypedDict):
     """config.json."""
 
@@ -95,6 +108,7 @@ class RunConfig(TypedDict):
     data: Data
     lengthened: NotRequired[list[Lengthened]]
     started_from: NotRequired[Origin]
+    exported: NotRequired[Exported]
 
 
 State: Any = with_config(OPEN)(

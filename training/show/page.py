@@ -3,6 +3,7 @@
 # T frames, V vertices, S picture side in pixels
 
 import base64
+import functools
 import gzip
 import html
 import io
@@ -98,6 +99,9 @@ class Page:
     curves: str = ""  # SVG
     tables: Sequence[Table] = ()
     made_of: str = ""
+    panel: str = ""  # HTML over the cards
+    script: str = field(default_factory=functools.partial(SCRIPT.read_text, encoding="utf-8"))
+    begin: str = "viewer.page.start();"  # what is called of the script
     files: dict[str, str] = field(default_factory=dict, init=False)  # key -> gzip in base64
 
     def html(self) -> str:
@@ -105,7 +109,7 @@ class Page:
         shown = [(section, [self.shown(card) for card in section.cards]) for section in self.sections]
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
         template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-        return template.render(page=self, sections=shown, script=SCRIPT.read_text(encoding="utf-8"))
+        return template.render(page=self, sections=shown)
 
     def shown(self, card: Card) -> Shown:
         """A card with its files put into the page."""
@@ -151,9 +155,9 @@ def picture_url(picture_SS3: np.ndarray) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def packed(content: bytes) -> str:
+def packed(content: bytes, *, level: int = 9) -> str:
     """Bytes as the page's script unpacks them; the same for the same."""
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(content, level, mtime=0)).decode()
 
 
 def data_files(name: str, motion: Motion) -> dict[str, bytes]:

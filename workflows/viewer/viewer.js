@@ -16,10 +16,14 @@ const { degToRad: radians, radToDeg: degrees } = MathUtils;
 const loader = new GLTFLoader();
 const find = (selector, within = document) => within.querySelector(selector);
 
+export const held = new Map(); // files by key that a script made, in place of those that lie in the page
+
 /** The bytes of a file that lies in the page: gzip in base64. */
-async function bytesOf(name) {
-  const text = find(`script[data-file="${CSS.escape(name)}"]`).textContent;
-  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+export async function bytesOf(name) {
+  if (held.has(name)) return held.get(name);
+  const letters = atob(find(`script[data-file="${CSS.escape(name)}"]`).textContent);
+  const packed = new Uint8Array(letters.length); // a loop: a callback a letter takes seconds for a model
+  for (let place = 0; place < letters.length; place++) packed[place] = letters.charCodeAt(place);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).arrayBuffer();
 }
@@ -188,12 +192,21 @@ export const page = {
 
   load(entry) {
     entry.loading ??= Motion.load(entry.card).then((motion) => {
-      entry.view = new View(entry.canvas, { free: false });
+      entry.view ??= new View(entry.canvas, { free: false });
       entry.view.look(motion);
       page.redraw();
       return motion;
     });
     return entry.loading;
+  },
+
+  /** Show what a card's files and path have become since it was loaded, from its first frame on. */
+  async renew(number) {
+    const entry = page.cards[number];
+    entry.loading = undefined;
+    const motion = await page.load(entry);
+    if (page.dialog.open && page.shown === number) page.large.look(motion);
+    page.seek(0);
   },
 
   tick(now) {
