@@ -435,10 +435,10 @@ def failing_import(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception)
     monkeypatch.setattr(builtins, "__import__", imported)
 
 
-def test_auto_falls_back_to_the_cpu_aloud_where_cuda_has_no_pytorch3d(monkeypatch):
+def test_auto_draws_by_tensors_where_cuda_has_no_pytorch3d(monkeypatch):
     failing_import(monkeypatch, "pytorch3d", ModuleNotFoundError("No module named 'pytorch3d'", name="pytorch3d"))
-    with pytest.warns(UserWarning, match=r"drawn on the CPU: .*pip install 'mclip\[pytorch3d\]'"):
-        assert choose_backend("auto", torch.device("cuda")) == "cpu"
+    assert choose_backend("auto", torch.device("cuda")) == "torch"
+    assert choose_backend("auto", torch.device("mps")) == choose_backend("auto", torch.device("cpu")) == "cpu"
 
 
 def test_missing_pytorch3d_is_named_with_the_remedy(monkeypatch):
