@@ -135,7 +135,11 @@ class TrainConfig:
         "How a step is taken: by operations, these compiled, or captured as one CUDA graph; auto is graph on CUDA.",
         ("auto", "eager", "compiled", "graph"),
     )
-    storage: str = setting("float32", "Type of the rotations on the device.", ("float32", "float16"))
+    storage: str = setting(
+        "float32",
+        "Type of the rotations on the device; float16 halves them and turns them by 0.03 degrees at most.",
+        ("float32", "float16"),
+    )
     seed: int = setting(10, "Seed for weights, order, crops and dropout.", least=0)
     log_every: int = setting(50, "Steps between two lines of losses.", least=1)
     validate_every: int = setting(500, "Steps between two validations.", least=1)

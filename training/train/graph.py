@@ -34,11 +34,15 @@ class Captured:
     """The work of a function on CUDA as one graph, with generators whose seeds a replay takes as they are then."""
 
     def __init__(self, work: Callable[[], Taken], generators: Iterable[torch.Generator]):
-        self.graph, self.replay = (graph := torch.cuda.CUDAGraph()), graph.replay
+        self.graph = torch.cuda.CUDAGraph()
         for generator in generators:
-            graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
+            self.graph.register_generator_state(generator)
+        with torch.cuda.graph(self.graph):
             self.found = work()
+
+    def replay(self) -> None:
+        """Do it all again."""
+        self.graph.replay()
 
 
 class Steps:
