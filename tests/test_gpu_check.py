@@ -16,7 +16,7 @@ def test_every_part_is_measured_or_says_why_it_cannot_be(tmp_path: Path) -> None
         text=True,
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=600,
     )
     assert told.returncode == 0, told.stderr
     rows = [line.split(" | ") for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| ")]

@@ -171,6 +171,25 @@ def test_damaged_weights_are_named_with_the_way_out(folder, size):
         load_run(folder)
 
 
+def test_each_of_two_optimizers_comes_back_with_its_own_state(folder):
+    def made(*, step: bool) -> list[torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(size)) for size in ((3,), (3, 4), (4, 2))]
+        pair = [torch.optim.AdamW(weights[:1], fused=True), torch.optim.Muon(weights[1:])]
+        for each in weights if step else ():
+            each.grad = torch.randn_like(each)
+        for optimizer in pair if step else ():
+            optimizer.step()
+        return pair
+
+    saved, fresh = made(step=True), made(step=False)
+    final = save_checkpoint(folder, stepped()[0], saved, {"step": 2, "steps": 9, "z_length": None})
+    load_optimizers(fresh, final)
+    for ours, theirs in zip(fresh, saved, strict=True):
+        torch.testing.assert_close(ours.state_dict()["state"], theirs.state_dict()["state"], rtol=0, atol=0)
+    assert [len(each.state) for each in fresh] == [1, 2]
+
+
 def test_a_damaged_optimizer_is_named(folder):
     file = folder / "checkpoints/00000001/optimizer.safetensors"
     file.write_bytes(b"rot")

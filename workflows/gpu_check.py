@@ -375,7 +375,7 @@ def make_store(folder: Path) -> str:
     return store.url
 
 
-def kill_when_saved(words: list[str], folder: Path, *, patience: float = 120) -> None:
+def kill_when_saved(words: list[str], folder: Path, *, patience: float = 300) -> None:
     """Start a training and kill it when its first checkpoint is there; RuntimeError where none comes."""
     child = subprocess.Popen(
         words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE, text=True
