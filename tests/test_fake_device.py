@@ -2,7 +2,7 @@
 
 Torch's fake tensors refuse what a GPU refuses, such as a tensor of another device in a product. `Watched` names the
 lines that make the host wait for the device, and generators of another device. What runs backward is not tried:
-autograd needs CUDA's driver. Its operations follow the tensors that went forward.
+autograd needs CUDA's driver. On a CPU `test_graph` looks at every operation of it.
 """
 
 import contextlib
