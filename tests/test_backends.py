@@ -386,7 +386,7 @@ def test_vertices_that_are_not_finite_are_refused_by_their_item():
         ({"size": 4096, "antialias": 3}, "antialias: found 3 at 4096 px, expected 1 to 2"),
         ({"background": (0.5, 0.5, -0.1)}, r"colour: found \(0.5, 0.5, -0.1\), expected three"),
         ({"colour": (0.5, 0.5, 1.5)}, r"colour: found \(0.5, 0.5, 1.5\)"),
-        ({"backend": "blender"}, "backend: found 'blender', expected one of auto, cpu, pytorch3d, pyrender"),
+        ({"backend": "blender"}, "backend: found 'blender', expected one of auto, cpu, torch, pytorch3d, pyrender"),
     ],
 )
 def test_options_out_of_range_are_refused_with_the_range(options, message):
