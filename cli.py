@@ -994,8 +994,8 @@ def inspect(store: str, clip: str, out: Path) -> None:
 def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool) -> None:
     """Run the commands of a recipe.
 
-    RECIPE is a .toml with one table per command, or the name of one that mclip ships: babel60, cmu, paper, quickstart,
-    tiny. What is there already is not made again.
+    RECIPE is a .toml with one table per command, or the name of one that mclip ships: babel60, bandai, cmu, paper,
+    quickstart, tiny. What is there already is not made again.
 
     \b
     Example: mclip run tiny --check

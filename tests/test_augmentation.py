@@ -35,7 +35,7 @@ def motion_of(seed: int, *, lengths: tuple[int, ...] = (8, 8, 5)) -> tuple[torch
 def batch_of(motion: torch.Tensor, mask: torch.Tensor, text: list[int]) -> Batch:
     number, has = torch.tensor(text), torch.ones(len(text), dtype=torch.bool)
     vectors = torch.eye(8)[number]
-    return Batch(motion, mask, number, vectors, has, number, vectors, vectors, has, number)
+    return Batch(motion, mask, number, vectors, has, number, vectors, vectors, has, number, has)
 
 
 @settings(max_examples=10, deadline=None)

@@ -237,6 +237,24 @@ def test_long_windows_are_taken_more_often_where_that_is_asked(store):
     assert order(0).bincount().tolist() == order(1).bincount().tolist() == [1, 1, 5]
 
 
+@pytest.mark.parametrize("middle", [0.0, 0.4, 1.0])
+def test_a_share_of_the_crops_are_the_middle_ones_and_the_others_lie_anywhere(store, middle):
+    crops = loaded(store)
+    longest = int(crops.frames.argmax())
+    room = int(crops.frames[longest]) - crops.crop + 1
+    # A motion of numbered frames, so that a crop tells where it begins.
+    numbered = replace(
+        crops, rot6d=torch.arange(len(crops.rot6d)).float()[:, None, None].expand(-1, 24, 6).contiguous()
+    )
+    drawn = numbered.sample(torch.full((4000,), longest), torch.Generator().manual_seed(0), middle=middle)
+    shift_B = drawn.motion_BTRD[:, 0, 0, 0].long() - crops.row[longest]
+    expected = torch.full((room,), (1 - middle) / room)
+    expected[(room - 1) // 2] += middle
+    assert room > 20
+    torch.testing.assert_close(shift_B.bincount(minlength=room) / 4000, expected, rtol=0, atol=0.02)
+    assert torch.equal(drawn.middle_B, shift_B == (room - 1) // 2)
+
+
 @pytest.mark.parametrize("short", ["mask", "continue"])
 @pytest.mark.parametrize("storage", ["float32", "float16"])
 def test_motion_that_does_not_fit_is_mapped_from_a_file_and_is_the_same(store, tmp_path, short, storage):

@@ -184,7 +184,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "world": {"places_weight": 1.0, "steps_weight": 1.0, "feet_weight": 1.0},
     "infonce": {"clip_loss": "infonce"},
     "mse": {"clip_loss": "mse"},
-    "noise": {"text_decoding": 0.3, "latent_noise": 0.5},
+    "noise": {"text_decoding": 0.3, "latent_noise": 0.5, "middle_crops": 0.5},
     "half": {"precision": "bfloat16", "storage": "float16"},
 }
 SETTINGS["all"] = {name: value for each in SETTINGS.values() for name, value in each.items()}

@@ -21,6 +21,7 @@ from mclip.training.data.crops import crops_of
 from mclip.training.data.rows import rows_of_motion
 from mclip.training.evaluate import recognition
 from mclip.training.latent.space import encode
+from mclip.training.measure.metrics import average_precisions
 from mclip.training.measure.statistics import figures_of
 from mclip.training.model.run import Run
 from mclip.training.recipe import arguments, read_recipe
@@ -65,6 +66,30 @@ def test_recognition_is_what_a_loop_over_items_counts() -> None:
     counts = recognition.confusion(z, true, classes, names)
     assert [counts[k, k] for k in range(9)] == [sum(by_class.get(name, [])) for name in names]
     assert counts.sum(1).tolist() == [len(by_class.get(name, [])) for name in names]
+
+
+def test_average_precision_counts_every_item_of_a_class_and_equal_scores_help_nobody() -> None:
+    score = np.array([[0.9, 0.5, 0.1], [0.8, 0.5, 0.2], [0.7, 0.5, 0.3], [0.1, 0.5, 0.4]])
+    true = np.array([[True, True, False], [False, False, False], [True, False, False], [False, False, False]])
+    # The first class has its items in the places 1 and 3; the second one's scores are equal: it is last of four.
+    assert average_precisions(score, true).tolist() == pytest.approx([(1 + 2 / 3) / 2, 1 / 4])
+
+
+def test_a_linear_probe_learns_what_no_name_tells_and_still_vectors_teach_it_nothing() -> None:
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(4, 12))
+    kinds = generator.integers(4, size=400)
+    z = centres[kinds] + 0.3 * generator.normal(size=(400, 12))
+    true = [{NAMES[kind]} for kind in kinds]
+    learnt = recognition.linear_probe(z[:300], true[:300], NAMES)
+    found = figures_of(recognition.recognition_by(learnt(z[300:]), NAMES, true[300:]))
+    assert found["top1"] > 0.97
+    assert found["mAP"] > 0.97
+    same = recognition.linear_probe(np.ones((300, 12)), true[:300], NAMES)
+    # One answer for all: that of the commonest class, and no better precision than how common each is.
+    still = figures_of(recognition.recognition_by(same(np.ones((100, 12))), NAMES, true[300:]))
+    assert still["top1"] < 0.4
+    assert still["mAP"] < 0.3
 
 
 def test_the_matrix_counts_true_classes_in_rows_and_the_nearest_in_columns() -> None:

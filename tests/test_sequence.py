@@ -81,7 +81,7 @@ def test_a_part_alone_begins_as_the_decoder_makes_it(run: Run) -> None:
     assert torch.equal(longer.trans_T3[:first], crop.trans_T3[:first])
 
 
-def test_a_thousand_parts_are_joined_while_only_a_crop_stays_open(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hundreds_of_parts_are_joined_while_only_a_crop_stays_open(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     open_frames = set[int]()
     join = Chain.join
 
@@ -90,9 +90,9 @@ def test_a_thousand_parts_are_joined_while_only_a_crop_stays_open(run: Run, monk
         open_frames.add(len(chain.tail.trans_T3))
 
     monkeypatch.setattr(Chain, "join", watched)
-    vectors = torch.randn(1, 384).expand(1000, -1)
-    motion, seams = chained(run, vectors, [15] * 1000)
-    assert (len(motion.trans_T3), len(seams) >= 999) == (15000, True)
+    vectors = torch.randn(1, 384).expand(250, -1)
+    motion, seams = chained(run, vectors, [15] * 250)
+    assert (len(motion.trans_T3), len(seams) >= 249) == (3750, True)
     assert max(open_frames) <= run.crop
 
 

@@ -41,8 +41,23 @@ def test_the_length_of_texts_and_of_training_z_does_not_matter() -> None:
 
 
 def test_one_training_motion_is_all_that_can_be_decoded() -> None:
-    found = span.carried(torch.randn(3, 8), torch.ones(1, 8))
+    far = torch.eye(8)[:3]
+    found = span.carried(far, torch.ones(1, 8))
     assert torch.allclose(found, F.normalize(torch.ones(1, 8)).expand(3, 8))
+
+
+def test_a_text_that_lies_where_motions_lie_stays_as_it_is() -> None:
+    z = torch.eye(8)[:4]
+    # A walk in a manner that only runs had: near to both, and to put it to either would lose one of them.
+    walks_old = F.normalize(torch.tensor([[1.0, 0.2, 0, 0, 0.3, 0, 0, 0]]))
+    assert (walks_old @ z.T).max() > span.NEAR
+    assert torch.allclose(span.carried(walks_old, z), walks_old, atol=1e-6)
+    angles = torch.linspace(0, torch.pi / 2, 50)
+    way = torch.stack((angles.cos(), angles.sin()), 1) @ torch.eye(8)[[0, 7]]
+    kept = span.carried(way, z) @ torch.eye(8)[7]
+    assert (kept[way[:, 0] < span.FAR] < 1e-6).all()
+    assert (kept[way[:, 0] > span.NEAR] - way[way[:, 0] > span.NEAR, 7]).abs().max() < 1e-6
+    assert (kept - kept.roll(1))[1:].abs().max() < 0.25  # no jump between the two
 
 
 def test_a_seed_leads_to_the_same_place_whatever_else_is_asked_for() -> None:
@@ -84,7 +99,9 @@ def test_a_run_carries_texts_by_default_and_plainly_when_asked(run: Run) -> None
     assert torch.allclose(vectors, latent(run, span.carried(encoded, run.z_NC)))
     assert torch.allclose(vectors.norm(dim=1), plain.norm(dim=1))
     outside = vectors - vectors @ torch.linalg.pinv(run.z_NC) @ run.z_NC
-    assert outside.norm(dim=1).max() < 1e-3 * run.z_length
+    best = (F.normalize(encoded, dim=1) @ F.normalize(run.z_NC, dim=1).T).amax(1)
+    assert best[1] < span.FAR
+    assert outside[1].norm() < 1e-3 * run.z_length
 
 
 def test_a_run_without_kept_z_decodes_texts_plainly(run: Run) -> None:

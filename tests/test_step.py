@@ -179,6 +179,16 @@ def test_shift_label_mask_and_amount_of_noise_know_nothing_of_one_another(store)
     assert off_diagonal.abs().max() < 0.06
 
 
+def test_where_middle_crops_are_drawn_only_those_are_decoded_from_texts(store):
+    batch = feed_of(store)(0)
+    z_BC = torch.eye(384)[: len(batch.text_B)]
+    for middle, expected in ((0.0, [True, True]), (0.5, [True, False])):
+        config = TrainConfig(batch=2, text_decoding=1.0, middle_crops=middle)
+        drawn = replace(batch, middle_B=torch.tensor([True, False]), has_text_B=torch.ones(2).bool())
+        decoded = decoder_input(z_BC, drawn, config, Chance.draw(drawn, 384, config, torch.Generator()))
+        assert (decoded != z_BC).any(1).tolist() == expected
+
+
 def test_a_stream_belongs_to_one_purpose_step_rank_and_seed():
     streams = {
         seed_of(seed, purpose, step, rank=rank)

@@ -108,7 +108,7 @@ def random_batch(batch: int, frames: int, device: torch.device = CPU) -> Batch:
     has, number = torch.ones(batch, dtype=torch.bool, device=device), torch.arange(batch, device=device)
     motion, mask = torch.randn(batch, frames, 25, 6, device=device), has[:, None].expand(-1, frames)
     text, image = torch.randn(2, batch, WIDTH, device=device)
-    return Batch(motion, mask, number, text, has, number, text, image, has, number, padded=False)
+    return Batch(motion, mask, number, text, has, number, text, image, has, number, has, padded=False)
 
 
 def plain_step(clock: Callable[[], float], device: torch.device = CPU) -> Step:

@@ -42,6 +42,7 @@ class Batch:
     image_BC: Float[Tensor, "B C"]
     has_image_B: Bool[Tensor, " B"]
     window_B: Int64[Tensor, " B"]
+    middle_B: Bool[Tensor, " B"]  # whether the crop is the middle one of its window
     padded: bool = True  # whether there may be padding at all: without, attention needs no mask
 
     @property
@@ -128,11 +129,17 @@ class Crops:
         names = ("window", "row", "frames", "own_frames", "labelset", "image", "has_image")
         return replace(self, **{name: getattr(self, name)[at] for name in names})
 
-    def sample(self, item_B: Int64[Tensor, " B"], generator: torch.Generator) -> Batch:
-        """Random crops of the windows `item_B`, with a random text of each crop's choice."""
+    def sample(self, item_B: Int64[Tensor, " B"], generator: torch.Generator, *, middle: float = 0.0) -> Batch:
+        """Random crops of the windows `item_B`, with a random text of each crop's choice.
+
+        A share of `middle` are the middle crops of their windows, the others begin anywhere in them.
+        """
         chance = torch.rand(2, len(item_B), generator=generator, device=item_B.device)
-        room = (self.frames[item_B] - self.crop).clamp_min(0) + 1
-        return self.gather(item_B, (chance[0] * room).long(), chance[1])
+        frames_B = self.frames[item_B]
+        room_B = (frames_B - self.crop).clamp_min(0) + 1
+        anywhere_B = ((chance[0] - middle) / max(1 - middle, 1e-6) * room_B).long().minimum(room_B - 1)
+        shift_B = torch.where(chance[0] < middle, middle_shift(frames_B, self.crop), anywhere_B)
+        return self.gather(item_B, shift_B, chance[1])
 
     def middle(self, item_B: Int64[Tensor, " B"]) -> Batch:
         """The crops in the middle of the windows `item_B`, with the first text of each: the same every time."""
@@ -159,6 +166,7 @@ class Crops:
             self.image.index_select(0, item_B),
             self.has_image[item_B],
             self.window[item_B],
+            shift_B == middle_shift(self.frames[item_B], self.crop),
             self.padded,
         )
 

@@ -79,6 +79,7 @@ class Feed:
 
     def __init__(self, crops: Crops, texts: Sequence[str], config: TrainConfig, device: torch.device):
         self.crops, self.seed, self.generator = crops, config.seed, torch.Generator(device)
+        self.middle = config.middle_crops
         self.order = Order(windows_of_a_pass(crops, config.long_windows), config.batch, config.seed, device)
         self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
         self.item_B = torch.zeros(config.batch, dtype=torch.int64, device=device)
@@ -90,7 +91,8 @@ class Feed:
 
     def draw(self) -> Batch:
         """The batch of the step that was begun."""
-        return self.augment(self.crops.sample(self.item_B, self.generator), self.generator)
+        crops = self.crops.sample(self.item_B, self.generator, middle=self.middle)
+        return self.augment(crops, self.generator)
 
     def __call__(self, step: int) -> Batch:
         self.begin(step)

@@ -4,7 +4,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from mclip.pipeline.store.middle import middle_texts
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops, crops_of, default_split
 from mclip.training.evaluate.edits_report import arithmetic, there_and_back
-from mclip.training.evaluate.recognition import babel_chunks, confusion, random_crops, recognition
+from mclip.training.evaluate.recognition import (
+    babel_chunks,
+    confusion,
+    linear_probe,
+    random_crops,
+    recognition,
+    recognition_by,
+)
 from mclip.training.evaluate.report import Plots, write_report
 from mclip.training.evaluate.texts_report import judge_for, judged, known_crops, labels_asked
 from mclip.training.latent.space import text_latent
@@ -121,6 +128,15 @@ def chronology(z_WC: np.ndarray, orders: Mapping[int, tuple[str, str]], encoder:
     return Measured(((unit_NC * (true_NC - wrong_NC)).sum(-1) > 0).astype(float))
 
 
+def probed(run: Run, store: Store, z_WC: np.ndarray, true_W: Sequence[set[str]]) -> dict[str, Any]:
+    """Recognition by a linear probe that learns the categories of the training split's middle crops."""
+    crops = crops_of(run, store, "train")
+    learnt = reconstruct(run.model, crops, bfloat16=in_bfloat16(run), bar="training split").z_WC
+    known = gallery_of(store, crops, learnt).categories_W
+    names = sorted(set().union(*known, *true_W))
+    return recognition_by(linear_probe(unit(learnt), known, names)(unit(z_WC)), names, true_W)
+
+
 def map_labels(gallery: Gallery) -> list[str]:
     """What the map calls every window: its first category, else its sequence's first label."""
     labels = [sorted(found - {""})[:1] for found in gallery.labels]
@@ -161,6 +177,8 @@ def evaluate(
         **{way: recalls(found) for way, found in ranks.items()},
         "recognition": recognition(centre(run, result.z_WC), gallery.categories_W, class_KC, names),
     }
+    if split != "train" and names:
+        tree["recognition_probe"] = probed(run, store, result.z_WC, gallery.categories_W)
     told_of_texts, curves = with_texts(run, result, crops)
     tree |= told_of_texts
     splits = known_crops(run, store, crops, split)

@@ -2,11 +2,12 @@
 
 # W windows, N items, K classes, C latent width
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from mclip.pipeline.embed.vectors import unit
 from mclip.pipeline.machine.terminal import tracked
@@ -16,13 +17,14 @@ from mclip.training.data.clips import chunks
 from mclip.training.data.crops import Crops
 from mclip.training.data.rows import rows_of_motion
 from mclip.training.latent.space import encode
-from mclip.training.measure.metrics import best_ranks, cosines
+from mclip.training.measure.metrics import average_precisions, best_ranks, cosines
 from mclip.training.measure.reconstruction import BATCH
 from mclip.training.measure.retrieval import label_sets
 from mclip.training.measure.statistics import Measured
 from mclip.training.model.run import Run, autocast
 
 CHUNK = 5.0  # seconds of a chunk in BABEL's protocol
+PROBE_DECAY = 1e-3
 
 
 def recognition(
@@ -33,11 +35,12 @@ def recognition(
 
 
 def recognition_by(score_NK: np.ndarray, names: Sequence[str], true_N: Sequence[set[str]]) -> dict[str, Any]:
-    """Top-1, top-5 and Top-1-norm of items by their scores; empty where no item has one of the classes.
+    """Top-1, top-5, Top-1-norm and mAP of items by their scores; empty where no item has one of the classes.
 
     Any true class of an item within the first k is a hit (the release's test; paper, section 4.3); items of none of
     these classes are left out. `top1_norm` is the mean over classes of how often an item of the class has it first
-    (BABEL, Punnakkal et al. 2021). `chance` is how often one class at random is a true one.
+    (BABEL, Punnakkal et al. 2021). `mAP` is the mean over classes of their average precision, where an item may be of
+    several. `chance` is how often one class at random is a true one.
     """
     relevant = relevance(names, true_N)
     asked = relevant.any(1)
@@ -50,10 +53,37 @@ def recognition_by(score_NK: np.ndarray, names: Sequence[str], true_N: Sequence[
         "top1": Measured((ranks <= 1).astype(float)),
         "top5": Measured((ranks <= 5).astype(float)),
         "top1_norm": Measured(np.array(by_class)),
+        "mAP": Measured(average_precisions(score_NK, relevant)),
         "items": int(asked.sum()),
         "classes": len(names),
         "chance": float(relevant.mean()),
     }
+
+
+def linear_probe(
+    z_NC: np.ndarray, true_N: Sequence[set[str]], names: Sequence[str]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Scores (M, K) of classes for vectors (M, C) by logistic regression, one class against the rest, on these vectors.
+
+    What a linear classifier reads from z when it may see labelled motions, where texts alone name the classes
+    otherwise. Vectors are standardised; the squared weights cost PROBE_DECAY each.
+    """
+    mean_C, scale_C = z_NC.mean(0), z_NC.std(0) + 1e-6
+    z, true = (torch.from_numpy(each).double() for each in ((z_NC - mean_C) / scale_C, relevance(names, true_N)))
+    weight_CK = torch.zeros(z.shape[1], len(names), dtype=torch.float64, requires_grad=True)
+    bias_K = torch.zeros(len(names), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight_CK, bias_K], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        fit = F.binary_cross_entropy_with_logits(z @ weight_CK + bias_K, true)
+        total = fit + PROBE_DECAY * weight_CK.square().sum() / len(names)
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    weight, bias = weight_CK.detach().numpy(), bias_K.detach().numpy()
+    return lambda other_MC: (other_MC - mean_C) / scale_C @ weight + bias
 
 
 def relevance(names: Sequence[str], true_N: Sequence[set[str]]) -> np.ndarray:

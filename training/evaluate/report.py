@@ -84,6 +84,7 @@ MEASURES: dict[str, dict[str, dict[str, str]]] = {
 }
 RECOGNITION = {  # the release: a random crop, any true class of it; BABEL: chunks of five seconds, one class each
     "recognition": "own categories",
+    "recognition_probe": "own categories, by a linear probe",
     "recognition_release": "release",
     "recognition_babel": "BABEL",
 }
@@ -188,7 +189,7 @@ def ranking_tables(figures: dict[str, Any]) -> Iterator[Table]:
 
 def recognition_tables(figures: dict[str, Any]) -> Iterator[Table]:
     """Recognition: a row a protocol."""
-    columns = {"top1": "top-1", "top5": "top-5", "top1_norm": "mean of classes"}
+    columns = {"top1": "top-1", "top5": "top-5", "top1_norm": "mean of classes", "mAP": "mAP"}
     rows = [
         (
             title,

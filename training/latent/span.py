@@ -2,7 +2,8 @@
 
 Texts and motions do not fill one region of CLIP's space (the modality gap, Liang et al. 2022): most of an unlike
 text's length lies outside the span of all training motions' z, and what is decoded from there is no motion. A text is
-therefore carried to a mean of the z of training motions that are like it, and like one another.
+therefore carried to a mean of the z of training motions that are like it, and like one another, the more the further
+it is.
 """
 
 # N texts, M training motions, C latent width
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+FAR, NEAR = 0.6, 0.8  # best cosine of a text with any z, up to which it is carried wholly, and from which not at all
 SHARP = 0.02  # temperature of the softmax over cosines
 ALIKE = 0.1  # how fast a motion's weight falls as its z turns away from the nearest one's, 1 - cosine
 REACH, LEAD = 0.1, 0.5  # of a seed, at a share of 1
@@ -24,22 +26,28 @@ REACH, LEAD = 0.1, 0.5  # of a seed, at a share of 1
 def carried(
     text_NC: Float[Tensor, "N C"], z_MC: Float[Tensor, "M C"], *, chance: "Chance | None" = None
 ) -> Float[Tensor, "N C"]:
-    """Unit directions (N, C) within the span of training z, near texts' vectors.
+    """Unit directions (N, C) near texts' vectors, within the span of training z where the texts lie far from it.
 
-    Each is sum_i w_i z_i with w = softmax(cos(text, z_i) / SHARP - (1 - cos(z_nearest, z_i)) / ALIKE): a text that is
-    far from all would have all for neighbours, and their mean hardly moves; those unlike the nearest one are left out.
-    By `chance` others become the nearest, and the mean is led away from, as training z lie about their own mean.
+    Each is (1 - w) c + w text. c = sum_i w_i z_i with w_i = softmax(cos(text, z_i) / SHARP - (1 - cos(z_nearest, z_i))
+    / ALIKE): a text that is far from all would have all for neighbours, and their mean hardly moves; those unlike the
+    nearest one are left out. w rises from 0 to 1 with the best cosine from FAR to NEAR: a text that lies where motions
+    lie is understood as it is, also one that puts known words together anew. By `chance` others become the nearest,
+    and the mean is led away from, as training z lie about their own mean.
     """
-    z_MC = F.normalize(z_MC, dim=-1)
-    score_NM = F.normalize(text_NC, dim=-1) @ z_MC.T
+    z_MC, text_NC = F.normalize(z_MC, dim=-1), F.normalize(text_NC, dim=-1)
+    cosine_NM = text_NC @ z_MC.T
     if chance is not None:
-        score_NM = score_NM + chance.reach_NM.to(score_NM.device)
+        found_NC = neighbourly(cosine_NM + chance.reach_NM.to(cosine_NM.device), z_MC)
+        return F.normalize(found_NC + chance.lead_NM.to(z_MC.device) @ (z_MC - z_MC.mean(0)), dim=-1)
+    near_N1 = ((cosine_NM.amax(1, keepdim=True) - FAR) / (NEAR - FAR)).clamp(0, 1)
+    return F.normalize(torch.lerp(neighbourly(cosine_NM, z_MC), text_NC, near_N1), dim=-1)
+
+
+def neighbourly(score_NM: Float[Tensor, "N M"], z_MC: Float[Tensor, "M C"]) -> Float[Tensor, "N C"]:
+    """Unit means (N, C) of the training z of the highest scores, and of those like the one with the highest."""
     apart_NM = 1 - z_MC[score_NM.argmax(1)] @ z_MC.T
     weight_NM = (score_NM / SHARP - apart_NM / ALIKE).softmax(-1)
-    found_NC = F.normalize(weight_NM @ z_MC, dim=-1)
-    if chance is not None:
-        found_NC = found_NC + chance.lead_NM.to(z_MC.device) @ (z_MC - z_MC.mean(0))
-    return F.normalize(found_NC, dim=-1)
+    return F.normalize(weight_NM @ z_MC, dim=-1)
 
 
 @dataclass(frozen=True)

@@ -62,16 +62,17 @@ class Judge:
     bound_mm: float
 
     @classmethod
-    def of(cls, clips: Sequence[tuple[str, Float[Tensor, "_ 25 6"]]], *, fps: float) -> "Judge":
-        """A judge that knows these motions (name, rows), at least one, and their mirror images.
+    def of(cls, clips: Sequence[tuple[str, Float[Tensor, "_ 25 6"]]], *, fps: float, mirrored: bool = True) -> "Judge":
+        """A judge that knows these motions (name, rows), at least one, and their mirror images unless names tell sides.
 
         Several motions of one name are pieces of one clip. One under half a second is held at its last frame.
         """
         length = max(2, round(PIECE * fps))
         long = [(name, held(rows, length)) for name, rows in clips]
         names = list(dict.fromkeys(name for name, _ in long))
-        stride = max(1, -(-2 * sum(len(rows) for _, rows in long) // MOST))
-        parts = [(names.index(name), pieces(each, length, stride)) for name, rows in long for each in both_sides(rows)]
+        sides = both_sides if mirrored else one_side
+        stride = max(1, -(-(1 + mirrored) * sum(len(rows) for _, rows in long) // MOST))
+        parts = [(names.index(name), pieces(each, length, stride)) for name, rows in long for each in sides(rows)]
         owner = torch.cat([torch.full((len(part),), number) for number, part in parts])
         judge = cls(torch.cat([part for _, part in parts]), owner, names, length, np.inf)
         tried = [long[i][1] for i in np.unique(np.linspace(0, len(long) - 1, min(len(long), TRIED)).astype(int))]
@@ -122,6 +123,11 @@ def to_front(heading_P2: Float[Tensor, "P 2"]) -> Float[Tensor, "P 3 3"]:
     x, y = (heading_P2 / heading_P2.norm(dim=-1, keepdim=True).clamp_min(1e-9)).unbind(-1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     return torch.stack((-y, x, zero, -x, -y, zero, zero, zero, one), dim=-1).unflatten(-1, (3, 3))
+
+
+def one_side(rows_TRD: Float[Tensor, "T 25 6"]) -> tuple[Tensor]:
+    """A motion alone."""
+    return (rows_TRD,)
 
 
 def both_sides(rows_TRD: Float[Tensor, "T 25 6"]) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,19 @@ def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return ranks
 
 
+def average_precisions(score_NK: np.ndarray, relevant_NK: np.ndarray) -> np.ndarray:
+    """Average precision of every class (columns) that any item has: the mean, over its items, of the precision there.
+
+    Of equal scores the items that are not of the class come first, as in `best_ranks`.
+    """
+    found = []
+    for score_N, relevant_N in zip(score_NK.T, relevant_NK.T, strict=True):
+        if relevant_N.any():
+            place_R = 1 + np.flatnonzero(relevant_N[np.lexsort((relevant_N, -score_N))])
+            found.append((np.arange(1, len(place_R) + 1) / place_R).mean())
+    return np.array(found)
+
+
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine similarity (Q, M) of vectors (Q, C) and (M, C)."""
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))

@@ -89,6 +89,13 @@ class TrainConfig:
         least=0,
         most=1,
     )
+    middle_crops: float = setting(
+        0.0,
+        "Share of the crops that are the middle ones of their windows; then only those are decoded from texts. "
+        "Not in the paper.",
+        least=0,
+        most=1,
+    )
     mirror: float = setting(0.0, "Share of the crops that are mirrored, with left and right swapped.", least=0, most=1)
     yaw: float = setting(0.0, "Largest random turn about the vertical, in degrees.", least=0, most=180)
     speed: float = setting(

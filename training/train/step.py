@@ -87,9 +87,15 @@ class Chance(NamedTuple):
 
 
 def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, chance: Chance) -> Tensor:
-    """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it."""
+    """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it.
+
+    Where some crops are the middle ones of their windows on purpose, only those are decoded from texts: a text that
+    is asked for every crop of a long window is answered by their mean, which is no motion.
+    """
     if config.text_decoding:
         from_text = (chance.text_B < config.text_decoding) & batch.has_text_B
+        if config.middle_crops:
+            from_text &= batch.middle_B
         label_BC = torch.nn.functional.normalize(batch.label_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
         z_BC = torch.where(from_text[:, None], label_BC, z_BC)
     if chance.noise_BC is not None:
