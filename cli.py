@@ -301,7 +301,7 @@ def import_body(file: Path, out: Path) -> None:
 @cli.command()
 @store_argument
 @options_of(RenderOptions)
-@click.option("--backend", default="auto", help="auto, cpu, pytorch3d or pyrender.")
+@click.option("--backend", default="auto", help="auto, cpu, torch, pytorch3d or pyrender.")
 @device_option
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to write the contact sheet [default: STORE.png].")
 @click.option(
@@ -372,7 +372,7 @@ def render(
 @click.argument("clip")
 @click.argument("out", type=click.Path(path_type=Path))
 @options_of(RenderOptions, without=("frames", "pick", "seed"))
-@click.option("--backend", default="auto", help="auto, cpu, pytorch3d or pyrender.")
+@click.option("--backend", default="auto", help="auto, cpu, torch, pytorch3d or pyrender.")
 @device_option
 def video(store: str, clip: str, out: Path, backend: str, device: str, **options: Any) -> None:
     """Write one sequence of a store as a video.
@@ -405,7 +405,7 @@ def video(store: str, clip: str, out: Path, backend: str, device: str, **options
 )
 @click.option(
     "--precision",
-    type=click.Choice(("float32", "bfloat16")),
+    type=click.Choice(("float32", "bfloat16", "float16")),
     default="float32",
     help="Precision of the matrix products.",
 )
@@ -449,6 +449,8 @@ def embed(
         if replace:
             stage.forget(opened, encoder.name)
         summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit, without=without)
+        if precision != "float32":
+            say(f"{precision} against float32: cosine at least {stage.cosine_to_float32(opened, encoder):.6f}")
         say(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")
         for name, figure in zero_shot(opened, encoder.name).items():
             say(f"text -> picture {name}: {figure:.2f}")

@@ -386,7 +386,7 @@ def test_vertices_that_are_not_finite_are_refused_by_their_item():
         ({"size": 4096, "antialias": 3}, "antialias: found 3 at 4096 px, expected 1 to 2"),
         ({"background": (0.5, 0.5, -0.1)}, r"colour: found \(0.5, 0.5, -0.1\), expected three"),
         ({"colour": (0.5, 0.5, 1.5)}, r"colour: found \(0.5, 0.5, 1.5\)"),
-        ({"backend": "blender"}, "backend: found 'blender', expected one of auto, cpu, pytorch3d, pyrender"),
+        ({"backend": "blender"}, "backend: found 'blender', expected one of auto, cpu, torch, pytorch3d, pyrender"),
     ],
 )
 def test_options_out_of_range_are_refused_with_the_range(options, message):
@@ -435,10 +435,10 @@ def failing_import(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception)
     monkeypatch.setattr(builtins, "__import__", imported)
 
 
-def test_auto_falls_back_to_the_cpu_aloud_where_cuda_has_no_pytorch3d(monkeypatch):
+def test_auto_draws_by_tensors_where_cuda_has_no_pytorch3d(monkeypatch):
     failing_import(monkeypatch, "pytorch3d", ModuleNotFoundError("No module named 'pytorch3d'", name="pytorch3d"))
-    with pytest.warns(UserWarning, match=r"drawn on the CPU: .*pip install 'mclip\[pytorch3d\]'"):
-        assert choose_backend("auto", torch.device("cuda")) == "cpu"
+    assert choose_backend("auto", torch.device("cuda")) == "torch"
+    assert choose_backend("auto", torch.device("mps")) == choose_backend("auto", torch.device("cpu")) == "cpu"
 
 
 def test_missing_pytorch3d_is_named_with_the_remedy(monkeypatch):

@@ -169,7 +169,7 @@ def test_too_little_memory_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_field_that_is_true_or_false_is_an_option_without_a_value() -> None:
-    for command, field in (("prepare", "mirror"), ("render", "ground"), ("train", "compile"), ("generate", "ground")):
+    for command, field in (("prepare", "mirror"), ("render", "ground"), ("train", "tf32"), ("generate", "ground")):
         (option,) = (each for each in cli.commands[command].params if each.name == field)
         assert isinstance(option, click.Option)
         assert option.is_flag, f"{command} --{field}"

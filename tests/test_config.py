@@ -127,7 +127,15 @@ RELEASE = {
     "embed": {"clip": "ViT-B-32", "pretrained": "openai"},
     "train": {
         **{"layers": 8, "heads": 4, "feed_forward": 1024, "dropout": 0.1, "unit_latent": False, "copied_layers": True},
-        **{"batch": 20, "epochs": 100.0, "learning_rate": 1e-4, "weight_decay": 0.01, "schedule": "constant"},
+        **{
+            "optimizer": "adamw",
+            "rate_rule": "none",
+            "batch": 20,
+            "epochs": 100.0,
+            "learning_rate": 1e-4,
+            "weight_decay": 0.01,
+            "schedule": "constant",
+        },
         **{"warmup": 0, "clip_gradient": 0.0, "ema": 0.0, "target": "joined", "short": "mask", "seed": 10},
         **{"middle_crops": 0.0, "long_windows": 0.0, "mirror": 0.0},
         **{"yaw": 0.0, "speed": 0.0, "latent_noise": 0.0, "text_decoding": 0.0},
@@ -139,7 +147,7 @@ RELEASE = {
 # Where the recipe does something else, in words of its list of differences.
 LISTED = {"vertex_loss": "leaves out SMPL's pose correctives", "precision": "bfloat16 where the machine is fast at it"}
 # What changes no number of a training: names of files, what is written when, and how fast it goes.
-BESIDE = {"encoder", "latent", "vertex_subset", "loss_body", "compile", "wandb", "best"}
+BESIDE = {"encoder", "latent", "vertex_subset", "loss_body", "step", "accumulate", "wandb", "best"}
 BESIDE |= {"log_every", "validate_every", "save_every", "keep_every"}
 
 

@@ -15,10 +15,10 @@ from mclip.training.data.crops import (
     cut_compiled,
     frames_of,
     load_crops,
-    new_array,
+    new_tensor,
     text_choices,
 )
-from mclip.training.train.step import Order, windows_of_a_pass
+from mclip.training.data.feed import Order, windows_of_a_pass
 
 CPU = torch.device("cpu")
 
@@ -273,7 +273,7 @@ def test_motion_that_does_not_fit_is_mapped_from_a_file_and_is_the_same(store, t
 
 def test_a_disk_without_room_for_the_motion_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"no room for the [\d,.]+ GB of motion .*make room, .* --storage float16"):
-        new_array((2**49, 24), "float32", tmp_path)
+        new_tensor((2**49, 24), "float32", tmp_path, CPU)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,10 +8,10 @@ from click.testing import CliRunner
 
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.machine import speed as machine
 from mclip.pipeline.machine.commands import describe_error, is_users_error
 from mclip.pipeline.machine.devices import DeviceError, free_bytes, pick_device, require_bfloat16
 from mclip.training.model.run import RunError, load_run
-from mclip.training.train import speed as machine
 
 CPU = torch.device("cpu")
 WALK = str(MOTIONS / "EMBEDDED/walk/walk_poses.npz")
@@ -71,7 +71,8 @@ def too_old():
 
 def test_a_gpu_that_is_full_or_lacks_an_operator_is_told_with_the_way_out():
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of")
-    assert describe_error(full).startswith("the device has no memory left (CUDA out of memory): lower --batch")
+    told = describe_error(full)
+    assert told.startswith("the device has no memory left (CUDA out of memory): lower --batch or --frames, raise --acc")
     lacks = NotImplementedError("The operator 'aten::x' is not currently implemented for the MPS device. If you")
     assert is_users_error(lacks)
     assert describe_error(lacks).endswith(": pass --device cpu, or set PYTORCH_ENABLE_MPS_FALLBACK=1")
@@ -95,6 +96,8 @@ def test_the_rate_of_products_is_what_a_product_takes():
     speed = machine.Speed(rate=2e9, flops=500_000_000, dtype=torch.float32)
     assert speed.share(0.25) == pytest.approx(1)
     assert speed.share(0.5) == pytest.approx(0.5)
+    assert speed.told(0.5) == "1 of 2 GFLOP/s (MFU 50%)"
+    assert machine.Speed(5e14, 240 * 10**9, torch.bfloat16).told(0.001) == "240 of 500 TFLOP/s (MFU 48%)"
     assert str(speed) == "matrix products: 2 GFLOP/s in float32, 0.5 GFLOP a step: at best 4 steps/s"
 
 

@@ -19,7 +19,7 @@ from mclip.training.model.run import (
     checkpoints,
     delete_run,
     is_best,
-    load_optimizer,
+    load_optimizers,
     load_run,
     read_config,
     save_checkpoint,
@@ -36,14 +36,14 @@ CONFIG = {
 }
 
 
-def stepped() -> tuple[MotionClip, torch.optim.Optimizer]:
+def stepped() -> tuple[MotionClip, list[torch.optim.Optimizer]]:
     """A model after one step of AdamW, so that the optimizer has a state."""
     torch.manual_seed(0)
     model = MotionClip(ModelConfig(**SIZES))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     model.encode(torch.randn(2, 5, 25, 6)).square().sum().backward()
     optimizer.step()
-    return model, optimizer
+    return model, [optimizer]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def folder(tmp_path):
 
 
 def test_a_saved_model_comes_back_whole(folder):
-    model, optimizer = stepped()
+    model, optimizers = stepped()
     run = load_run(folder)
     assert (run.step, run.z_length, run.fps, run.crop, run.row25) == (1, 2.5, 30.0, 60, ROOT_PATH)
     assert all(
@@ -63,8 +63,8 @@ def test_a_saved_model_comes_back_whole(folder):
     )
     assert not run.model.training
     fresh = torch.optim.AdamW(MotionClip(ModelConfig(**SIZES)).parameters(), lr=1e-3, fused=True)
-    load_optimizer(fresh, checkpoints(folder)[-1])
-    ours, theirs = fresh.state_dict()["state"], optimizer.state_dict()["state"]
+    load_optimizers([fresh], checkpoints(folder)[-1])
+    ours, theirs = fresh.state_dict()["state"], optimizers[0].state_dict()["state"]
     assert ours.keys() == theirs.keys()
     for index, values in theirs.items():
         for name, value in values.items():
@@ -91,19 +91,19 @@ def test_the_fingerprint_follows_the_weights(folder):
 
 
 def test_the_last_two_checkpoints_stay(folder):
-    model, optimizer = stepped()
+    model, optimizers = stepped()
     for step in (2, 3, 4):
-        save_checkpoint(folder, model, optimizer, {"step": step, "steps": 9, "z_length": None})
+        save_checkpoint(folder, model, optimizers, {"step": step, "steps": 9, "z_length": None})
     assert [path.name for path in checkpoints(folder)] == ["00000003", "00000004"]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["00000003", "00000004"]
 
 
 def test_the_moving_average_is_what_a_run_is_used_with(folder):
-    model, optimizer = stepped()
+    model, optimizers = stepped()
     average = copy.deepcopy(model)
     with torch.no_grad():
         average.final.bias.fill_(0.5)
-    save_checkpoint(folder, model, optimizer, {"step": 2, "steps": 9, "z_length": None}, average=average)
+    save_checkpoint(folder, model, optimizers, {"step": 2, "steps": 9, "z_length": None}, average=average)
     assert load_run(folder).model.final.bias.eq(0.5).all()
     saved = load_file(checkpoints(folder)[-1] / "model.safetensors")
     assert torch.equal(saved["final.bias"], model.final.bias)
@@ -111,9 +111,9 @@ def test_the_moving_average_is_what_a_run_is_used_with(folder):
 
 def test_every_kth_checkpoint_stays_where_asked(tmp_path):
     start_run(tmp_path / "run", CONFIG | {"train": {"keep_every": 3}})
-    model, optimizer = stepped()
+    model, optimizers = stepped()
     for step in range(1, 9):
-        save_checkpoint(tmp_path / "run", model, optimizer, {"step": step, "steps": 9, "z_length": None})
+        save_checkpoint(tmp_path / "run", model, optimizers, {"step": step, "steps": 9, "z_length": None})
     assert [int(path.name) for path in checkpoints(tmp_path / "run")] == [3, 6, 7, 8]
 
 
@@ -145,7 +145,7 @@ optimizer = torch.optim.AdamW(model.parameters())
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     state = {"step": 2, "steps": 9, "z_length": None}
-    save_checkpoint(Path(sys.argv[1]), model, optimizer, state, average=model)
+    save_checkpoint(Path(sys.argv[1]), model, [optimizer], state, average=model)
 except ValueError as error:
     print(error)
 """
@@ -171,11 +171,30 @@ def test_damaged_weights_are_named_with_the_way_out(folder, size):
         load_run(folder)
 
 
+def test_each_of_two_optimizers_comes_back_with_its_own_state(folder):
+    def made(*, step: bool) -> list[torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(size)) for size in ((3,), (3, 4), (4, 2))]
+        pair = [torch.optim.AdamW(weights[:1], fused=True), torch.optim.Muon(weights[1:])]
+        for each in weights if step else ():
+            each.grad = torch.randn_like(each)
+        for optimizer in pair if step else ():
+            optimizer.step()
+        return pair
+
+    saved, fresh = made(step=True), made(step=False)
+    final = save_checkpoint(folder, stepped()[0], saved, {"step": 2, "steps": 9, "z_length": None})
+    load_optimizers(fresh, final)
+    for ours, theirs in zip(fresh, saved, strict=True):
+        torch.testing.assert_close(ours.state_dict()["state"], theirs.state_dict()["state"], rtol=0, atol=0)
+    assert [len(each.state) for each in fresh] == [1, 2]
+
+
 def test_a_damaged_optimizer_is_named(folder):
     file = folder / "checkpoints/00000001/optimizer.safetensors"
     file.write_bytes(b"rot")
     with pytest.raises(RunError, match=r"optimizer.safetensors: damaged"):
-        load_optimizer(stepped()[1], folder / "checkpoints/00000001")
+        load_optimizers(stepped()[1], folder / "checkpoints/00000001")
 
 
 def test_weights_of_another_size_are_refused(folder):
@@ -223,7 +242,7 @@ def test_vectors_and_optimizers_of_other_names_or_shapes_are_named(folder):
             load_run(folder)
     save_file({"x" * 10_000: torch.zeros(1)}, last / "optimizer.safetensors")
     with pytest.raises(RunError, match=r"optimizer.safetensors: damaged \(found 'x+\.\.\., expected a number") as told:
-        load_optimizer(stepped()[1], last)
+        load_optimizers(stepped()[1], last)
     assert len(str(told.value)) < 500
 
 

@@ -24,11 +24,11 @@ from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store
 from mclip.training.data.crops import Crops
+from mclip.training.data.feed import Order
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import RunError, best_checkpoint, checkpoints, load_run, read_config, read_state
 from mclip.training.train import journal
 from mclip.training.train import train as trainer
-from mclip.training.train.step import Order
 
 CPU = torch.device("cpu")
 TINY = {"layers": 1, "feed_forward": 32, "dropout": 0.1}
@@ -325,9 +325,9 @@ def test_a_compiled_run_follows_the_curve_of_the_plain_one(store, tmp_path):
     options = {"log_every": 1, "validate_every": 10, "save_every": 10, "sizes": {"dropout": 0.0}}
     trained(store, tmp_path / "plain", steps=3, **options)
     # Another process: there no types are checked, which a compiler cannot look through.
-    asked = command(store, tmp_path / "compiled", steps=3, compile=True, **options)
+    asked = command(store, tmp_path / "compiled", steps=3, step="compiled", **options)
     told = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=300).stderr
-    assert "--compile: the layers are compiled" in told
+    assert "--step compiled: model and losses are compiled" in told
     ours, theirs = (journal.read_journal(tmp_path / name / "metrics.jsonl") for name in ("compiled", "plain"))
     for found, expected in zip(ours, theirs, strict=True):
         assert found == pytest.approx(expected, rel=1e-3), expected["step"]

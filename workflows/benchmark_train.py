@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import click
 import open_clip
@@ -30,10 +31,12 @@ from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import forward_kinematics
 from mclip.pipeline.machine.devices import multiplies_bfloat16
 from mclip.training.data.crops import Batch, Choice, Crops
+from mclip.training.data.feed import Feed
 from mclip.training.model import losses
 from mclip.training.model.config import ModelConfig, TrainConfig
-from mclip.training.model.network import MotionClip, position_code
-from mclip.training.train.step import Feed, Guard, loss_terms
+from mclip.training.model.network import position_code
+from mclip.training.train.step import Learner
+from mclip.training.train.workers import Workers
 
 VERTICES, WIDTH, BATCH, FRAMES = 6890, 512, 20, 60
 CPU = torch.device("cpu")
@@ -141,33 +144,25 @@ def plain_step(clock: Callable[[], float], device: torch.device = CPU) -> Step:
 
 def our_step(precision: str, clock: Callable[[], float], *, batch: int = BATCH, frames: int = FRAMES) -> Step:
     """What `mclip train` does in a step, with its own functions; `around` is what is none of the three."""
-    config, cpu = TrainConfig(precision=precision), torch.device("cpu")
-    model = MotionClip(ModelConfig(latent=WIDTH)).train()
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-    body, guard, store = load_body("low"), Guard(optimizer, cpu), random_batch(10 * batch, frames)
-    vertex_loss = losses.ClosedFormLoss(body)
-    count, noise = itertools.count(), torch.Generator()
+    config, body = TrainConfig(precision=precision, batch=batch), load_body("low")
+    made: dict[str, Any] = {"steps": 10**6, "device": CPU, "workers": Workers()}
+    learner = Learner(config, ModelConfig(latent=WIDTH), vertex_loss=losses.ClosedFormLoss(body), **made)
+    store, count = random_batch(10 * batch, frames), itertools.count()
 
     def step() -> dict[str, float]:
-        laps, at = Laps(clock, {}, clock()), next(count)
-        torch.manual_seed(at)
+        laps = Laps(clock, {}, clock())
+        learner.begin(next(count))
+        learner.forget()
         item = torch.randperm(10 * batch)[:batch]
         values = {name: each[item] for name, each in vars(store).items() if isinstance(each, Tensor)}
         drawn = Batch(**values, padded=False)
         laps.lap("around")
-        terms = loss_terms(model, drawn, vertex_loss, config, noise)
-        total = torch.stack([weight * terms[term] for term, weight in config.weights.items()]).sum()
+        found = learner.losses(drawn)
         laps.lap("forward")
-        optimizer.zero_grad()
-        torch.autograd.backward(total)
+        torch.autograd.backward(found["total"])
         laps.lap("backward")
-        guard.watch(
-            at, terms, torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
-        )
-        assert not guard.halted
-        laps.lap("around")
-        optimizer.step()
+        learner.change(found)
+        assert not learner.guard.halted
         laps.lap("optimizer")
         return laps.parts
 

@@ -22,7 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 PAPERS_STEPS = 100 * 40 * 3600 * 30 // 100 // 20  # of 100 epochs over 40 h at 30 fps, 100 frames a window, 20 a batch
-BATCHES, QUICK_BATCHES = (20, 128, 1024, 8192), (4,)
+BATCHES = (20, 128, 1024, 8192)
 LOSSES, GRADIENT, AFTER, DECODED, COSINE = 1e-4, 1e-3, 1e-2, 1e-3, 1e-4  # that float32 on two devices may differ by
 WRONG = "NOT"  # within its bound, or equal
 Row = tuple[str, str]
@@ -44,11 +44,21 @@ class Setup:
     device: torch.device
     quick: bool
     folder: Path
+    started: float = field(default_factory=time.perf_counter)
+
+    def late(self, share: float) -> bool:
+        """Whether that share of the eight minutes is over."""
+        return time.perf_counter() - self.started > share * 8 * 60
 
     @property
     def sizes(self) -> dict[str, Any]:
         """Of the model: the paper's, or one that a CPU trains in no time."""
         return {"latent": 512} | ({"layers": 1, "feed_forward": 64} if self.quick else {})
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """CLIP models to try, by open_clip's names."""
+        return ("ViT-S-32-alt",) if self.quick else ("ViT-B-32", "ViT-L-14")
 
     def wait(self) -> None:
         """Until the device has done everything."""
@@ -70,11 +80,13 @@ class Setup:
         raise AssertionError
 
 
-def trainer(setup: Setup, *, batch: int, frames: int = 60, **options: Any) -> tuple[Any, Any]:
-    """mclip's Learner and Feed on made-up crops; `dropout` among the options is the model's."""
+def trainer(setup: Setup, *, batch: int, frames: int = 60, **options: Any) -> Any:
+    """mclip's Steps on made-up crops, as the trainer takes them; `dropout` among the options is the model's."""
     from mclip.pipeline.geometry.body import load_body
+    from mclip.training.data.feed import Feed
     from mclip.training.model.config import ModelConfig, TrainConfig
-    from mclip.training.train.step import Feed, Learner, vertex_loss_of
+    from mclip.training.train.graph import Steps, way_of
+    from mclip.training.train.step import Learner, vertex_loss_of
     from mclip.training.train.workers import Workers
     from mclip.workflows.benchmark_train import crops_of
 
@@ -83,7 +95,12 @@ def trainer(setup: Setup, *, batch: int, frames: int = 60, **options: Any) -> tu
     feed = Feed(crops_of(max(200, batch), frames, setup.device), ["a", "b", "c"], config, setup.device)
     loss = vertex_loss_of(config, load_body("low").to(setup.device), feed.generator)
     learner = Learner(config, sizes, vertex_loss=loss, steps=10**6, device=setup.device, workers=Workers())
-    return learner, feed
+    return Steps(learner, feed, way_of(config, feed, 1)[0], refuse)
+
+
+def refuse(why: str) -> None:
+    """Where training would say so and go on in another way, a measurement ends."""
+    raise RuntimeError(why)
 
 
 def parity(setup: Setup) -> Iterator[Row]:
@@ -92,18 +109,20 @@ def parity(setup: Setup) -> Iterator[Row]:
 
     steps, batch = (5, 4) if setup.quick else (50, 20)
     here = Setup(torch.device("cpu"), setup.quick, setup.folder)
-    (ours, feed), (theirs, _) = (trainer(each, batch=batch, dropout=0.0, precision="float32") for each in (here, setup))
+    pair = [trainer(each, batch=batch, dropout=0.0, precision="float32") for each in (here, setup)]
+    ours, theirs = (each.learner for each in pair)
     for step in range(steps):
-        drawn = feed(step)
+        drawn = pair[0].feed(step)
         moved = {name: each.to(setup.device) if torch.is_tensor(each) else each for name, each in vars(drawn).items()}
-        pair = [(ours, ours.losses(step, drawn)), (theirs, theirs.losses(step, Batch(**moved)))]
-        known, values = ({term: each.item() for term, each in terms.items()} for _, terms in pair)
+        found = []
+        for learner, given in ((ours, drawn), (theirs, Batch(**moved))):
+            learner.begin(step)
+            found.append(learner.learn(given)[0])
+        known, values = ({term: each.item() for term, each in terms.items()} for terms in found)
         apart = max(abs(values[term] / known[term] - 1) for term in known)
-        for learner, found in pair:
-            learner.learn(step, found)
         if step == 0:
             yield "losses, largest relative difference", judged(apart, LOSSES)
-            a, b = (torch.cat([p.grad.flatten().cpu() for p in learner.parameters]) for learner, _ in pair)
+            a, b = (torch.cat([p.grad.flatten().cpu() for p in learner.parameters]) for learner in (ours, theirs))
             yield "gradient, difference over its norm", judged(float((a - b).norm() / a.norm()), GRADIENT)
     yield f"losses after {steps} steps", judged(apart, AFTER)
     z_BC = torch.randn(8, 512)
@@ -112,9 +131,27 @@ def parity(setup: Setup) -> Iterator[Row]:
         a, b = (each.model.eval().decode(z_BC.to(at), 60).cpu() for each, at in ((ours, "cpu"), (theirs, setup.device)))
     yield "decoded, largest difference", judged(float((a - b).abs().max()), DECODED)
     rgb = torch.randint(0, 256, (4, 224, 224, 3), dtype=torch.uint8)
-    a, b = (encoder_of("ViT-B-32", device).encode_pictures(rgb) for device in (here.device, setup.device))
+    a, b = (encoder_of(setup.clips[0], device).encode_pictures(rgb) for device in (here.device, setup.device))
     cosine = torch.nn.functional.cosine_similarity(a, b).min()
     yield "embedded pictures, 1 - cosine", judged(float(1 - cosine), COSINE)
+    yield "drawn bodies by tensors, largest difference of 255", judged(drawn_apart(setup.device), 1)
+
+
+def drawn_apart(device: torch.device) -> int:
+    """By how much pixels differ that the compiled rasteriser and tensors on a device draw."""
+    from mclip.pipeline.draw.backends import render_bodies
+    from mclip.pipeline.draw.camera import front_camera
+    from mclip.pipeline.geometry.body import load_body
+    from mclip.pipeline.geometry.rotations import axis_angle_to_matrix
+
+    body = load_body("low")
+    rotmat = axis_angle_to_matrix(0.4 * torch.randn(4, 24, 3))
+    vertices = body.pose(rotmat)
+    camera = front_camera(rotmat[:, 0], vertices)
+    there = replace(camera, R_B33=camera.R_B33.to(device), T_B3=camera.T_B3.to(device))
+    known = render_bodies(vertices, body.faces_F3, camera, backend="cpu")
+    found = render_bodies(vertices.to(device), body.faces_F3.to(device), there, backend="torch").cpu()
+    return int((known.int() - found.int()).abs().max())
 
 
 def judged(value: float, bound: float) -> str:
@@ -122,6 +159,7 @@ def judged(value: float, bound: float) -> str:
     return f"{value:.1e} ({'within' if value <= bound else f'{WRONG} within'} {bound:.0e})"
 
 
+@functools.cache
 def encoder_of(clip: str, device: torch.device, precision: str = "float32") -> Any:
     """An encoder with random weights, the same on every device."""
     import open_clip
@@ -135,37 +173,48 @@ def encoder_of(clip: str, device: torch.device, precision: str = "float32") -> A
 
 
 def steps(setup: Setup) -> Iterator[Row]:
-    """Milliseconds of a step, share of the peak, memory: as it is, and compiled."""
+    """Milliseconds of a step, share of the peak, memory: by operations, as one graph, and compiled into one."""
+    precision, times = precision_of(setup), dict[str, float]()
+    for batch, frames, way in shapes(setup):
+        name = f"step, batch {batch:,}, {frames} frames, {precision}, {way}"
+        if setup.late(0.6):
+            yield name, "not run: other parts need the rest of the eight minutes"
+            continue
+        try:
+            seconds, told = timed_step(setup, batch=batch, frames=frames, precision=precision, step=way)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            yield name, f"not run: {first_line(error)}"
+            continue
+        yield name, told
+        if (batch, frames) == (20, 60):
+            times[way] = seconds
+    if times:
+        yield "fastest at batch 20: what --step should be", min(times, key=times.__getitem__)
+
+
+def timed_step(setup: Setup, *, batch: int, **options: Any) -> tuple[float, str]:
+    """Seconds of a step, and what to say of it; RuntimeError where it cannot be taken in the way that is asked for."""
+    from mclip.training.train.graph import compile_terms
     from mclip.training.train.train import measure_speed
 
-    precision = precision_of(setup)
-    modes = ("eager",) if setup.device.type == "cpu" else ("eager", "compiled")
-    shapes = [(batch, frames) for batch in (QUICK_BATCHES if setup.quick else BATCHES) for frames in (60, 120)]
-    for (batch, frames), mode in itertools.product(shapes[:1] if setup.quick else shapes, modes):
-        name = f"step, batch {batch:,}, {frames} frames, {precision}, {mode}"
-        try:
-            learner, feed = trainer(setup, batch=batch, frames=frames, precision=precision, compile=mode == "compiled")
-            told = learner.compile(feed(0)) if mode == "compiled" else ""
-            if "failed" in told:
-                yield name, told
-                continue
-            speed = measure_speed(learner, 0, feed(0))
-            forget_peak(setup)
-            count = itertools.count(1)
-            seconds = setup.seconds(functools.partial(one_step, learner, feed, count), most=4)
-            yield (
-                name,
-                f"{1000 * seconds:,.2f} ms, {batch / seconds:,.0f} crops/s, {speed.flops / seconds / 1e12:,.2f} of "
-                f"{speed.rate / 1e12:,.2f} TFLOP/s (MFU {speed.share(seconds):.0%}){peak(setup)}",
-            )
-        except torch.OutOfMemoryError as error:
-            yield name, f"not run: {first_line(error)}"
+    taken, count = trainer(setup, batch=batch, **options), itertools.count()
+    speed = measure_speed(taken.learner, taken.feed(0))
+    if options["step"] == "compiled" and "failed" in (told := compile_terms(taken.learner, taken.feed, 0)):
+        raise RuntimeError(told)
+    forget_peak(setup)
+    for _ in range(5):  # a graph is captured at the fourth
+        taken(next(count))
+    seconds = setup.seconds(lambda: taken(next(count)), most=2)
+    return seconds, f"{1000 * seconds:,.2f} ms, {batch / seconds:,.0f} crops/s, {speed.told(seconds)}{peak(setup)}"
 
 
-def one_step(learner: Any, feed: Any, count: Iterator[int]) -> None:
-    """A step as the trainer takes it between two logged ones."""
-    step = next(count)
-    learner.learn(step, learner.losses(step, feed(step)))
+def shapes(setup: Setup) -> Iterator[tuple[int, int, str]]:
+    """Batch, frames and way of the steps that are measured; a compiler takes a minute for each, so it gets two."""
+    ways = ("eager", "graph") if setup.device.type == "cuda" else ("eager",)
+    for batch, frames in [(4, 60)] if setup.quick else itertools.product(BATCHES, (60, 120)):
+        yield from ((batch, frames, way) for way in ways)
+        if (batch, frames) in ((20, 60), (1024, 60)) and setup.device.type == "cuda":
+            yield batch, frames, "compiled"
 
 
 def precision_of(setup: Setup) -> str:
@@ -195,8 +244,10 @@ def against_plain(setup: Setup) -> Iterator[Row]:
     if setup.quick and setup.device.type == "cpu":
         raise RuntimeError("--quick on a CPU leaves it out: a plain step takes about ten seconds there")
     plain = setup.seconds(plain_step(time.perf_counter, setup.device), most=10)
-    learner, feed = trainer(full, batch=20, precision=precision_of(setup))
-    ours = setup.seconds(functools.partial(one_step, learner, feed, itertools.count()), most=5)
+    taken, count = trainer(full, batch=20, precision=precision_of(setup)), itertools.count()
+    for _ in range(5):
+        taken(next(count))
+    ours = setup.seconds(lambda: taken(next(count)), most=5)
     yield "the release's step, plainly, batch 20, float32", f"{1000 * plain:,.1f} ms"
     yield "mclip's, over it", f"{1000 * ours:,.2f} ms, {plain / ours:,.1f} times as fast"
     took = f"release {plain * PAPERS_STEPS / 3600:,.1f} hours, mclip {ours * PAPERS_STEPS / 60:,.1f} minutes"
@@ -205,19 +256,20 @@ def against_plain(setup: Setup) -> Iterator[Row]:
 
 def embedding(setup: Setup) -> Iterator[Row]:
     """Pictures and texts a second, against the model alone in a loop on what lies on the device already."""
-    from mclip.pipeline.embed.encoder import BATCH
-
     count = 4 if setup.quick else 512
     rgb, texts = torch.randint(0, 256, (count, 224, 224, 3), dtype=torch.uint8), ["a person walks"] * count
-    for clip in ("ViT-B-32",) if setup.quick else ("ViT-B-32", "ViT-L-14"):
+    for clip in setup.clips:
         encoder = encoder_of(clip, setup.device, precision_of(setup))
-        ready = encoder.preprocess(rgb[:BATCH].to(setup.device))
+        ready = encoder.preprocess(rgb[: encoder.batch].to(setup.device))
         whole = setup.seconds(functools.partial(encoder.encode_pictures, rgb), most=5)
         bare = setup.seconds(functools.partial(bare_loop, encoder, ready), most=5) * count / len(ready)
         yield (
             f"embed {clip}, pictures",
             f"{count / whole:,.1f}/s, {bare / whole:.0%} of a bare loop's {count / bare:,.1f}/s",
         )
+        exact = encoder_of(clip, setup.device).encode_pictures(rgb[:4])
+        cosine = torch.nn.functional.cosine_similarity(exact, encoder.encode_pictures(rgb[:4])).min()
+        yield f"embed {clip} in {encoder.precision}, least cosine to float32", f"{cosine:.6f}"
         yield (
             f"embed {clip}, texts",
             f"{count / setup.seconds(functools.partial(encoder.encode_texts, texts), most=5):,.1f}/s",
@@ -254,19 +306,25 @@ def waits(setup: Setup) -> Iterator[Row]:
     """How often the host waits between two logs, by torch's own count."""
     if setup.device.type != "cuda":
         raise RuntimeError("only CUDA counts them (tests/test_fake_device.py asks without a GPU)")
-    learner, feed = trainer(setup, batch=20, precision=precision_of(setup))
-    count = itertools.count()
-    one_step(learner, feed, count)
+    rows = {way: trainer(setup, batch=20, precision=precision_of(setup), step=way) for way in ("eager", "graph")}
+    for way, taken in rows.items():
+        yield f"waits in 10 steps, {way}", waits_of(taken)
+
+
+def waits_of(taken: Any) -> str:
+    """How many there are in ten steps, and in which lines."""
+    for step in range(5):
+        taken(step)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for _ in range(10):
-                one_step(learner, feed, count)
+            for step in range(5, 15):
+                taken(step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     lines = sorted({f"{Path(each.filename).name}:{each.lineno}" for each in caught})
-    yield "waits in 10 steps", f"{len(caught)} {', '.join(lines)}".strip()
+    return f"{len(caught)} {', '.join(lines)}".strip()
 
 
 def resume(setup: Setup) -> Iterator[Row]:
@@ -277,7 +335,7 @@ def resume(setup: Setup) -> Iterator[Row]:
     from mclip.training.train.train import train
 
     url = make_store(setup.folder)
-    options = {"batch": 2, "epochs": 20.0, "log_every": 1, "save_every": 2, "image_weight": 0.0, "precision": "float32"}
+    options = {"batch": 2, "epochs": 8.0, "log_every": 1, "save_every": 2, "image_weight": 0.0, "precision": "float32"}
     sizes = ModelConfig(layers=1, feed_forward=64)
     whole, broken = (setup.folder / name for name in ("whole", "broken"))
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -317,7 +375,7 @@ def make_store(folder: Path) -> str:
     return store.url
 
 
-def kill_when_saved(words: list[str], folder: Path, *, patience: float = 120) -> None:
+def kill_when_saved(words: list[str], folder: Path, *, patience: float = 300) -> None:
     """Start a training and kill it when its first checkpoint is there; RuntimeError where none comes."""
     child = subprocess.Popen(
         words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE, text=True

@@ -1,15 +1,14 @@
-"""`render_bodies`: one function, three renderers of the same picture.
+"""`render_bodies`: one function, four renderers of the same picture.
 
-`cpu` (our rasteriser), `pytorch3d` (the reference; the default on CUDA) and `pyrender` (OpenGL through EGL) share the
-camera, the light and the shading formula of `mclip.pipeline.rasterise`. `cpu` and `pytorch3d` agree within 1/255 on
-every pixel; `pyrender` shades the vertices only and blends, so its pixels are near but not equal.
+`cpu` (our rasteriser), `torch` (the same by tensors, on any device), `pytorch3d` (the reference; the default on CUDA)
+and `pyrender` (OpenGL through EGL) share the camera, the light and the shading formula of `rasterise`. The first three
+agree within 1/255 on every pixel; `pyrender` shades the vertices only and blends, so its pixels are near but not equal.
 """
 
 # B batch, V vertices, F faces, S picture side in pixels
 
 import os
 import threading
-import warnings
 from types import ModuleType
 from typing import Any
 
@@ -18,11 +17,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from mclip.pipeline.draw import rasterise
+from mclip.pipeline.draw import rasterise, tensors
 from mclip.pipeline.draw.camera import Camera
 from mclip.pipeline.draw.looks import CLAY, RGB, WHITE, check_size
 
-BACKENDS = ("auto", "cpu", "pytorch3d", "pyrender")
+BACKENDS = ("auto", "cpu", "torch", "pytorch3d", "pyrender")
 LARGEST_BATCH = 4 * 2**30  # bytes of finished pictures in one call
 PYTORCH3D_WHEEL = "easypytorch3d==0.7.9.post1"
 PYTORCH3D_TORCH = "2.12"  # the one torch that wheel is built for
@@ -42,9 +41,10 @@ def render_bodies(
 ) -> UInt8[Tensor, "batch size size 3"]:
     """Pictures (B, size, size, 3), RGB 0..255, of bodies in the world, on the device of the vertices.
 
-    `camera` holds a camera a body. `backend` is one of BACKENDS; "auto" is pytorch3d for vertices on CUDA where it is
-    installed, else cpu. `colour` is RGB 0..1 of all vertices or of each, as is `background`. `antialias` k draws k
-    times as large and averages k x k pixels. `threads` is for cpu: as many as the process may use by default.
+    `camera` holds a camera a body. `backend` is one of BACKENDS; "auto" is, for vertices on CUDA, pytorch3d where it is
+    installed and else torch; elsewhere it is cpu. `colour` is RGB 0..1 of all vertices or of each, as is `background`.
+    `antialias` k draws k times as large and averages k x k pixels. `threads` is for cpu: as many as the process may use
+    by default.
 
     Raises ValueError for a size, colour, camera or vertices that cannot be drawn (naming the item of the batch),
     ImportError or RuntimeError for a backend that is not there, with the remedy.
@@ -60,6 +60,9 @@ def render_bodies(
     look: dict[str, Any] = {"size": size * antialias, "colours_V3": colours_V3, "background": background}
     if backend == "pytorch3d":
         pictures = _render_pytorch3d(vertices_BV3, faces_F3, camera, **look)
+    elif backend == "torch":
+        view_BV3 = camera.view(vertices_BV3.detach().float())
+        pictures = tensors.draw(view_BV3, faces_F3, focal=camera.focal, **look)
     elif backend == "pyrender":
         pictures = _render_pyrender(vertices_BV3, faces_F3, camera, **look)
     else:
@@ -83,15 +86,14 @@ def choose_backend(backend: str, device: torch.device) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
     if backend != "auto":
-        {"cpu": lambda: None, "pytorch3d": import_pytorch3d, "pyrender": import_pyrender}[backend]()
+        {"pytorch3d": import_pytorch3d, "pyrender": import_pyrender}.get(backend, lambda: None)()
         return backend
     if device.type != "cuda":
         return "cpu"
     try:
         import_pytorch3d()
-    except ImportError as error:
-        warnings.warn(f"pictures are drawn on the CPU: {error}", stacklevel=3)
-        return "cpu"
+    except ImportError:
+        return "torch"
     return "pytorch3d"
 
 
@@ -123,7 +125,9 @@ def _check(vertices_BV3: Tensor, faces_F3: Tensor, camera: Camera, *, large: int
         )
     if batch and not len(faces_F3):
         raise ValueError("faces: found none, expected at least one")
-    bounds = faces_F3 if faces_F3.is_cuda else faces_F3.numpy()  # numpy for the reason given in _check_finite
+    bounds = (
+        faces_F3 if faces_F3.device.type != "cpu" else faces_F3.numpy()
+    )  # numpy for the reason given in _check_finite
     low, high = (int(bounds.min()), int(bounds.max())) if len(faces_F3) else (0, -1)
     if low < 0 or high >= vertices_BV3.shape[1]:
         raise ValueError(f"faces: found vertices {low} to {high}, expected 0 to {vertices_BV3.shape[1] - 1}")

@@ -4,6 +4,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.vectors import blocks, cut_texts
@@ -123,6 +125,16 @@ def borrow_pictures(store: Store, name: str) -> None:
             if taken[at].any():
                 here[at] = np.where(taken[at, None], there[at], here[at])
         marks[...] = np.where(taken, DONE, state)
+
+
+def cosine_to_float32(store: Store, encoder: Encoder, *, most: int = 32) -> float:
+    """The least cosine between the encoder's vectors in its precision and in float32: first pictures, first texts."""
+    exact, texts = dataclasses.replace(encoder, precision="float32"), store.strings("texts")[:most]
+    pairs = [[each.encode_texts(texts) for each in (encoder, exact)]] if texts else []
+    if "pictures/done" in store:
+        rgb, drawn = read_pictures(store, range(min(most, len(store.read("pictures/done")))))
+        pairs.append([each.encode_pictures(torch.from_numpy(rgb[drawn])) for each in (encoder, exact)])
+    return min(float(F.cosine_similarity(ours, theirs).min()) for ours, theirs in pairs if len(ours))
 
 
 def read_ahead(store: Store, pending: Sequence[range]) -> Generator[Drawn, None, None]:

@@ -29,9 +29,11 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as pictures
 
-BATCH = 32  # pictures or texts a forward pass: fastest on a CPU, small on a GPU
+from mclip.pipeline.machine.devices import send
+
+BATCH, GPU_BATCH = 32, 256  # pictures or texts a forward pass: 32 is fastest on a CPU, small on a GPU
 LONGEST_TEXT = 2000  # characters; no 77 tokens are longer, and tokenising one endless word takes its length squared
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 class EncoderError(ValueError):
@@ -129,12 +131,13 @@ class Encoder:
     def encode_tokens(self, tokens_BN: Int[Tensor, "B N"]) -> Float[Tensor, "B C"]:
         """Text vectors (B, C), those of texts of like length together: padding costs as much as words."""
         length_B = self.needed(tokens_BN)
-        vectors_BC = torch.empty(len(tokens_BN), self.width)
-        for items in length_B.argsort(stable=True).split(BATCH):
+        vectors_BC = torch.empty(len(tokens_BN), self.width, device=self.device)
+        for items in length_B.argsort(stable=True).split(self.batch):
             longest = int(length_B[items].max())
             with self.computing(), short_context(self.model, longest):
-                vectors_BC[items] = self.model.encode_text(tokens_BN[items, :longest].to(self.device)).float().cpu()
-        return vectors_BC
+                found = self.model.encode_text(send(tokens_BN[items, :longest], self.device))
+                vectors_BC.index_copy_(0, send(items, self.device), found.float())
+        return vectors_BC.cpu()
 
     def needed(self, tokens_BN: Int[Tensor, "B N"]) -> Int[Tensor, " B"]:
         """How many tokens each text's vector depends on: all, unless the model does not see the padding behind them."""
@@ -148,15 +151,22 @@ class Encoder:
     @torch.inference_mode()
     def encode_pictures(self, rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B C"]:
         """Image vectors (B, C) on the CPU, not normalised, of RGB pictures (B, size, size, 3)."""
-        vectors_BC = torch.empty(len(rgb), self.width)
-        for vectors, batch in zip(vectors_BC.split(BATCH), rgb.split(BATCH), strict=True):
+        vectors_BC = torch.empty(len(rgb), self.width, device=self.device)
+        # Nothing in the loop waits for a GPU: while it computes, the next batch is sent.
+        for vectors, batch in zip(vectors_BC.split(self.batch), rgb.split(self.batch), strict=True):
             with self.computing():
-                vectors[...] = self.model.encode_image(self.preprocess(batch.to(self.device))).float().cpu()
-        return vectors_BC
+                vectors.copy_(self.model.encode_image(self.preprocess(send(batch, self.device))))
+        return vectors_BC.cpu()
+
+    @property
+    def batch(self) -> int:
+        """Pictures or texts a forward pass."""
+        return BATCH if self.device.type == "cpu" else GPU_BATCH
 
     def computing(self) -> torch.autocast:
         """Matrix products in the encoder's precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        half = torch.float16 if self.precision == "float16" else torch.bfloat16
+        return torch.autocast(self.device.type, half, enabled=self.precision != "float32")
 
     def preprocess(self, rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B 3 side side"]:
         """The model's own resize and normalisation, on tensors in bulk; open_clip's does it a picture at a time."""
@@ -172,9 +182,15 @@ class Encoder:
 
     def normalise(self, rgb: Shaped[Tensor, "B 3 side side"]) -> Float[Tensor, "B 3 side side"]:
         """The numbers that the model takes, of RGB 0..255."""
+        mean, std = self.scale
+        return (rgb.float() / 255 - mean.to(rgb.device)) / std.to(rgb.device)
+
+    @cached_property
+    def scale(self) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
+        """Mean and deviation of the colours, where the model is: sent once, and not with every batch."""
         config = self.model.visual.preprocess_cfg
-        mean, std = (torch.tensor(config[key], device=rgb.device).view(3, 1, 1) for key in ("mean", "std"))
-        return (rgb.float() / 255 - mean) / std
+        mean, std = (torch.tensor(config[key], device=self.device).view(3, 1, 1) for key in ("mean", "std"))
+        return mean, std
 
 
 @contextlib.contextmanager

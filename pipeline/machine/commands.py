@@ -61,8 +61,8 @@ def describe_error(error: Exception) -> str:
     if is_device_full(error):
         first = str(error).split(". ")[0]
         return (
-            f"the device has no memory left ({first}): lower --batch or --frames, or pass --device cpu; what was saved "
-            "before is whole"
+            f"the device has no memory left ({first}): lower --batch or --frames, raise --accumulate of `mclip "
+            "train`, or pass --device cpu; what was saved before, such as the last checkpoint, is whole"
         )
     if is_unknown_to_mps(error):
         return f"{str(error).splitlines()[0]}: pass --device cpu, or set PYTORCH_ENABLE_MPS_FALLBACK=1"

@@ -1,1 +1,1 @@
-"""Crops of a store on the device."""
+"""Crops of a store on the device, and which of them a step takes."""

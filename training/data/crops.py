@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from mclip.pipeline.embed.vectors import text_vectors, window_vectors
 from mclip.pipeline.geometry.continuation import continue_motion
 from mclip.pipeline.machine.compiled import compiled, run_parts
+from mclip.pipeline.machine.devices import send
 from mclip.pipeline.store.middle import middle_shift
 from mclip.pipeline.store.schema import FRAME_CHUNK, SPLITS, StoreError
 from mclip.pipeline.store.store import Store
@@ -287,12 +288,15 @@ def load_crops(
     more = int((arrays["frames"] < crop).sum()) * crop if short == "continue" else 0
     bytes_of_motion = (int(keep_F.sum()) + more) * (24 * 6 * np.dtype(storage).itemsize + 3 * 4)
     mapped = room is not None and bytes_of_motion > room
-    motion = load_motion(store, keep_F, more=more, storage=storage, folder=folder if mapped else None)
+    # What continues short windows works on the host.
+    place = torch.device("cpu") if mapped or more else device
+    folder = folder if mapped else None
+    rot6d, trans = load_motion(store, keep_F, more=more, storage=storage, folder=folder, device=place)
     arrays["row"] = (np.cumsum(keep_F) - 1)[arrays["row"]]
     if short == "continue":
-        arrays |= continue_short(*motion, arrays["row"], arrays["frames"], crop)
+        arrays |= continue_short(rot6d.numpy(), trans.numpy(), arrays["row"], arrays["frames"], crop)
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    rot6d, trans = (torch.from_numpy(array).to("cpu" if mapped else device) for array in motion)
+    rot6d, trans = (each.to(place if mapped else device) for each in (rot6d, trans))
     targets, labels = (Choice.of(store, each, device) for each in (target, "label"))
     padded = bool((arrays["frames"] < crop).any())
     return Crops(crop, target, rot6d, trans, targets=targets, labels=labels, **tensors, padded=padded, mapped=mapped)
@@ -308,32 +312,34 @@ def frames_of(row_W: np.ndarray, frames_W: np.ndarray, frames: int) -> np.ndarra
 
 
 def load_motion(
-    store: Store, keep_F: np.ndarray, *, more: int, storage: str, folder: Path | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations (N, 24, 6) and translations (N, 3) of the frames to keep, with `more` rows free behind them.
+    store: Store, keep_F: np.ndarray, *, more: int, storage: str, folder: Path | None, device: torch.device
+) -> tuple[Float[Tensor, "N 24 6"], Float[Tensor, "N 3"]]:
+    """Rotations and translations of the frames to keep, on a device, with `more` rows free behind them.
 
-    Read chunk by chunk, so that no more than one lies in memory beside the result.
+    Read chunk by chunk, so that no more than one lies in memory beside the result; while a chunk is copied to a GPU,
+    the next is read.
     """
     rows, end = int(keep_F.sum()) + more, 0
-    motion = new_array((rows, 24, 6), storage, folder), new_array((rows, 3), "float32", folder)
+    shapes = (((rows, 24, 6), storage), ((rows, 3), "float32"))
+    rot6d, trans = (new_tensor(shape, dtype, folder, device) for shape, dtype in shapes)
     for start in range(0, len(keep_F), FRAME_CHUNK):
         kept = np.flatnonzero(keep_F[start : start + FRAME_CHUNK])
         if not len(kept):
             continue
-        for name, array in zip(("rot6d", "trans"), motion, strict=True):
+        for name, array in zip(("rot6d", "trans"), (rot6d, trans), strict=True):
             values = store.read(f"motion/{name}", slice(start, start + FRAME_CHUNK))[kept]
             if not np.isfinite(values).all():
                 broken = start + int(kept[~np.isfinite(values).reshape(len(kept), -1).all(1)][0])
                 raise StoreError(f"{store.url}: {not_finite_message(store, name, broken)}")
-            array[end : end + len(kept)] = values
+            array[end : end + len(kept)].copy_(send(torch.from_numpy(values), device))
         end += len(kept)
-    return motion
+    return rot6d, trans
 
 
-def new_array(shape: tuple[int, ...], dtype: str, folder: Path | None) -> np.ndarray:
-    """An array in memory, or in a file of the folder that has no name: it goes with the process, also when killed."""
+def new_tensor(shape: tuple[int, ...], dtype: str, folder: Path | None, device: torch.device) -> Tensor:
+    """A tensor on a device, or in a file of the folder that has no name: it goes with the process, also when killed."""
     if folder is None:
-        return np.empty(shape, dtype)
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a crash at the first write
@@ -344,7 +350,7 @@ def new_array(shape: tuple[int, ...], dtype: str, folder: Path | None) -> np.nda
                     f"{folder}: no room for the {size / 1e9:,.1f} GB of motion that do not fit the memory "
                     f"({error.strerror}): make room, name a run on a larger disk, or pass --storage float16"
                 ) from error
-        return np.memmap(file, dtype, "w+", shape=shape)
+        return torch.from_numpy(np.memmap(file, dtype, "w+", shape=shape))
 
 
 def not_finite_message(store: Store, name: str, row: int) -> str:

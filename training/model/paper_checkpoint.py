@@ -174,6 +174,6 @@ def import_checkpoint(file: Path, options_file: Path | None, folder: Path, *, cl
         "imported": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
     }
     start_run(folder, config)
-    save_checkpoint(folder, model, None, {"step": 0, "steps": 0, "z_length": None})
+    save_checkpoint(folder, model, (), {"step": 0, "steps": 0, "z_length": None})
     count = sum(each.numel() for each in model.parameters())
     return f"import-checkpoint: {sizes.layers} + {sizes.layers} layers, {count:,} numbers in {folder}"

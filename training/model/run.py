@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ def start_run(folder: Path, config: dict[str, Any]) -> None:
 
 def require_known_options(folder: Path, made_with: dict[str, Any], config: dict[str, Any]) -> None:
     """RunError for a run of a version that had other options; those that are new since then have their defaults."""
+    made_with["train"].pop("compile", None)  # it changed no number; --step says as much today
     for part, kind in (("model", ModelConfig), ("train", TrainConfig)):
         if gone := sorted(set(made_with[part]) - set(config[part])):
             raise RunError(
@@ -380,27 +382,39 @@ def require_names(model: MotionClip, weights: dict[str, Tensor], file: Path) -> 
         )
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat named tensors."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The optimizers' states as flat named tensors; the weights of each are numbered on from those before."""
+    named: dict[str, Tensor] = {}
+    first = 0
+    for whole in (each.state_dict() for each in optimizers):
+        state = whole["state"].items()
+        named |= {f"{first + index}.{name}": value for index, values in state for name, value in values.items()}
+        first += sum(len(group["params"]) for group in whole["param_groups"])
+    return named
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], checkpoint: Path) -> None:
     """Inverse of `optimizer_tensors`. RunError when the file is damaged."""
-    whole, file = optimizer.state_dict(), checkpoint / "optimizer.safetensors"
+    states: dict[int, dict[str, Tensor]] = {}
+    file = checkpoint / "optimizer.safetensors"
     for key, value in read_tensors(file).items():
         index, _, name = key.partition(".")
         if not index.isdecimal():
             raise RunError(f"{file}: damaged (found {short(key)}, expected a number and a name); {way_out(file)}")
-        whole["state"].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(whole)
+        states.setdefault(int(index), {})[name] = value
+    first = 0
+    for optimizer in optimizers:
+        whole = optimizer.state_dict()
+        count = sum(len(group["params"]) for group in whole["param_groups"])
+        whole["state"] = {index: states[first + index] for index in range(count) if first + index in states}
+        optimizer.load_state_dict(whole)
+        first += count
 
 
 def save_checkpoint(
     folder: Path,
     model: MotionClip,
-    optimizer: torch.optim.Optimizer | None,
+    optimizers: Sequence[torch.optim.Optimizer],
     state: dict[str, Any],
     *,
     average: MotionClip | None = None,
@@ -419,8 +433,8 @@ def save_checkpoint(
         tensors[AVERAGE] = average.state_dict()
     if z_NC is not None:
         tensors[LATENTS] = {"z": z_NC}
-    if optimizer is not None:
-        tensors["optimizer.safetensors"] = optimizer_tensors(optimizer)
+    if optimizers:
+        tensors["optimizer.safetensors"] = optimizer_tensors(optimizers)
     try:
         for name, named in tensors.items():
             save_file({key: value.contiguous() for key, value in named.items()}, aside / name)

@@ -6,11 +6,11 @@ from types import TracebackType
 
 from torch import Tensor
 
+from mclip.pipeline.machine.speed import Speed
 from mclip.pipeline.machine.terminal import Bar
 from mclip.training.model.config import TERMS, TrainConfig
 from mclip.training.train.curves import draw_curves
 from mclip.training.train.journal import Journal
-from mclip.training.train.speed import Speed
 from mclip.training.train.validation import collapse
 
 
@@ -42,9 +42,8 @@ class Report:
     def losses(self, step: int, found: dict[str, float], norm: Tensor) -> None:
         """Journal the losses of a step, and show them with the rate since the last time."""
         seconds = (time.perf_counter() - self.since) / (step - self.step)
-        self.bar.update(
-            self.task, rate=loss_line(found, crops=self.config.batch / seconds, share=self.speed.share(seconds))
-        )
+        rate = loss_line(found, crops=self.config.batch / seconds, used=self.speed.told(seconds))
+        self.bar.update(self.task, rate=rate)
         named = {f"loss/{term}": value for term, value in found.items()}
         self.journal.write(step, **named, gradient_norm=float(norm))
         self.step, self.since = step, time.perf_counter()
@@ -62,7 +61,7 @@ class Report:
         self.bar.update(self.task, completed=step)
 
 
-def loss_line(found: dict[str, float], *, crops: float, share: float) -> str:
-    """The losses, crops a second, and the share of the machine's matrix products in one line."""
+def loss_line(found: dict[str, float], *, crops: float, used: str) -> str:
+    """The losses, crops a second, and what of the machine's matrix products was used, in one line."""
     terms = " ".join(f"{term} {found[term]:.3g}" for term in TERMS if term in found)
-    return f"loss {found['total']:.4f} ({terms})  {crops:,.0f} crops/s  {share:.0%} of the machine"
+    return f"loss {found['total']:.4f} ({terms})  {crops:,.0f} crops/s  {used}"

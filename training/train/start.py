@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mclip.training.data.crops import Crops
 from mclip.training.measure.reconstruction import z_of
 from mclip.training.model.config import ModelConfig, TrainConfig
@@ -17,7 +15,7 @@ from mclip.training.model.run import (
     RunError,
     checkpoints,
     load_model,
-    load_optimizer,
+    load_optimizers,
     load_run,
     read_config,
     read_state,
@@ -93,7 +91,7 @@ def resume(folder: Path, learner: Learner) -> dict[str, Any]:
     load_model(learner.model, found[-1] / WEIGHTS)
     if learner.average is not None:
         load_model(learner.average, found[-1] / AVERAGE)
-    load_optimizer(learner.optimizer, found[-1])
+    load_optimizers(learner.optimizers, found[-1])
     return read_state(found[-1])
 
 
@@ -111,8 +109,7 @@ def describe_longer(config: TrainConfig, state: dict[str, Any], steps: int) -> l
 
 def write_checkpoint(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
     """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
-    with torch.compiler.set_stance("force_eager"):
-        z_NC = z_of(learner.eval_model, crops)
+    z_NC = z_of(learner.eval_model, crops)
     state["z_length"] = float(z_NC.norm(dim=-1).mean())
     known = {name: value for name, value in state.items() if not math.isnan(value)}
-    save_checkpoint(folder, learner.model, learner.optimizer, known, average=learner.average, z_NC=z_NC)
+    save_checkpoint(folder, learner.model, learner.optimizers, known, average=learner.average, z_NC=z_NC)

@@ -1,24 +1,24 @@
-"""One step of training: which crops it takes, its losses, and what it does to the weights.
+"""One step of training: its losses, and what it does to the weights.
 
-Every random number of step n comes from (seed, purpose, n), so a resumed run takes the same steps, and no two purposes
-share their numbers.
+What differs from step to step is told to the device before (`begin`): seeds, learning rate, the number of the step.
+All else of a step is work on the device that asks the host for nothing, so that it can be repeated as a whole.
 """
 
 # B batch, T frames, R rows, D rotation numbers (6), C CLIP width
 
 import copy
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from mclip.pipeline.geometry.body import Body
-from mclip.pipeline.machine.devices import send
-from mclip.training.data.augmentation import Augmentation
 from mclip.training.data.crops import Batch, Crops
+from mclip.training.data.feed import Order, seed_of
 from mclip.training.data.rows import joints_of, root_of
 from mclip.training.model import losses
 from mclip.training.model.config import TERMS, WORLD_TERMS, ModelConfig, TrainConfig
@@ -26,72 +26,7 @@ from mclip.training.model.network import MotionClip
 from mclip.training.model.run import RunError
 from mclip.training.train.workers import Workers
 
-# What chance decides. The place in the list is part of the seed: append, never insert.
-PURPOSES = ("weights", "order", "feed", "decoder input", "dropout")
-
-
-def seed_of(seed: int, purpose: str, step: int = 0, *, rank: int = 0) -> int:
-    """The seed (64 bits) of what one purpose draws in one step on one worker, mixed by numpy's SeedSequence.
-
-    With one seed for two purposes the noise on z would equal the shift of the crop, number by number.
-    """
-    mixed = np.random.SeedSequence((seed % 2**64, PURPOSES.index(purpose), step, rank))
-    return int(mixed.generate_state(1, np.uint64)[0])
-
-
-class Order:
-    """Which windows step n takes: one shuffled pass after the other, computed from (seed, step) alone.
-
-    Nothing is carried from step to step, so a resumed run takes the same windows. `taken_N` are those of a pass.
-    """
-
-    def __init__(self, taken_N: Int64[Tensor, " N"], batch: int, seed: int, device: torch.device):
-        self.taken_N, self.batch, self.seed, self.device = taken_N, batch, seed, device
-        self.passes: dict[int, Tensor] = {}
-
-    def one_pass(self, number: int) -> Tensor:
-        """The shuffled windows of a pass; the last two are kept."""
-        if number not in self.passes:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", number))
-            order_N = torch.randperm(len(self.taken_N), generator=generator)
-            self.passes[number] = send(self.taken_N[order_N], self.device)
-            self.passes.pop(number - 2, None)
-        return self.passes[number]
-
-    def __call__(self, step: int) -> Tensor:
-        first, last, whole = step * self.batch, (step + 1) * self.batch, len(self.taken_N)
-        passes = range(first // whole, (last - 1) // whole + 1)
-        stream = torch.cat([self.one_pass(number) for number in passes])
-        start = first - passes[0] * whole
-        return stream[start : start + self.batch]
-
-
-def windows_of_a_pass(crops: Crops, power: float) -> Int64[Tensor, " N"]:
-    """The windows that a pass takes, on the host: each as often as it has different crops, to a power.
-
-    At 0 once each, as in the paper: a crop of a long window is then seen so much less often than a short window's only
-    one that fast motions in it (a cartwheel) stay unlearnt.
-    """
-    windows_W = torch.arange(len(crops))
-    if not power:
-        return windows_W
-    often_W = (crops.frames - crops.crop + 1).clamp_min(1).pow(power).round().long()
-    return windows_W.repeat_interleave(often_W.cpu())
-
-
-class Feed:
-    """The batch of step n. Its generator, seeded for the step, decides shifts, texts and augmentation."""
-
-    def __init__(self, crops: Crops, texts: Sequence[str], config: TrainConfig, device: torch.device):
-        self.crops, self.seed, self.generator = crops, config.seed, torch.Generator(device)
-        self.middle = config.middle_crops
-        self.order = Order(windows_of_a_pass(crops, config.long_windows), config.batch, config.seed, device)
-        self.augment = Augmentation.of(crops, texts, mirror=config.mirror, yaw=config.yaw, speed=config.speed)
-
-    def __call__(self, step: int) -> Batch:
-        self.generator.manual_seed(seed_of(self.seed, "feed", step))
-        crops = self.crops.sample(self.order(step), self.generator, middle=self.middle)
-        return self.augment(crops, self.generator)
+WHOLE: Mapping[str, Tensor] = {}  # of a batch that is no part: its share of every loss is 1
 
 
 def vertex_loss_of(config: TrainConfig, body: Body, generator: torch.Generator) -> losses.VertexLoss:
@@ -103,12 +38,12 @@ def vertex_loss_of(config: TrainConfig, body: Body, generator: torch.Generator) 
 
 
 def loss_terms(
-    model: MotionClip, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig, generator: torch.Generator
+    model: MotionClip, batch: Batch, vertex_loss: losses.VertexLoss, config: TrainConfig, chance: "Chance"
 ) -> dict[str, Tensor]:
-    """The losses of a batch, not weighted; the generator draws the noise on what is decoded."""
+    """The losses of a batch, not weighted; `chance` decides what is decoded."""
     with torch.autocast(batch.motion_BTRD.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         z_BC = model.encode(batch.motion_BTRD, batch.attended_BT).float()
-        source_BC = decoder_input(z_BC, batch, config, generator)
+        source_BC = decoder_input(z_BC, batch, config, chance)
         motion = model.decode(source_BC, batch.motion_BTRD.shape[1], batch.attended_BT).float()
     target, mask = batch.motion_BTRD, batch.mask_BT
     clip_loss = losses.CLIP_LOSSES[config.clip_loss]
@@ -135,24 +70,38 @@ def body_terms(
     return {"vertices": vertices} | losses.world_losses(found_BTJ3, wanted_BTJ3, mask_BT)
 
 
-def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, generator: torch.Generator) -> Tensor:
+class Chance(NamedTuple):
+    """What chance decides about a batch's decoder input; drawn before, as no compiler follows a generator."""
+
+    text_B: Float[Tensor, " B"]  # in [0, 1): whether a label is decoded
+    amount_B: Float[Tensor, " B"]  # in [0, 1): how much noise
+    noise_BC: Float[Tensor, "B C"] | None  # normal; None where no noise is asked for
+
+    @classmethod
+    def draw(cls, batch: Batch, width: int, config: TrainConfig, generator: torch.Generator) -> "Chance":
+        """The chance of a batch's items, on its device."""
+        items, device = len(batch.window_B), batch.motion_BTRD.device
+        chance_2B = torch.rand(2, items, generator=generator, device=device)
+        noise_BC = torch.randn(items, width, generator=generator, device=device) if config.latent_noise else None
+        return cls(chance_2B[0], chance_2B[1], noise_BC)
+
+
+def decoder_input(z_BC: Tensor, batch: Batch, config: TrainConfig, chance: Chance) -> Tensor:
     """z itself, as in the paper; or for a share of the batch a label's vector at z's length; or with noise on it.
 
     Where some crops are the middle ones of their windows on purpose, only those are decoded from texts: a text that
     is asked for every crop of a long window is answered by their mean, which is no motion.
     """
-    chance_2B = torch.rand(2, len(z_BC), generator=generator, device=z_BC.device)
     if config.text_decoding:
-        from_text = (chance_2B[0] < config.text_decoding) & batch.has_text_B
+        from_text = (chance.text_B < config.text_decoding) & batch.has_text_B
         if config.middle_crops:
             from_text &= batch.middle_B
         label_BC = torch.nn.functional.normalize(batch.label_BC, dim=-1) * z_BC.detach().norm(dim=-1, keepdim=True)
         z_BC = torch.where(from_text[:, None], label_BC, z_BC)
-    if config.latent_noise:
+    if chance.noise_BC is not None:
         # Each item has an amount of its own, from none on: clean vectors stay what is decoded best.
-        amount_B1 = config.latent_noise * chance_2B[1][:, None] / z_BC.shape[1] ** 0.5
-        noise_BC = torch.randn(z_BC.shape, generator=generator, device=z_BC.device)
-        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * noise_BC
+        amount_B1 = config.latent_noise * chance.amount_B[:, None] / z_BC.shape[1] ** 0.5
+        z_BC = z_BC + amount_B1 * z_BC.detach().norm(dim=-1, keepdim=True) * chance.noise_BC
     return z_BC
 
 
@@ -163,18 +112,16 @@ class Guard:
     when somebody asks.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
-        self.optimizer = optimizer
+    def __init__(self, device: torch.device):
         self.halted = torch.zeros((), device=device)
         self.seen = torch.zeros(2 + len(TERMS), device=device)
 
-    def watch(self, step: int, terms: dict[str, Tensor], norm: Tensor) -> None:
+    def watch(self, step: Tensor, terms: dict[str, Tensor], norm: Tensor) -> None:
         """Look at a step's gradient norm and losses before the optimizer takes the step."""
-        at = torch.full_like(norm, step)
-        now = torch.stack([at, norm, *(terms.get(term, torch.zeros_like(norm)).detach() for term in TERMS)])
-        self.seen = torch.where(self.halted > 0, self.seen, now)
-        self.halted = torch.maximum(self.halted, (~torch.isfinite(norm)).float())
-        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
+        now = torch.stack([step, norm, *(terms.get(term, torch.zeros_like(norm)).detach() for term in TERMS)])
+        # In place, here and in all that stays from step to step: a repeated step knows tensors by where they lie.
+        self.seen.copy_(torch.where(self.halted > 0, self.seen, now))
+        self.halted.copy_(torch.maximum(self.halted, (~torch.isfinite(norm)).float()))
 
     def check(self, crops: Crops, order: Order) -> None:
         """RunError naming step, term and windows when there was such a step; the weights are those before it."""
@@ -189,9 +136,59 @@ class Guard:
         )
 
 
-def compile_mode(device: torch.device) -> str:
-    """How torch.compile works on a device: with CUDA graphs, which take many small kernels at the price of one."""
-    return "reduce-overhead" if device.type == "cuda" else "default"
+def exact(device: torch.device) -> torch.dtype:
+    """The type of a number told to the device: what its kernel of AdamW reads, and Apple's GPU has no other."""
+    return torch.float64 if device.type == "cpu" else torch.float32
+
+
+def optimizers_of(
+    model: MotionClip, config: TrainConfig, device: torch.device, guard: Guard
+) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights; or Muon (Jordan et al. 2024) for the matrices of the layers, and AdamW for the rest.
+
+    Muon's steps are scaled to the size of AdamW's (Liu et al. 2025, eq. 4), so that both have one learning rate.
+    """
+    if config.optimizer == "adamw":
+        return [adamw([*model.parameters()], config, device, guard)]
+    layers = nn.ModuleList([*model.encoder, *model.decoder])
+    matrices = {id(each): each for each in layers.parameters() if each.ndim == 2}
+    rest = [each for each in model.parameters() if id(each) not in matrices]
+    muon = torch.optim.Muon(
+        [*matrices.values()], lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adamw(rest, config, device, guard), muon]
+
+
+@torch.no_grad()
+def step_unless(halted: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Take a step of an optimizer that knows no `found_inf`; where `halted` is not 0, its weights stay as they are."""
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
+    before = [each.clone() for each in weights]
+    optimizer.step()
+    for weight, old in zip(weights, before, strict=True):
+        weight.copy_(torch.where(halted > 0, old, weight))
+
+
+def adamw(
+    parameters: list[nn.Parameter], config: TrainConfig, device: torch.device, guard: Guard
+) -> torch.optim.Optimizer:
+    """AdamW that reads its learning rate, and whether to hold, from the device."""
+    rate = torch.tensor(config.learning_rate, dtype=exact(device), device=device)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=rate, weight_decay=config.weight_decay, fused=True, capturable=device.type == "cuda"
+    )
+    optimizer.found_inf = guard.halted  # type: ignore[attr-defined]
+    return optimizer
+
+
+def follow(average: tuple[Tensor, ...], weights: tuple[Tensor, ...], stays: Tensor) -> None:
+    """Move an average towards the weights; a share `stays` (0-dim) of it remains."""
+    comes = (1 - stays).to(average[0].dtype)
+    if stays.device.type == "cpu":
+        torch._foreach_lerp_(average, weights, [comes] * len(average))
+    else:  # where that is a kernel for each weight
+        torch._foreach_mul_(average, 1 - comes)
+        torch._foreach_add_(average, torch._foreach_mul(weights, comes))
 
 
 class Learner:
@@ -215,64 +212,72 @@ class Learner:
         self.model = MotionClip(sizes).to(device).train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if config.ema else None
         self.parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.guard = Guard(self.optimizer, device)
+        self.guard = Guard(device)
+        self.step = torch.zeros((), device=device)
+        self.stays = torch.zeros((), dtype=exact(device), device=device)  # of the moving average
+        self.optimizers = optimizers_of(self.model, config, device, self.guard)
+        self.terms = loss_terms
 
     @property
     def eval_model(self) -> MotionClip:
         """The weights that are validated and used: the moving average where there is one."""
         return self.average or self.model
 
-    def compile(self, batch: Batch) -> str:
-        """Compile the model's layers and try a step on a batch; what came of it. Where it fails all stays as it was."""
-        layers = [*self.model.encoder, *self.model.decoder]
-        try:
-            for layer in layers:
-                layer.compile(mode=compile_mode(batch.motion_BTRD.device))
-            self.losses(0, batch)["total"].backward()
-        except Exception as error:  # whatever a compiler may do
-            for layer in layers:
-                layer._compiled_call_impl = None
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            return f"--compile: torch.compile failed ({first[:200]}); training goes on without it"
-        finally:
-            self.optimizer.zero_grad()
-        return "--compile: the layers are compiled"
-
-    def losses(self, step: int, batch: Batch) -> dict[str, Tensor]:
-        """This worker's share of each loss of the whole batch, and of their weighted total."""
+    def begin(self, step: int) -> None:
+        """Tell the device which step it is: seeds, learning rate, and how fast the moving average follows."""
         rank = self.workers.rank
         torch.manual_seed(seed_of(self.config.seed, "dropout", step, rank=rank))  # it knows no other generator
         self.generator.manual_seed(seed_of(self.config.seed, "decoder input", step, rank=rank))
-        if self.config.compile and batch.motion_BTRD.is_cuda:
-            torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs wrote in the step before may be overwritten
-        own, share = self.workers.own(batch)
-        terms = loss_terms(self.model, own, self.vertex_loss, self.config, self.generator)
+        rate = self.config.learning_rate_at(step, self.steps)
+        for group in itertools.chain.from_iterable(each.param_groups for each in self.optimizers):
+            group["lr"] = group["lr"].fill_(rate) if torch.is_tensor(group["lr"]) else rate
+        self.step.fill_(step)
+        # In the first steps it follows faster, or it would hold the start.
+        self.stays.fill_(self.config.ema if self.warm else min(self.config.ema, (1 + step) / (10 + step)))
+
+    def losses(self, batch: Batch, share: Mapping[str, Tensor] = WHOLE) -> dict[str, Tensor]:
+        """The losses of a batch and their weighted total; of a part, its share of each loss of the whole batch."""
+        chance = Chance.draw(batch, self.model.config.latent, self.config, self.generator)
+        terms = self.terms(self.model, batch, self.vertex_loss, self.config, chance)
         terms = {term: value * share.get(term, 1) for term, value in terms.items()}
         weighted = [weight * terms[term] for term, weight in self.config.weights.items() if weight]
         return {"total": torch.stack(weighted).sum(), **terms}
 
-    def learn(self, step: int, found: dict[str, Tensor]) -> Tensor:
-        """Change the weights against the gradient of the losses `found`; returns the gradient's norm."""
-        self.optimizer.zero_grad()
-        torch.autograd.backward(found["total"])
+    def learn(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Take the step that was begun, on a batch: its losses and the gradient's norm, both on the device."""
+        self.forget()
+        found = self.gradients(batch)
+        return found, self.change(found)
+
+    def forget(self) -> None:
+        """Forget all gradients."""
+        for each in self.parameters:
+            each.grad = None
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the gradients of this worker's parts of a batch to the weights'; returns its share of the losses."""
+        found: dict[str, Tensor] = {}
+        for part, share in self.workers.own(batch, self.config.accumulate):
+            here = self.losses(part, share)
+            torch.autograd.backward(here["total"])
+            found = {term: found[term] + each.detach() if found else each.detach() for term, each in here.items()}
+        return found
+
+    def change(self, found: dict[str, Tensor]) -> Tensor:
+        """Change the weights against the gradients of the losses `found`; returns the gradient's norm."""
         gradients = [each.grad for each in self.parameters if each.grad is not None]
         self.workers.add_up(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.config.clip_gradient:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_gradient, norm)
-        self.guard.watch(step, found, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(step, self.steps)
-        self.optimizer.step()
-        self.update_average(step)
+        self.guard.watch(self.step, found, norm)
+        for optimizer in self.optimizers:
+            optimizer.step() if hasattr(optimizer, "found_inf") else step_unless(self.guard.halted, optimizer)
+        self.update_average()
         return norm
 
     @torch.no_grad()
-    def update_average(self, step: int) -> None:
-        """Move the average towards the weights; in the first steps it follows faster, or it would hold the start."""
+    def update_average(self) -> None:
+        """Move the average towards the weights."""
         if self.average is not None:
-            stays = self.config.ema if self.warm else min(self.config.ema, (1 + step) / (10 + step))
-            torch._foreach_lerp_([*self.average.parameters()], [*self.parameters], 1 - stays)
+            follow(tuple(self.average.parameters()), tuple(self.parameters), self.stays)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,21 +14,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from mclip.pipeline.embed.vectors import window_vectors
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.machine.devices import free_bytes, multiplies_bfloat16, require_bfloat16
+from mclip.pipeline.machine.speed import Speed, matmul_rate
 from mclip.pipeline.store.schema import SPLITS, StoreError
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Batch, Crops, default_split, load_crops, text_choices
+from mclip.training.data.feed import Feed
 from mclip.training.data.rows import joints_of
 from mclip.training.model import losses
-from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.model.config import PAPERS_BATCH, ModelConfig, TrainConfig
 from mclip.training.model.run import RunError, delete_run, drop_old, is_best, start_run
 from mclip.training.model.run_documents import ROOT_PATH
 from mclip.training.train.curves import draw_curves
+from mclip.training.train.graph import Steps, compile_terms, way_of
 from mclip.training.train.interrupt import Interrupt
 from mclip.training.train.journal import CURVES, require_wandb
 from mclip.training.train.progress import Report
-from mclip.training.train.speed import Speed, matmul_rate
 from mclip.training.train.start import describe_longer, read_origin, resume, take_weights, write_checkpoint
-from mclip.training.train.step import Feed, Learner, vertex_loss_of
+from mclip.training.train.step import Learner, vertex_loss_of
 from mclip.training.train.validation import Validation
 from mclip.training.train.workers import Workers, join
 
@@ -82,20 +84,21 @@ def train(
         if workers.first and not (folder / CURVES).exists():
             draw_curves(folder)
         return f"train: 0 of {steps:,} steps to do, {folder} is trained" if workers.first else ""
-    speed = measure_speed(learner, first, feed(first))
+    speed = measure_speed(learner, feed(first))
+    capture, way = way_of(config, feed, workers.count)
     figures: dict[str, float] = {}
     with ExitStack() as opened:
         interrupt = opened.enter_context(Interrupt())
+        say: Callable[..., None] = silent
         if workers.first:
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
-            told += describe_longer(config, state, steps)
-            report.say(crops.told(config.storage), str(speed), *told, *startup_notes(config, crops, body))
-        if config.compile:
-            compiled = learner.compile(feed(first))
-            report.say(compiled) if workers.first else None
+            say, told = report.say, told + describe_longer(config, state, steps) + way
+            say(crops.told(config.storage), str(speed), *told, *startup_notes(config, crops, body))
+        if config.step == "compiled":
+            say(compile_terms(learner, feed, first))
+        take = Steps(learner, feed, capture, say)
         for step in range(first, steps):
-            found = learner.losses(step, feed(step))
-            norm = learner.learn(step, found)
+            found, norm = take(step)
             done = step + 1
             log, measure, save = due(config, done, steps)
             asks = log or measure or save or device.type == "cpu"  # asking a GPU would make every step wait
@@ -159,12 +162,16 @@ def resolve_options(
 
 def check_parts(config: TrainConfig, workers: Workers) -> None:
     """RunError when the options cannot be split among workers."""
-    if config.batch < workers.count:
+    parts = workers.count * config.accumulate
+    if config.batch < parts:
         raise RunError(
-            f"--batch is {config.batch}, {workers.count} processes share it: expected at least one crop each"
+            f"--batch is {config.batch}, {workers.count} processes share it in {config.accumulate} parts each: "
+            "expected at least one crop in each part: raise --batch, or lower --accumulate"
         )
-    if config.clip_loss == "infonce" and workers.count > 1:
-        raise RunError("--clip-loss infonce compares all crops of a batch: train it with one process")
+    if config.clip_loss == "infonce" and parts > 1:
+        raise RunError(
+            "--clip-loss infonce compares all crops of a batch: train it with one process and --accumulate 1"
+        )
 
 
 def run_config(store: Store, config: TrainConfig, sizes: ModelConfig) -> dict[str, Any]:
@@ -203,7 +210,7 @@ def load_data(store: Store, config: TrainConfig, device: torch.device, folder: P
     return crops, crops if split == "train" else load_crops(store, split=split, **made), split
 
 
-def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:
+def measure_speed(learner: Learner, batch: Batch) -> Speed:
     """The machine's rate of matrix products in the run's precision, and how many this worker's share of a step takes.
 
     Torch counts one step on a batch; the weights stay as they are.
@@ -212,13 +219,21 @@ def measure_speed(learner: Learner, step: int, batch: Batch) -> Speed:
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     rate = matmul_rate(dtype, motion.device, rows=config.batch * motion.shape[1], width=learner.model.config.latent)
     with FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(learner.losses(step, batch)["total"])
-    learner.optimizer.zero_grad()
+        learner.gradients(batch)
+    learner.forget()
     return Speed(rate, counter.get_total_flops(), dtype)
 
 
 def startup_notes(config: TrainConfig, crops: Crops, body: Body) -> Iterator[str]:
     """What a user should know before the first step."""
+    device = crops.row.device
+    if config.precision == "bfloat16" and not multiplies_bfloat16(device):
+        yield f"--precision bfloat16: {device} multiplies it slowly or by emulation: float32 is likely to be faster"
+    if config.rate_rule != "none":
+        yield (
+            f"learning rate {config.learning_rate_at(config.warmup, 10**9):.3g}: {config.learning_rate:.3g} times "
+            f"sqrt({config.batch:,} / {PAPERS_BATCH})"
+        )
     if config.batch > len(crops):
         yield (
             f"--batch is {config.batch}, there are {len(crops):,} windows to train on: a batch holds some of them "
@@ -241,6 +256,10 @@ def between_poses(crops: Crops, body: Body) -> tuple[float, float]:
         for loss in (losses.ClosedFormLoss(body), losses.SkinnedLoss(body))
     )
     return closed, full
+
+
+def silent(*lines: str) -> None:
+    """What the workers say that are not the first: nothing."""
 
 
 def due(config: TrainConfig, done: int, steps: int) -> tuple[bool, bool, bool]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops
@@ -41,9 +40,8 @@ class Validation:
         """The figures by name; NaN where nothing could be measured."""
         was_training = model.training
         model.eval()
-        with torch.compiler.set_stance("force_eager"):  # other shapes and no dropout: not worth a compiler's minute
-            found, posed = reconstruct(model, self.crops), quality(model, self.crops, fps=self.fps, most=POSED)
-            verdicts = [self.judge(reconstructed(model, self.crops, item)[1].cpu()) for item in self.judged]
+        found, posed = reconstruct(model, self.crops), quality(model, self.crops, fps=self.fps, most=POSED)
+        verdicts = [self.judge(reconstructed(model, self.crops, item)[1].cpu()) for item in self.judged]
         model.train(was_training)
         figures = found.summary() | {"variety_ratio": found.varied}
         figures |= {name: posed.measured()[name].figure for name in QUALITY}

@@ -9,6 +9,7 @@ where parts hold unequal padding.
 
 import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ import torch.distributed
 from torch import Tensor
 
 from mclip.training.data.crops import Batch
+from mclip.training.model.run import RunError
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,15 @@ class Workers:
         if self.count > 1:
             torch.distributed.barrier()
 
-    def own(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
-        """This worker's part of a batch, and by term its share of the whole batch's frames or items."""
-        if self.count == 1:
-            return batch, {}
-        part = batch.part(self.rank, self.count)
-        return part, {term: part.counts[term] / whole.clamp_min(1) for term, whole in batch.counts.items()}
+    def own(self, batch: Batch, parts: int = 1) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+        """This worker's parts of a batch, and by term the share of each of the whole batch's frames or items."""
+        of = self.count * parts
+        if of == 1:
+            yield batch, {}
+            return
+        whole = batch.counts
+        for part in (batch.part(number, of) for number in range(self.rank * parts, (self.rank + 1) * parts)):
+            yield part, {term: count / whole[term].clamp_min(1) for term, count in part.counts.items()}
 
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace tensors by their sums over all workers, in one message."""
@@ -80,4 +85,19 @@ def join(device: torch.device) -> tuple[Workers, torch.device]:
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Workers(torch.distributed.get_rank(), torch.distributed.get_world_size()), device
+    workers = Workers(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    if device.type == "cuda":
+        kinds: list[str] = [""] * workers.count
+        torch.distributed.all_gather_object(kinds, torch.cuda.get_device_name(device))
+        require_one_kind(kinds)
+    return workers, device
+
+
+def require_one_kind(kinds: list[str]) -> None:
+    """RunError where the workers' GPUs are of several kinds: from one seed these draw different batches."""
+    if len(set(kinds)) > 1:
+        told = ", ".join(f"process {rank} has {kind}" for rank, kind in enumerate(kinds))
+        raise RunError(
+            f"the GPUs are of different kinds ({told}), which draw different batches from one seed: choose those of "
+            "one kind with CUDA_VISIBLE_DEVICES"
+        )

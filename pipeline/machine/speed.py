@@ -19,6 +19,12 @@ class Speed:
         """Share of the machine's rate that a step of so many seconds uses."""
         return self.flops / (self.rate * seconds)
 
+    def told(self, seconds: float) -> str:
+        """What a step that took so many seconds used of the machine: both rates, and their ratio (MFU)."""
+        unit, name = (1e12, "TFLOP/s") if self.rate >= 1e13 else (1e9, "GFLOP/s")
+        used = f"{self.flops / seconds / unit:,.3g} of {self.rate / unit:,.3g} {name}"
+        return f"{used} (MFU {self.share(seconds):.0%})"
+
     def __str__(self) -> str:
         return (
             f"matrix products: {self.rate / 1e9:,.0f} GFLOP/s in {str(self.dtype).removeprefix('torch.')}, "
@@ -28,7 +34,12 @@ class Speed:
 
 @functools.cache
 def matmul_rate(dtype: torch.dtype, device: torch.device, *, rows: int, width: int, seconds: float = 0.3) -> float:
-    """Best rate in FLOP a second of products (rows, width) x (width, 3 width), as the model's largest are."""
+    """Best rate in FLOP a second of products (rows, width) x (width, 3 width), as the model's largest are.
+
+    A GPU's is that of a product which fills it, whatever the model's size: the peak of its type.
+    """
+    if device.type != "cpu":
+        rows, width = max(rows, 8192), max(width, 4096)
     a = torch.randn(rows, width, device=device).to(dtype)
     b = torch.randn(width, 3 * width, device=device).to(dtype)
     best, until = 0.0, time.perf_counter() + seconds
