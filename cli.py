@@ -825,7 +825,6 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
 
 @cli.command()
 @click.argument("motions", nargs=-1, required=True, metavar="MOTION...", type=click.Path(path_type=Path))
-@click.option("--to", "formats", multiple=True, type=click.Choice(FORMATS), help="Format to write; may be repeated.")
 @click.option(
     "--to",
     "formats",

@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mclip.pipeline.forms.arrays import Asked
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.geometry import rotations
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.resample import resample, source_times

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
-from mclip.pipeline.forms.arrays import Asked, rest_pelvis, spine_of
+from mclip.pipeline.forms.arrays import rest_pelvis, spine_of
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.geometry.recording import MotionError, NoMotion
 from mclip.pipeline.geometry.skeleton import PARENTS, forward_kinematics
 from mclip.pipeline.prepare.amass import parse_motion, read_motion

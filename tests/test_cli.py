@@ -46,7 +46,10 @@ def test_help_needs_neither_torch_nor_open_clip() -> None:
 def test_a_folder_without_motions_is_named(tmp_path: Path) -> None:
     told = mclip("prepare", tmp_path, tmp_path / "s.zarr")
     assert told.exit_code == 1
-    assert f"{tmp_path}: no .npz, .npy, .bvh, .smpl, .pkl, .pt file or archive below this folder" in told.output
+    assert (
+        f"{tmp_path}: no .npz, .npy, .bvh, .smpl, .pkl, .pt, .glb, .gltf, .vrm, .vrma file or archive below this folder"
+        in told.output
+    )
     assert "expected AMASS's SET/SUBJECT/CLIP_poses.npz" in told.output
 
 

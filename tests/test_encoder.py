@@ -145,6 +145,7 @@ def test_preprocessing_is_open_clips_own_within_rounding(renders: Tensor, change
     model = torch.nn.Module()
     model.visual = torch.nn.Module()
     model.visual.preprocess_cfg = config
+    model.place = torch.nn.Parameter(torch.zeros(1))  # what says on which device it is
     bulk = Encoder("", "", None, model, None).preprocess(renders)
     transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
     single = torch.stack([transform(Image.fromarray(picture.numpy())) for picture in renders])

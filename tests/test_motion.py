@@ -73,7 +73,9 @@ def test_one_frame_and_another_skeleton_are_refused_by_name(
 
 
 def test_what_is_no_motion_file_is_refused_by_its_ending(tmp_path: Path) -> None:
-    with pytest.raises(MotionError, match=r"a\.fbx: cannot read \.fbx; expected a motion: \.npz, \.npy, \.bvh"):
+    with pytest.raises(MotionError, match=r"a\.txt: cannot read \.txt; expected a motion: \.npz, \.npy, \.bvh"):
+        motions.read(tmp_path / "a.txt")
+    with pytest.raises(MotionError, match=r"a\.fbx: FBX is not read: import it in Blender, and export it as BVH"):
         motions.read(tmp_path / "a.fbx")
     with pytest.raises(MotionError, match=r"gone\.npz: No such file"):
         motions.read(tmp_path / "gone.npz")

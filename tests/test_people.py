@@ -15,7 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
-from mclip.pipeline.forms.arrays import Asked, rest_pelvis
+from mclip.pipeline.forms.arrays import rest_pelvis
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.prepare.amass import members_of, parse_motion, read_motion
 from mclip.pipeline.prepare.options import PrepareOptions

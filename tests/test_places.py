@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from mclip.pipeline.files.assets import MOTIONS
-from mclip.pipeline.forms.arrays import Asked
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.forms.joint_sets import NAMES, SETS
 from mclip.pipeline.forms.places import set_of
 from mclip.pipeline.geometry.recording import MotionError

@@ -13,7 +13,8 @@ import click
 import numpy as np
 import torch
 
-from mclip.pipeline.forms.arrays import Asked, rest_pelvis
+from mclip.pipeline.forms.arrays import rest_pelvis
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.forms.humanml3d import features_of
 from mclip.pipeline.forms.joint_sets import NAMES
 from mclip.pipeline.geometry.recording import Recording

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mclip.pipeline.files.npz import Npz
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.forms.humanml3d import FEATURES, places_of
 from mclip.pipeline.forms.places import recording_of, set_of
 from mclip.pipeline.geometry import rotations
@@ -125,19 +126,6 @@ def parts_of(arrays: Arrays, form: Form) -> tuple[tuple[str, ...], int, int]:
         f"{told}: expected (T, joints x numbers), of {', '.join(map(str, JOINTS))} joints as "
         f"{', '.join(f'{name} ({count})' for count, name in NUMBERS.items())}"
     )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the user says of files that do not say it themselves."""
-
-    fps: float | None = None
-    joints: str = ""  # which set of joints places are of
-    rot6d: str = ""  # whether 6D numbers are rows or columns
-    joint_map: str = ""  # a .toml that says what a skeleton's joints are called
-
-
-NOTHING = Asked()
 
 
 def frames_and_fps(arrays: Arrays, fps_in: float | None = None) -> tuple[int, float]:

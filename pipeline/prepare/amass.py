@@ -18,17 +18,8 @@ from torch import Tensor
 
 from mclip.pipeline.files.nested import TORCH, is_nested, read_nested
 from mclip.pipeline.files.npz import HEAD, Npz, NpzError, Read, array_of, header_of
-from mclip.pipeline.forms.arrays import (
-    MOTION_X,
-    NOTHING,
-    Arrays,
-    Asked,
-    Held,
-    frames_and_fps,
-    motion_of,
-    of_features,
-    of_motion_x,
-)
+from mclip.pipeline.forms.arrays import MOTION_X, Arrays, Held, frames_and_fps, motion_of, of_features, of_motion_x
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.forms.humanml3d import FEATURES
 from mclip.pipeline.forms.joint_sets import COUNTS
 from mclip.pipeline.forms.people import motions_in, require_member

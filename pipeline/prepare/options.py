@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mclip.pipeline.forms.arrays import Asked
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.forms.joint_sets import SETS
 from mclip.pipeline.machine.options import check_settings, setting
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mclip.pipeline.forms.arrays import NOTHING, Asked
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.recording import MotionError, NoMotion
 from mclip.pipeline.geometry.resample import frames_at
 from mclip.pipeline.prepare import sources

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from mclip.pipeline.characters import gltf_clips
 from mclip.pipeline.characters.gltf_file import GLTF, Beside, beside, is_gltf, read_gltf
 from mclip.pipeline.files.npz import LARGEST, Read
-from mclip.pipeline.forms.arrays import NOTHING, Asked
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording, require_finite, require_length
 from mclip.pipeline.prepare import amass, bvh
 from mclip.pipeline.skeletons.joints import read_map

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from mclip.pipeline.forms.arrays import Asked
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.joining import Track
 from mclip.pipeline.geometry.recording import Recording, require_finite
