@@ -3,8 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mclip.pipeline.forms.asked import Asked
-from mclip.pipeline.forms.joint_sets import SETS
+from mclip.pipeline.forms.asked import SET_NAMES, Asked
 from mclip.pipeline.machine.options import check_settings, setting
 
 
@@ -29,7 +28,7 @@ class PrepareOptions:
         None, "Frames per second of plain .npy arrays, which do not say it themselves.", above=0
     )
     joints: str = setting(
-        "", "Whose joints places are of, where two sets have as many: coco17, h36m17, ...", ("", *SETS)
+        "", "Whose joints places are of, where two sets have as many: coco17, h36m17, ...", ("", *SET_NAMES)
     )
     rot6d: str = setting(
         "", "What 6D rotations are, where knees that hardly bend do not tell.", ("", "rows", "columns")
