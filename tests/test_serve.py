@@ -1,5 +1,6 @@
 """The server as programs meet it: real sockets, answers that are those of the Python API, and clients that are slow."""
 
+import functools
 import http.client
 import io
 import json
@@ -253,8 +254,8 @@ def test_one_too_many_is_told_to_come_again(model: MotionClip) -> None:
 def test_who_is_slow_to_ask_or_to_read_holds_nobody_up_and_is_let_go(
     model: MotionClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
-    monkeypatch.setattr(gate, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 4.0)
+    monkeypatch.setattr(gate, "BODY_SECONDS", 4.0)
     head = b"POST /encode HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     whole = head + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
     begun = [b"", head, whole, whole + b'{"texts"']
@@ -267,16 +268,16 @@ def test_who_is_slow_to_ask_or_to_read_holds_nobody_up_and_is_let_go(
         reader.sendall(whole.replace(b"100", str(len(long)).encode()).replace(b"/encode", b"/generate") + long)
         start = time.monotonic()
         assert ask(served.port, "/capabilities")[0] == 200
-        assert time.monotonic() - start < 0.9  # none of the slow ones is gone by then
+        assert time.monotonic() - start < 3.9  # none of the slow ones is gone by then
         assert ask(served.port, "/encode", {"texts": ["walk"]})[0] == 200
         ends = []
         for each in slow:
-            each.settimeout(10)
-            ends.append(each.recv(4096))
+            each.settimeout(20)
+            ends.append(b"".join(iter(functools.partial(each.recv, 4096), b"")))
             each.close()
         reader.close()
     told = [end.split(b"\r\n\r\n")[-1] for end in ends]
-    late = b'{"error":"The request did not arrive within 1 seconds."}'
+    late = b'{"error":"The request did not arrive within 4 seconds."}'
     assert told == [(b"", b"", late, late)[number % 4] for number in range(200)]
 
 

@@ -6,8 +6,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
@@ -320,12 +323,12 @@ def test_only_what_stands_when_the_typing_pauses_is_played(browser: Browser) -> 
     assert browser.all("NotificationShowMessage") == []
 
 
-def test_what_plays_is_named_by_its_nearest_classes(browser: Browser, space: Space) -> None:
+def test_what_plays_is_named_by_its_nearest_classes(browser: Browser, served: Studio, space: Space) -> None:
     lines = wait_for(lambda: browser.said("reads as")).splitlines()
     assert len(lines) == TOP
     scores = [float(line.split()[0]) for line in lines]
     assert scores == sorted(scores, reverse=True)
-    z_C = centred(encode(space.run, space.decoded(space.vectors(FIRST)[0])), space.run.z_NC)
+    z_C = centred(encode(space.run, session_of(served, FIRST).rows[: space.run.crop]), space.run.z_NC)
     cosine_K = torch.cosine_similarity(z_C[None], space.encoder.encode_texts(list(space.classes)))
     assert lines[0] == f"{float(cosine_K.max()):.2f}  {space.classes[int(cosine_K.argmax())]}"
 
@@ -671,19 +674,45 @@ def test_in_chromium_no_word_of_a_store_a_run_or_a_person_is_taken_for_more(
 
 
 def test_in_chromium_a_studio_that_goes_is_told_of_in_words_and_comes_back_by_itself(
-    chromium: Callable[..., Any], space: Space
+    chromium: Callable[..., Any], run: Run
 ) -> None:
-    first = Studio(space, host="127.0.0.1", port=0, token=None)
-    port, page = first.port, chromium()
-    page.get(f"http://127.0.0.1:{port}/#{quote(json.dumps({'kind': 'text', 'text': 'jump high'}))}")
-    wait_for(lambda: session_titles(first) == ["jump high"])
-    first.stop()
-    assert wait_for(lambda: page.find_elements("id", "mclip-gone"))[0].text.startswith("The studio is not there")
-    again = Studio(space, host="127.0.0.1", port=port, token=None)
-    wait_for(lambda: session_titles(again) == ["jump high"])
-    assert page.find_elements("id", "mclip-gone") == []
+    """A process that is killed, and started again."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "mclip.cli", "studio", str(run.folder), "--port", str(port)]
+    page = chromium()
+
+    def shows(title: str) -> bool:
+        seen = "return [...document.querySelectorAll('input, textarea')].map((each) => each.value)"
+        return any(title in value for value in page.execute_script(seen))
+
+    with started(words, port) as first:
+        page.get(f"http://127.0.0.1:{port}/#{quote(json.dumps({'kind': 'text', 'text': 'jump high'}))}")
+        wait_for(lambda: shows("jump high"), 60)
+        first.kill()
+        told = wait_for(lambda: page.find_elements("id", "mclip-gone"), 60)
+        assert told[0].text.startswith("The studio is not there")
+    with started(words, port):
+        wait_for(lambda: not page.find_elements("id", "mclip-gone") and shows("jump high"), 60)
     page.quit()
-    again.stop()
+
+
+@contextlib.contextmanager
+def started(words: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A studio in a process of its own, once it answers; killed in the end."""
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(answers, 120)
+            yield process
+        finally:
+            process.kill()
 
 
 def session_titles(served: Studio) -> list[str]:

@@ -4,7 +4,7 @@
   const TOLD = "The studio is not there any more: it was ended, or the way to it is cut. This page looks for it every second, and comes back by itself.";
   const KEYS = [" ", ",", ".", "[", "]", "u", "r"];
   const fields = {}; // uuid by label
-  let worker, count = 0, looking;
+  let worker, count = 0, looking, state = location.hash.slice(1); // viser's page may write an address without it
 
   const banner = document.createElement("div");
   banner.id = "mclip-gone";
@@ -14,7 +14,9 @@
   async function look() {
     try {
       const answer = await fetch(location.pathname, { cache: "no-store" });
-      if (answer.ok) location.reload();
+      if (!answer.ok) return;
+      history.replaceState(null, "", "#" + state);
+      location.reload();
     } catch { /* not yet */ }
   }
 
@@ -28,7 +30,9 @@
   function read(message) {
     if (message.props && message.props.label !== undefined) fields[message.props.label] = message.uuid;
     const [uuid, value] = [message.uuid, message.updates?.value ?? message.value];
-    if (uuid && uuid === fields.link && typeof value === "string" && value) history.replaceState(null, "", "#" + value);
+    if (looking || !uuid || uuid !== fields.link || typeof value !== "string" || !value) return;
+    state = value;
+    history.replaceState(null, "", "#" + state);
   }
 
   const Own = window.Worker;
@@ -46,7 +50,7 @@
         worker = this;
         const way = new URL(message.server); // of the page's own address: no socket may have a fragment
         way.hash = "";
-        way.searchParams.set("state", location.hash.slice(1));
+        way.searchParams.set("state", state);
         message = { ...message, server: way.href };
       }
       super.postMessage(message, ...more);
