@@ -16,16 +16,24 @@ def aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def by_rename(path: Path) -> Iterator[Path]:
-    """A path to write to; what was written takes its place at the end. Nothing is left of a failure: OSError, named."""
-    made = aside(path)
+def naming(path: Path) -> Iterator[None]:
+    """An OSError in here names the path that was not written."""
     try:
-        yield made
-        made.replace(path)
+        yield
     except OSError as error:
         failure = OSError(f"{path}: not written: {error.strerror or error}")
         failure.errno = error.errno
         raise failure from error
+
+
+@contextlib.contextmanager
+def by_rename(path: Path) -> Iterator[Path]:
+    """A path to write to; what was written takes its place at the end. Nothing is left of a failure: OSError, named."""
+    made = aside(path)
+    try:
+        with naming(path):
+            yield made
+            made.replace(path)
     finally:
         made.unlink(missing_ok=True)
 
@@ -36,14 +44,11 @@ def folder_by_rename(path: Path) -> Iterator[Path]:
     made = aside(path.with_name(f"new-{path.name}"))  # not the place where `delete_whole` moves the other
     shutil.rmtree(made, ignore_errors=True)
     try:
-        made.mkdir(parents=True)
-        yield made
-        delete_whole(path)
-        made.replace(path)
-    except OSError as error:
-        failure = OSError(f"{path}: not written: {error.strerror or error}")
-        failure.errno = error.errno
-        raise failure from error
+        with naming(path):
+            made.mkdir(parents=True)
+            yield made
+            delete_whole(path)
+            made.replace(path)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

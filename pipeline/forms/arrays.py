@@ -76,9 +76,7 @@ FORMS = (
         guessed=True,
     ),
     Form("AIST++", ("smpl_poses",), ("smpl_trans",), scale="smpl_scaling", fps=60.0),
-    Form(
-        "Meshcapade", ("bodyPose",), ("bodyTranslation",), ("headPose", "leftHandPose", "rightHandPose")
-    ),  # Meshcapade
+    Form("Meshcapade", ("bodyPose",), ("bodyTranslation",), ("headPose", "leftHandPose", "rightHandPose")),
     Form("WHAM", ("pose_world",), ("trans_world",), guessed=True, frame="world"),
     Form("TRAM", ("pred_rotmat",), ("pred_trans",), guessed=True, frame="camera"),
     Form("SMPL estimate", ("pose",), TRANS, guessed=True),  # WHAM's in the camera, PromptHMR

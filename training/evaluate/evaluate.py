@@ -128,11 +128,10 @@ def chronology(z_WC: np.ndarray, orders: Mapping[int, tuple[str, str]], encoder:
     return Measured(((unit_NC * (true_NC - wrong_NC)).sum(-1) > 0).astype(float))
 
 
-def probed(run: Run, store: Store, z_WC: np.ndarray, true_W: Sequence[set[str]]) -> dict[str, Any]:
+def probed(run: Run, store: Store, trained: Crops, z_WC: np.ndarray, true_W: Sequence[set[str]]) -> dict[str, Any]:
     """Recognition by a linear probe that learns the categories of the training split's middle crops."""
-    crops = crops_of(run, store, "train")
-    learnt = reconstruct(run.model, crops, bfloat16=in_bfloat16(run), bar="training split").z_WC
-    known = gallery_of(store, crops, learnt).categories_W
+    learnt = reconstruct(run.model, trained, bfloat16=in_bfloat16(run), bar="training split").z_WC
+    known = gallery_of(store, trained, learnt).categories_W
     names = sorted(set().union(*known, *true_W))
     return recognition_by(linear_probe(unit(learnt), known, names)(unit(z_WC)), names, true_W)
 
@@ -177,11 +176,11 @@ def evaluate(
         **{way: recalls(found) for way, found in ranks.items()},
         "recognition": recognition(centre(run, result.z_WC), gallery.categories_W, class_KC, names),
     }
+    splits = known_crops(run, store, crops, split)
     if split != "train" and names:
-        tree["recognition_probe"] = probed(run, store, result.z_WC, gallery.categories_W)
+        tree["recognition_probe"] = probed(run, store, splits[-1], result.z_WC, gallery.categories_W)
     told_of_texts, curves = with_texts(run, result, crops)
     tree |= told_of_texts
-    splits = known_crops(run, store, crops, split)
     judge = judge_for(run, store, splits)
     learnt = LearntJudge.trained(splits, fps=run.fps)
     tree["judge"] = {"bound_mm": judge.bound_mm, "clips": len(judge.names)}
