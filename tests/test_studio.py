@@ -60,14 +60,17 @@ CAMERA = {
 }
 
 
-def wait_for(true: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What `true` says once it says something; an assertion error where it never does."""
+def wait_for(true: Callable[[], Any], seconds: float = 60.0, seen: Callable[[], Any] = lambda: "") -> Any:
+    """What `true` says once it says something; an assertion error with what was `seen` where it never does.
+
+    A minute, for Chromium draws by the processor here: it takes seconds to a letter where tests run beside it.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := true():
             return found
         time.sleep(0.01)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"not within {seconds} s: {seen()}")
 
 
 class Browser:
@@ -586,7 +589,11 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(chromium: Callable[.
     text = wait_for(lambda: field(FIRST))
     text.send_keys(Keys.CONTROL, "a")
     text.send_keys("a person kicks")
-    wait_for(lambda: session_titles(served) == ["a person kicks"])
+
+    def seen() -> tuple[Any, ...]:
+        return session_titles(served), text.get_attribute("value"), page.get_log("browser")
+
+    wait_for(lambda: session_titles(served) == ["a person kicks"], 120, seen)
     pictures = set()
     wait_for(lambda: pictures.add(hashlib.sha256(page.get_screenshot_as_png()).hexdigest()) or len(pictures) > 2)
     wait_for(lambda: "a%20person%20kicks" in page.current_url)

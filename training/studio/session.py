@@ -80,11 +80,13 @@ class Session:
     def enter(self) -> None:
         """Build the page and play what its address names, or a first motion."""
         player = Player(self.client, self.space.body)
-        self.build_tabs(self)
-        build_playing(self, player)
-        build_history(self)
+        with self.client.atomic():  # whole and filled in, or not there: a hand that is quick is not written over
+            self.build_tabs(self)
+            build_playing(self, player)
+            build_history(self)
+            self.fill(self.first)
         self.player = player
-        self.newest(lambda: self.restore(self.first))(None)
+        self.newest(lambda: self.show(self.first))(None)
 
     @property
     def hint(self) -> str:
@@ -147,9 +149,13 @@ class Session:
 
     def restore(self, wish: Wish) -> None:
         """Play a wish of before, and fill in the fields that say it: first of all, for a hand may go on from there."""
+        self.fill(wish)
+        self.show(wish)
+
+    def fill(self, wish: Wish) -> None:
+        """Let the fields say a wish, where there are fields for it."""
         if type(wish) in self.fills:
             self.fills[type(wish)](wish)
-        self.show(wish)
 
     def tell_where(self, wish: Wish) -> None:
         """Bring the page's address and its list up to what is shown."""
