@@ -302,7 +302,10 @@ class MotionClip:
         return Hits(nearest(self.run, store, self.vectors((query,), store, plain=True)[0], top=top), store)
 
     def recognise(self, motion: Source, classes: str | Sequence[str] | None = None, top: int = 5) -> list[Seen]:
-        """The `top` classes nearest to each piece of a motion, with their cosines, as `mclip recognise`.
+        """The `top` classes nearest to each piece of a motion, with their scores, as `mclip recognise`.
+
+        Scores are probabilities among the classes for a run that `mclip evaluate` has measured, else cosines; `scores`
+        of a piece says which.
 
         Pieces are as long as a training crop. `classes` are names, or a string as for the command: babel60, which is
         taken where none are named, babel120, or a file of one a line.
