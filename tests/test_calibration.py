@@ -34,7 +34,7 @@ def test_a_softmax_is_the_one_worked_by_hand() -> None:
 def test_the_temperature_makes_the_first_class_as_likely_as_it_is_right() -> None:
     """Of two classes the first is 0.1 ahead, in 30 of 40 items rightly. Platt's targets are 31/32 and 1/12 of them:
     29.9 of 40, whose log odds are 1.085, so the temperature is 0.1 / 1.085."""
-    score = np.tile([0.3, 0.2], (40, 1))
+    score = np.tile([0.3, 0.2], (40, 1)).astype(np.float32)
     found = fitted_temperature(score, np.arange(40) < 30)
     assert found == pytest.approx(0.1 / 1.085, rel=0.03)  # neighbours on the grid are 2.3 % apart
     assert 0.01 < fitted_temperature(score, np.ones(40, bool)) < 0.05  # forty hits of forty are not certainty

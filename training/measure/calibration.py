@@ -11,7 +11,8 @@ BINS = 15  # as in Guo et al. 2017
 
 def probabilities(score_NK: Float[np.ndarray, "N K"], temperature: float) -> Float[np.ndarray, "N K"]:
     """Softmax over classes (N, K) of scores divided by a temperature."""
-    share: np.ndarray = np.exp((score_NK - score_NK.max(1, keepdims=True)) / temperature)
+    above = (score_NK - score_NK.max(1, keepdims=True)).astype(np.float64)  # in float32 1 - 1e-9 would be 1
+    share: np.ndarray = np.exp(above / temperature)
     return share / share.sum(1, keepdims=True)
 
 
