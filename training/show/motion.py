@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mclip.pipeline.forms.asked import Asked
@@ -94,6 +94,11 @@ class Heights:
     lowest_T: Float[Tensor, " T"]
     sole_TN: Float[Tensor, "T 2"]
 
+    @property
+    def on_feet_TN(self) -> Bool[Tensor, "T 2"]:
+        """In which frames either foot carries the body: nothing is lower, but for CARRIES."""
+        return self.sole_TN - self.lowest_T[:, None] < CARRIES
+
 
 def heights(motion: Motion, body: Body) -> Heights:
     """Those of a body in motion, some hundred frames at a time."""
@@ -117,7 +122,7 @@ def floor_of(motion: Motion, height: Heights) -> float:
     A motion that hardly has such feet, as a crawl, has its floor under its lowest points, but for a share of the frames
     (`floor_height`).
     """
-    on_feet_TN = height.sole_TN - height.lowest_T[:, None] < CARRIES
+    on_feet_TN = height.on_feet_TN
     if on_feet_TN.any():
         about = height.lowest_T[on_feet_TN.any(1)].median()
         joints = Track(motion.rotmat_TJ33, motion.trans_T3).points(load_body("low").joints_J3)
