@@ -93,7 +93,8 @@ def beginnings(run: Run, z_C: Float[Tensor, " C"], keyframes: Sequence[Keyframe]
     """
     if run.z_NC is None:
         return z_C[None]
-    kept_MC = run.z_NC[torch.linspace(0, len(run.z_NC) - 1, min(MOTIONS, len(run.z_NC))).long()]
+    kept_MC = run.z_NC.unique(dim=0)  # a motion of several texts may be kept once for each
+    kept_MC = kept_MC[torch.linspace(0, len(kept_MC) - 1, min(MOTIONS, len(kept_MC))).long()]
     rows = decode(run, latent(run, kept_MC), frames).cpu()
     rows_MTRD = torch.cat((rows, mirror_rows(rows)))
     rotmat_MT1J33 = rot6d_to_matrix(joints_of(rows_MTRD))[:, :, None]

@@ -386,6 +386,9 @@ def load_latents(checkpoint: Path, width: int, device: torch.device) -> dict[str
             f"{file}: damaged (found {short(shapes)}, expected z of N x {width}, and told of the same or none); "
             f"{way_out(file)}"
         )
+    for name, tensor in tensors.items():
+        if not len(tensor) or not (tensor.float().isfinite().all() and tensor.any(dim=1).all()):
+            raise RunError(f"{file}: damaged ({name} holds no vector, or one without a direction); {way_out(file)}")
     return {name: tensor.float().to(device) for name, tensor in tensors.items()}
 
 
