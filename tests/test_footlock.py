@@ -113,7 +113,7 @@ def test_the_feet_of_a_run_are_held_and_its_knees_do_not_pop() -> None:
     assert lock.speed_mm_s[1] < 0.2 * lock.speed_mm_s[0]
     assert lock.stands > 0.5
     places = [BODY.pose_joints(each.rotmat_TJ33, trans_B3=each.trans_T3) for each in (run, made)]
-    jerks = [jerk((at - at[:, :1])[None], torch.ones(1, len(at), dtype=torch.bool), fps=30) for at in places]
+    jerks = [jerk((at - at[:, :1])[None], torch.ones(1, len(at), dtype=torch.bool), fps=30.0) for at in places]
     assert float(jerks[1] / jerks[0]) < 1.2
 
 
