@@ -33,7 +33,6 @@ from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.store.store import Store
 from mclip.training.api import MotionClip
 from mclip.training.data.rows import rows_of_motion
-from mclip.training.latent.search import hits
 from mclip.training.latent.space import decode, encode, facing_viewer, motion_rows, vectors_of
 from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
@@ -435,9 +434,9 @@ def test_only_the_value_of_a_field_can_be_changed(browser: Browser, capfd: pytes
 def test_a_hit_plays_the_seconds_that_were_found(run: Run, long_store: Store, encoder: Encoder) -> None:
     """Windows 0, 1 and 2 of one sequence; each is asked for by its own vector."""
     long = Space.of(run, encoder, body=load_body("low"), classes=["walk", "kick"], store=long_store)
-    assert long.index is not None
+    assert long.searcher is not None
     for window in (0, 1, 2, 4):
-        hit = hits(long_store, *long.index.best(long.index.unit_WC[window], 1))[0]
+        hit = long.searcher.nearest(long.searcher.index.unit_WC[window], top=1)[0]
         first = int(long_store.read("windows/row")[window]) + {0: 20, 1: 20, 2: 0, 4: 0}[window]
         motion = long_store.motion(slice(first, first + min(60, LONG_FRAMES[window])))
         wanted = facing_viewer(rows_of_motion(*map(torch.from_numpy, motion)))

@@ -18,7 +18,7 @@ from mclip.training.data.clips import middle_rows
 from mclip.training.data.rows import rows_of_motion
 from mclip.training.latent.edits import between, edited
 from mclip.training.latent.prompts import Prompt, generated, in_sequence, timed
-from mclip.training.latent.search import Hit, Index, hits, index_of
+from mclip.training.latent.search import Hit, Searcher
 from mclip.training.latent.space import decode, encode, facing_viewer, is_file, is_motion, recording_rows, vectors_of
 from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
@@ -58,7 +58,7 @@ class Space:
     classes: Sequence[str]
     class_KC: Float[Tensor, "K C"]
     store: Store | None = None
-    index: Index | None = None
+    searcher: Searcher | None = None
     known: dict[tuple[tuple[str, ...], bool], Tensor] = field(default_factory=dict)  # while a slider is dragged
     turn: threading.Lock = field(default_factory=threading.Lock)  # tokenizers may not be used by two threads
 
@@ -68,7 +68,7 @@ class Space:
     ) -> "Space":
         """A space that is warm: the first text is as quick as the next."""
         class_KC = F.normalize(encoder.encode_texts(list(classes)).to(run.device), dim=-1)
-        space = cls(run, encoder, body, classes, class_KC, store, index_of(run, store) if store else None)
+        space = cls(run, encoder, body, classes, class_KC, store, Searcher(run, store) if store else None)
         space.seen(space.decoded(space.vectors(FIRST)[0]))
         return space
 
@@ -162,9 +162,8 @@ class Space:
 
     def found(self, query: str) -> list[Hit]:
         """The nearest clips of the store."""
-        assert self.store is not None
-        assert self.index is not None
-        return hits(self.store, *self.index.best(self.vectors(query, plain=True)[0], TOP))
+        assert self.searcher is not None
+        return self.searcher.nearest(self.vectors(query, plain=True)[0], top=TOP)
 
     def seen(self, rows_TRD: Float[Tensor, "T 25 6"]) -> list[tuple[str, float]]:
         """The classes nearest to a motion, best first, with their cosines."""
