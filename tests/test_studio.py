@@ -12,6 +12,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -26,6 +28,7 @@ import websockets.exceptions
 import zstandard
 from websockets.sync.client import connect
 
+from mclip.pipeline.characters.character import Character
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
@@ -38,10 +41,11 @@ from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
 from mclip.training.serve.doors import token_for
 from mclip.training.show.folder import plain_name
-from mclip.training.show.motion import Motion, motion_of_rows
+from mclip.training.show.motion import Motion, motion_of_rows, read
 from mclip.training.studio import session as studio
 from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve
 from mclip.training.studio.space import FIRST, TOP, Space
+from mclip.workflows.make_characters import CHARACTERS, write_character
 
 LONG_FRAMES = {0: 100, 1: 100, 2: 60, 4: 15}  # of windows of `long_store`
 TOKEN = "correct horse battery"
@@ -509,6 +513,36 @@ def test_a_script_of_another_page_is_turned_away(served: Studio, name: str) -> N
     own = Browser(served.port, Origin=f"http://127.0.0.1:{served.port}")  # the control
     assert own.moves()
     own.close()
+
+
+def test_what_plays_is_saved_on_the_users_character(space: Space, tmp_path: Path) -> None:
+    write_character(tmp_path / "hero.glb", CHARACTERS["mixamo.glb"])
+    wearing = Studio(
+        replace(space, character=Character.read(tmp_path / "hero.glb")), host="127.0.0.1", port=0, token=None
+    )
+    try:
+        browser = Browser(wearing.port)
+        wait_for(lambda: browser.said("motion") == FIRST)
+        browser.set(browser.field("save", "GuiButtonGroupMessage"), "on the character")
+        (start,) = wait_for(lambda: browser.all("FileTransferStartDownload"))
+        assert start["filename"] == "a-person-walks-hero.glb"
+        (tmp_path / "worn.glb").write_bytes(wait_for(browser.downloads)[0])
+        shown = session_of(wearing, FIRST).player.tracks[0].motion  # type: ignore[union-attr]
+        found = read(tmp_path / "worn.glb/a-person-walks")
+        legs_3 = (found.joints() - shown.joints())[:, [4, 5, 18, 19]].norm(dim=-1)  # knees and elbows
+        assert len(found.trans_T3) == len(shown.trans_T3)
+        assert legs_3.max() < 0.05  # another's bones, scaled to SMPL's legs
+        browser.close()
+    finally:
+        wearing.stop()
+
+
+def test_without_a_character_nothing_is_saved_on_one(browser: Browser) -> None:
+    save = browser.field("save", "GuiButtonGroupMessage")
+    assert all("on the character" not in str(message["props"]) for message in browser.all("GuiButtonGroupMessage"))
+    browser.set(save, "on the character")
+    wait_for(lambda: "nothing to save as on the character" in str(browser.got) or "expected one of" in str(browser.got))
+    assert browser.downloads() == []
 
 
 def test_nothing_is_sent_before_the_token_is_named(space: Space) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.characters.character import Character
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.geometry.body import Body
 from mclip.pipeline.geometry.rotations import matrix_to_rot6d
@@ -50,7 +51,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Space:
-    """What all browsers share: a model, its encoder, a body, classes, and perhaps a store. One computes at a time."""
+    """What all browsers share: a model, its encoder, a body, classes, and perhaps a store and a character.
+
+    One computes at a time.
+    """
 
     run: Run
     encoder: Encoder
@@ -59,16 +63,25 @@ class Space:
     class_KC: Float[Tensor, "K C"]
     store: Store | None = None
     searcher: Searcher | None = None
+    character: Character | None = None  # that motions can be saved on
     known: dict[tuple[tuple[str, ...], bool], Tensor] = field(default_factory=dict)  # while a slider is dragged
     turn: threading.Lock = field(default_factory=threading.Lock)  # tokenizers may not be used by two threads
 
     @classmethod
     def of(
-        cls, run: Run, encoder: Encoder, *, body: Body, classes: Sequence[str], store: Store | None = None
+        cls,
+        run: Run,
+        encoder: Encoder,
+        *,
+        body: Body,
+        classes: Sequence[str],
+        store: Store | None = None,
+        character: Character | None = None,
     ) -> "Space":
         """A space that is warm: the first text is as quick as the next."""
         class_KC = F.normalize(encoder.encode_texts(list(classes)).to(run.device), dim=-1)
-        space = cls(run, encoder, body, classes, class_KC, store, Searcher(run, store) if store else None)
+        searcher = Searcher(run, store) if store else None
+        space = cls(run, encoder, body, classes, class_KC, store, searcher, character)
         space.seen(space.decoded(space.vectors(FIRST)[0]))
         return space
 
