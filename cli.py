@@ -1178,7 +1178,7 @@ def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool)
 def quickstart(folder: Path) -> None:
     """Try everything on what mclip ships.
 
-    Runs all steps from prepare to gallery on the embedded motions, body and encoder, without a download.
+    Runs all steps from prepare to page on the embedded motions, body and encoder, without a download.
 
     \b
     Example: mclip quickstart
@@ -1186,7 +1186,7 @@ def quickstart(folder: Path) -> None:
     from mclip.training import recipe as recipes
 
     recipes.run(cli, recipes.find_recipe(Path("quickstart")), folder)
-    say(f"open {(folder / 'gallery.html').resolve()}")
+    say(f"open {(folder / 'gallery.html').resolve()} to look, and model.html beside it to type texts of your own")
 
 
 if __name__ == "__main__":

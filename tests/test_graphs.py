@@ -124,4 +124,4 @@ def test_a_file_that_is_no_onnx_is_told(tmp_path: Path, content: bytes) -> None:
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RunError, match=r"need the package onnx: pip install 'mclip\[onnx\]'"):
-        graphs.require_onnx()
+        graphs.require_installed("onnx")

@@ -33,7 +33,7 @@ from mclip.training.measure.retrieval import label_sets
 from mclip.training.model.run import EVALUATION, Run
 from mclip.training.show.folder import MANIFEST, Manifest
 from mclip.training.show.motion import Motion, motion_of_rows, read
-from mclip.training.show.page import SCRIPT, TEMPLATE, Card, Page, Section, side_by_side
+from mclip.training.show.page import SCRIPT, TEMPLATE, Card, Page, Section, is_made_of, side_by_side
 from mclip.training.train.curves import figure_of
 from mclip.training.train.journal import read_journal
 
@@ -142,7 +142,7 @@ def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path]
     looks = TEMPLATE.read_text(encoding="utf-8") + SCRIPT.read_text(encoding="utf-8")
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, most, manifests, figures, looks])
     made_of = hashlib.sha256(identity.encode()).hexdigest()
-    if page.exists() and made_of.encode() in page.read_bytes()[:2000]:
+    if is_made_of(page, made_of):
         return f"gallery: nothing to do, {page} is there"
     around = Neighbours.of(run, store)
     sections = [generated_section(run, folder, around) for folder in folders]
