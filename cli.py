@@ -152,6 +152,32 @@ def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
     say(folder.write_motions(run, kind, prompts, looks=looks, shaping=shaping, **how))
 
 
+def serving_options(port: int, *, asks: str) -> Callable[[Any], Any]:
+    """The options of a command that listens on a port; `asks` are those whom it asks for a token."""
+    shared = (
+        click.option(
+            "--host",
+            default="127.0.0.1",
+            help=f"Address to listen on; any other than this machine asks {asks} for a token.",
+        ),
+        click.option(
+            "--port", type=click.IntRange(0, 65535), default=port, help="Port to listen on; 0 takes any free one."
+        ),
+        click.option(
+            "--token",
+            envvar="MCLIP_TOKEN",
+            help=f"Token that {asks} must name [default: made up where --host needs one].",
+        ),
+    )
+
+    def serving(command: Any) -> Any:
+        for decorate in reversed(shared):
+            command = decorate(command)
+        return command
+
+    return serving
+
+
 def fps_in_option(name: str) -> Callable[[Any], Any]:
     """The option for the frame rate that a file does not say, under the name that a command calls it by."""
     told = "Frames per second of source files that do not say it themselves."
@@ -939,13 +965,7 @@ def gallery(open_run: OpenRun, store: str, motions: tuple[Path, ...], page: Path
 @click.option("--body", default="low", help="default, low, or a body's .npz file.")
 @click.option("--classes", default="babel60", help="Classes to recognise, given as for mclip recognise.")
 @wears_character
-@click.option(
-    "--host", default="127.0.0.1", help="Address to listen on; any other than this machine asks browsers for a token."
-)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes any free one.")
-@click.option(
-    "--token", envvar="MCLIP_TOKEN", help="Token that browsers must enter [default: made up where --host needs one]."
-)
+@serving_options(8080, asks="browsers")
 @trust_option
 @opens_run
 def studio(
@@ -1050,13 +1070,7 @@ def page(open_run: OpenRun, out: Path, precision: str, title: str) -> None:
 @cli.command()
 @run_argument
 @click.option("--store", help="Store to search, whose clips store:LABEL names.")
-@click.option(
-    "--host", default="127.0.0.1", help="Address to listen on; any other than this machine asks programs for a token."
-)
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes any free one.")
-@click.option(
-    "--token", envvar="MCLIP_TOKEN", help="Token that requests must name [default: made up where --host needs one]."
-)
+@serving_options(8000, asks="programs")
 @trust_option
 @opens_run
 def serve(open_run: OpenRun, store: str | None, host: str, port: int, token: str | None) -> None:
