@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,6 +104,15 @@ def test_a_weight_of_few_bits_is_within_half_a_step(tmp_path: Path) -> None:
     assert (found - weight).abs().max() > 0
     assert torch.equal(answers(compressed(model, "float16"), tmp_path, x=torch.eye(64)), weight.half().float())
     assert compressed(model, "float32") is model
+
+
+def test_mixed_weights_are_int8_where_rows_are_looked_up_and_float16_where_they_multiply() -> None:
+    values = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
+    weights = [onnx.numpy_helper.from_array(each, name) for name, each in (("words", values), ("w", values.T.copy()))]
+    nodes = [onnx.helper.make_node("Gather", ["words", "i"], ["x"]), onnx.helper.make_node("MatMul", ["x", "w"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", [], [], weights)
+    found = compressed(onnx.helper.make_model(graph), "mixed").graph.initializer
+    assert [each.name for each in found] == ["words.int8", "words.scale", "words.shape", "w.half"]
 
 
 def test_onnx_of_another_opset_is_told(models: Models, tmp_path: Path) -> None:

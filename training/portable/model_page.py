@@ -40,9 +40,8 @@ HERE = Path(__file__).parent
 SCRIPT, RUNTIME, PANEL = HERE / "model.min.js", HERE / "runtime.wasm.gz", HERE / "panel.html.j2"  # of workflows/viewer
 FIRST = "a person walks"
 QUICK = 1  # of gzip: weights are hardly redundant, and 90 MB of them take it ten seconds at its best
-DECODER = {
-    "int8": "float16"
-}  # by the text tower's precision: of int8 itself it would make joints be off by 10 mm, not 0.4
+# Of int8 in all its weights joints would be off by more than 10 mm (workflows/records/portable.md).
+INT8 = {"text": "mixed", "decoder": "float16"}
 
 
 class Pose(nn.Module):
@@ -82,7 +81,7 @@ def write_model_page(run: Run, out: Path, *, precision: str, title: str) -> str:
 def made_of(run: Run, precision: str, title: str) -> str:
     """What says whether a page is of this model: the hashes of its weights, and of all else that makes a page."""
     digest = hashlib.sha256(b"" if run.z_NC is None else run.z_NC.cpu().numpy().tobytes())
-    told = [run.config["encoder"], run.config["data"], run.z_length, precision, title, version()]
+    told = [run.config["encoder"], run.config["data"], run.z_length, precision, INT8, title, version()]
     digest.update(json.dumps(told, sort_keys=True).encode())
     for part in (SCRIPT, RUNTIME, PANEL, TEMPLATE):
         digest.update(part.read_bytes())
@@ -93,7 +92,8 @@ def model_page(run: Run, encoder: Encoder, models: dict[str, Any], *, precision:
     """The page of the traced `models`, with everything that its script unpacks."""
     page = first_page(run, encoder, title, precision)
     for name, model in models.items():
-        wanted = {"text": precision, "decoder": DECODER.get(precision, precision)}.get(name, "float32")
+        weighing = INT8 if precision == "int8" else dict.fromkeys(INT8, precision)
+        wanted = weighing.get(name, "float32")
         page.files[f"{name}.onnx"] = packed(compressed(model, wanted).SerializeToString(), level=QUICK)
     page.files[TOKENIZER] = packed(tokenizer_json(encoder).encode())
     page.files["model.json"] = packed(json.dumps(told_to_script(run, encoder)).encode())
