@@ -80,7 +80,7 @@ def write_model_page(run: Run, out: Path, *, precision: str, title: str) -> str:
 
 def made_of(run: Run, precision: str, title: str) -> str:
     """What says whether a page is of this model: the hashes of its weights, and of all else that makes a page."""
-    digest = hashlib.sha256(b"" if run.z_NC is None else run.z_NC.cpu().numpy().tobytes())
+    digest = hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for _, tensor in sorted(run.kept.items())))
     told = [run.config["encoder"], run.config["data"], run.z_length, precision, INT8, title, version()]
     digest.update(json.dumps(told, sort_keys=True).encode())
     for part in (SCRIPT, RUNTIME, PANEL, TEMPLATE):
