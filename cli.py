@@ -83,6 +83,28 @@ def opens_run(command: Any) -> Any:
     return checkpoint_option(device_option(opening))
 
 
+character_option = click.option(
+    "--character", type=click.Path(path_type=Path), help="Your own .glb, .vrm, .vrma or .bvh, to put motions on."
+)
+
+
+def wears_character(command: Any) -> Any:
+    """Give a command the options of a character, and in their place `character`, read before anything else is done."""
+
+    @functools.wraps(command)
+    def wearing(*, character: Path | None, joint_map: str, **options: Any) -> Any:
+        if joint_map and character is None:
+            raise click.UsageError("--map says what joints of a --character are called: name one")
+        if character is None:
+            return command(character=None, **options)
+        from mclip.pipeline.characters.character import Character
+
+        return command(character=Character.read(character, joint_map), **options)
+
+    told = 'A .toml of `left_hip = "THEIR NAME"` for the character.'
+    return character_option(click.option("--map", "joint_map", default="", help=told)(wearing))
+
+
 def motion_options(command: Any) -> Any:
     """The options of every command that decodes motions into a folder."""
     shared = (
@@ -111,6 +133,7 @@ def motion_options(command: Any) -> Any:
             default=("npz", "mp4"),
             help="Files to write for each motion.",
         ),
+        wears_character,
         options_of(Shaping, VideoOptions),
         plain_option,
         trust_option,
@@ -127,6 +150,32 @@ def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
     looks = RenderOptions(**{name: how.pop(name) for name in VideoOptions.__dataclass_fields__})
     shaping = Shaping(**{name: how.pop(name) for name in Shaping.__dataclass_fields__})
     say(folder.write_motions(run, kind, prompts, looks=looks, shaping=shaping, **how))
+
+
+def serving_options(port: int, *, asks: str) -> Callable[[Any], Any]:
+    """The options of a command that listens on a port; `asks` are those whom it asks for a token."""
+    shared = (
+        click.option(
+            "--host",
+            default="127.0.0.1",
+            help=f"Address to listen on; any other than this machine asks {asks} for a token.",
+        ),
+        click.option(
+            "--port", type=click.IntRange(0, 65535), default=port, help="Port to listen on; 0 takes any free one."
+        ),
+        click.option(
+            "--token",
+            envvar="MCLIP_TOKEN",
+            help=f"Token that {asks} must name [default: made up where --host needs one].",
+        ),
+    )
+
+    def serving(command: Any) -> Any:
+        for decorate in reversed(shared):
+            command = decorate(command)
+        return command
+
+    return serving
 
 
 def fps_in_option(name: str) -> Callable[[Any], Any]:
@@ -588,6 +637,7 @@ def generate(
     \b
     Example: mclip generate runs/cmu "a person walks" "jump over the couch"
              mclip generate runs/cmu "a person dances" --seed 1 --seed 2 --seed 3
+             mclip generate runs/cmu "a person waves" --character hero.vrm
              mclip generate runs/cmu "a person walks @3" "sits down @2" --sequence
              mclip generate runs/cmu "a person walks" --pose 45=kick.npz:20 --path "0,0 0,-1 0.5,-1.5"
     """
@@ -832,9 +882,7 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
     type=click.Choice((*FORMATS, "humanml3d")),
     help="Format to write; may be repeated.",
 )
-@click.option(
-    "--character", type=click.Path(path_type=Path), help="Your own .glb, .vrm, .vrma or .bvh, to put the motion on."
-)
+@character_option
 @click.option(
     "--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` for the character, or MOTION.'
 )
@@ -916,22 +964,25 @@ def gallery(open_run: OpenRun, store: str, motions: tuple[Path, ...], page: Path
 @click.option("--store", help="Store to search, whose clips store:LABEL names.")
 @click.option("--body", default="low", help="default, low, or a body's .npz file.")
 @click.option("--classes", default="babel60", help="Classes to recognise, given as for mclip recognise.")
-@click.option(
-    "--host", default="127.0.0.1", help="Address to listen on; any other than this machine asks browsers for a token."
-)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes any free one.")
-@click.option(
-    "--token", envvar="MCLIP_TOKEN", help="Token that browsers must enter [default: made up where --host needs one]."
-)
+@wears_character
+@serving_options(8080, asks="browsers")
 @trust_option
 @opens_run
 def studio(
-    open_run: OpenRun, store: str | None, body: str, classes: str, host: str, port: int, token: str | None
+    open_run: OpenRun,
+    store: str | None,
+    body: str,
+    classes: str,
+    character: Any,
+    host: str,
+    port: int,
+    token: str | None,
 ) -> None:
     """Open a local web page where texts become motions.
 
     \b
     Example: mclip studio runs/cmu --store store.zarr
+             mclip studio runs/cmu --character hero.vrm
     """
     from mclip.pipeline.embed.classes import classes_of
     from mclip.pipeline.geometry.body import load_body
@@ -944,7 +995,8 @@ def studio(
     opened = open_store(store) if store else None
     names, model = classes_of(classes), open_run()
     tell_plain(model)
-    space = Space.of(model, model.load_encoder(), body=load_body(body), classes=names, store=opened)
+    shown, encoder = load_body(body), model.load_encoder()
+    space = Space.of(model, encoder, body=shown, classes=names, store=opened, character=character)
     serve(space, host=host, port=port, token=token, say=say)
 
 
@@ -1018,13 +1070,7 @@ def page(open_run: OpenRun, out: Path, precision: str, title: str) -> None:
 @cli.command()
 @run_argument
 @click.option("--store", help="Store to search, whose clips store:LABEL names.")
-@click.option(
-    "--host", default="127.0.0.1", help="Address to listen on; any other than this machine asks programs for a token."
-)
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes any free one.")
-@click.option(
-    "--token", envvar="MCLIP_TOKEN", help="Token that requests must name [default: made up where --host needs one]."
-)
+@serving_options(8000, asks="programs")
 @trust_option
 @opens_run
 def serve(open_run: OpenRun, store: str | None, host: str, port: int, token: str | None) -> None:
@@ -1146,7 +1192,7 @@ def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool)
 def quickstart(folder: Path) -> None:
     """Try everything on what mclip ships.
 
-    Runs all steps from prepare to gallery on the embedded motions, body and encoder, without a download.
+    Runs all steps from prepare to page on the embedded motions, body and encoder, without a download.
 
     \b
     Example: mclip quickstart
@@ -1154,7 +1200,7 @@ def quickstart(folder: Path) -> None:
     from mclip.training import recipe as recipes
 
     recipes.run(cli, recipes.find_recipe(Path("quickstart")), folder)
-    say(f"open {(folder / 'gallery.html').resolve()}")
+    say(f"open {(folder / 'gallery.html').resolve()} to look, and model.html beside it to type texts of your own")
 
 
 if __name__ == "__main__":

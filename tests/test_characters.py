@@ -1,6 +1,7 @@
 """Motion on somebody's own character, and clips of glTF read: what goes out on any rig comes back the same."""
 
 import base64
+import functools
 import json
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from mclip.cli import cli
 from mclip.pipeline.characters.carry import rig_of
-from mclip.pipeline.characters.character import posed, wear
+from mclip.pipeline.characters.character import Character, posed
 from mclip.pipeline.characters.gltf_clips import Track, clip_names, parse_motion
 from mclip.pipeline.characters.gltf_file import beside, chunks_of, glb_bytes, read_gltf
 from mclip.pipeline.characters.gltf_nodes import nodes_of, turns_of, understood, world_of
@@ -29,7 +30,10 @@ from mclip.pipeline.geometry.skeleton import JOINTS
 from mclip.pipeline.prepare.sources import read_recording, recordings
 from mclip.pipeline.skeletons.check import BONES, lowest_points
 from mclip.pipeline.skeletons.frames import rest_places, unit
+from mclip.training.latent.prompts import prompts_of
+from mclip.training.model.run import Run
 from mclip.training.show.export import write
+from mclip.training.show.folder import write_motions
 from mclip.training.show.motion import Motion, read
 from mclip.workflows.make_bvh_like import FORMS, bvh_text
 from mclip.workflows.make_characters import CHARACTERS, write_character
@@ -97,7 +101,7 @@ def worn(rigs: Path, kick: Motion, tmp_path_factory: pytest.TempPathFactory) -> 
 def put_on(character: Path, motion: Motion, joint_map: str = "") -> bytes:
     """A character's bytes with a motion on it, called kick."""
     rotmat, trans = motion.rotmat_TJ33.double().numpy(), motion.trans_T3.double().numpy()
-    return wear(character, rotmat, trans, fps=motion.fps, name="kick", joint_map=joint_map).content
+    return Character.read(character, joint_map).wear(rotmat, trans, fps=motion.fps, name="kick").content
 
 
 def edited(path: Path, change: Callable[[Document], object], into: Path) -> Path:
@@ -444,6 +448,76 @@ def test_an_unmappable_rig_names_what_is_missing_and_a_map_mends_it(
     recording = read(tmp_path / "worn.glb/kick", joint_map=str(tmp_path / "map.toml")).recording
     assert recording
     assert degrees_between(source.place, Posed.of_recording(recording).place) < 0.1
+
+
+def invoked(*words: object) -> Any:
+    return CliRunner().invoke(cli, [*map(str, words)])
+
+
+DECODING = {
+    "generate": ("a kick",),
+    "generate --sequence": ("a kick @1", "walk @1", "--sequence"),
+    "edit": ("--base", KICK, "--from", KICK, "--to", WALK, "--scale", 1),
+    "interpolate": (KICK, WALK, "--steps", 2),
+    "style": ("--content", KICK, "--style", WALK, "--scale", 1),
+}
+
+
+@pytest.mark.parametrize(("command", "words"), DECODING.items())
+def test_what_a_run_decodes_is_put_on_a_character_beside_the_other_files(
+    run: Run, rigs: Path, tmp_path: Path, command: str, words: tuple[object, ...]
+) -> None:
+    asked = (command.split()[0], run.folder, *words, "--format", "npz", "--out", tmp_path)
+    made = invoked(*asked, "--character", rigs / "mixamo.glb")
+    assert made.exit_code == 0, made.output
+    assert "on mixamo.glb: skeleton Mixamo" in made.output
+    for entry in json.loads((tmp_path / "motions.json").read_text())["motions"]:
+        plain, worn = entry["files"]
+        assert worn == plain.replace(".npz", "-mixamo.glb")
+        there = Posed.of_recording(read_recording(tmp_path / worn / Path(plain).stem))
+        assert degrees_between(Posed.of_recording(read_recording(tmp_path / plain)).place, there.place) < 0.1
+        assert abs(np.percentile(there.low_T, 5)) < 0.005
+
+
+def test_a_folder_of_one_character_is_not_mixed_with_another(run: Run, rigs: Path, tmp_path: Path) -> None:
+    prompts = prompts_of(["a kick"], torch.ones(1, 384))
+    mixamo, vrm = (Character.read(rigs / name) for name in ("mixamo.glb", "vrm1.vrm"))
+    write_kick = functools.partial(write_motions, run, "generate", prompts, tmp_path, frames=5, formats=("npz",))
+    assert "1 motions" in write_kick(character=mixamo)
+    assert "0 of 1" in write_kick(character=mixamo)
+    with pytest.raises(ValueError, match="character mixamo.glb, not vrm1.vrm, another character"):
+        write_kick(character=vrm)
+    assert (tmp_path / "00-a-kick-mixamo.glb").exists()
+    write_kick(character=vrm, replace=True)
+    assert sorted(each.name for each in tmp_path.glob("00*")) == ["00-a-kick-vrm1.vrm", "00-a-kick.npz"]
+    # A manifest that somebody wrote by hand deletes nothing but motions.
+    (tmp_path / "00-a-kick-notes.txt").write_text("mine")
+    manifest = tmp_path / "motions.json"
+    manifest.write_text(manifest.read_text().replace('"vrm1.vrm"', '"notes.txt"'))
+    with pytest.raises(ValueError, match=r"motions.json: damaged \(request.character: 'notes.txt'"):
+        write_kick(replace=True)
+    assert (tmp_path / "00-a-kick-notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [*DECODING, "studio"])
+def test_a_character_that_will_not_do_is_told_before_a_run_is_opened(rigs: Path, tmp_path: Path, command: str) -> None:
+    path = edited(
+        rigs / "vrm1.vrm",
+        lambda d: d["extensions"]["VRMC_vrm"]["humanoid"]["humanBones"].pop("hips"),
+        tmp_path / "rig.vrm",
+    )
+    words = (command.split()[0], tmp_path / "no run", *DECODING.get(command, ()))
+    for character, told in (
+        (path, "rig.vrm: a VRM whose humanoid names no hips"),
+        (tmp_path / "hero.fbx", "an FBX by Blender"),
+    ):
+        done = invoked(*words, "--character", character)
+        assert done.exit_code == 1
+        assert told in done.output
+    unused = invoked(*words, "--map", tmp_path / "map.toml")
+    assert unused.exit_code == 2
+    assert "--map says what joints of a --character are called: name one" in unused.output
+    assert [each.name for each in tmp_path.iterdir()] == ["rig.vrm"]
 
 
 def test_a_body_on_four_legs_is_no_character(rigs: Path, tmp_path: Path, kick: Motion) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,6 +106,15 @@ def test_a_weight_of_few_bits_is_within_half_a_step(tmp_path: Path) -> None:
     assert compressed(model, "float32") is model
 
 
+def test_mixed_weights_are_int8_where_rows_are_looked_up_and_float16_where_they_multiply() -> None:
+    values = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
+    weights = [onnx.numpy_helper.from_array(each, name) for name, each in (("words", values), ("w", values.T.copy()))]
+    nodes = [onnx.helper.make_node("Gather", ["words", "i"], ["x"]), onnx.helper.make_node("MatMul", ["x", "w"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", [], [], weights)
+    found = compressed(onnx.helper.make_model(graph), "mixed").graph.initializer
+    assert [each.name for each in found] == ["words.int8", "words.scale", "words.shape", "w.half"]
+
+
 def test_onnx_of_another_opset_is_told(models: Models, tmp_path: Path) -> None:
     other = onnx.ModelProto()
     other.CopyFrom(models["span"])
@@ -124,4 +134,4 @@ def test_a_file_that_is_no_onnx_is_told(tmp_path: Path, content: bytes) -> None:
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RunError, match=r"need the package onnx: pip install 'mclip\[onnx\]'"):
-        graphs.require_onnx()
+        graphs.require_installed("onnx")

@@ -13,8 +13,10 @@ import torch
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.training import Motion, MotionClip
 from mclip.training.model.run import Run, RunError
+from mclip.training.portable import model_page as pages
 from mclip.training.portable.model_page import model_page, require_text_tower
 from mclip.training.show.writers import write_glb
+from mclip.workflows.check_quickstart import is_model_page
 
 Browser = Any  # of selenium, which may be missing
 TEXTS = ("a person walks", "a karate kick", "get up, slowly!")
@@ -75,6 +77,21 @@ def apart(browser: Browser, motion: Motion, kind: str, **fields: str) -> float:
 @pytest.fixture(scope="module")
 def model(run: Run) -> MotionClip:
     return MotionClip(run)
+
+
+def test_a_page_of_the_same_model_is_not_made_again(
+    run: Run, models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "traced_for_page", lambda *_: models)
+    out, made = tmp_path / "model.html", []
+    for precision, title in (("int8", "Mine"), ("int8", "Mine"), ("int8", "Yours"), ("float16", "Yours")):
+        made.append(
+            pages.write_model_page(run, out, precision=precision, title=title).startswith("page: nothing to do")
+        )
+    assert made == [False, True, False, False]
+    assert is_model_page(out)
+    trained = replace(run, state=run.state | {"z_length": 2.0})  # validated again
+    assert "nothing to do" not in pages.write_model_page(trained, out, precision="float16", title="Yours")
 
 
 def test_joints_of_int8_are_those_of_generate(browser: Browser, model: MotionClip) -> None:

@@ -93,6 +93,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (RECIPES / "quickstart.toml").read_text(encoding="utf-8")
     text = text.replace("[prepare]", f"[prepare]\ncrop = {CROP}")
     text = text.replace('[evaluate]\nrun = "run"\nstore = "store.zarr"\n', "")  # a guide's command does it
+    text = text.replace('[page]\nrun = "run"\nout = "model.html"\n', "")  # traced for 30 s; tests/test_model_page.py
     text = re.sub(r"^epochs = .*", "epochs = 1", text, flags=re.MULTILINE)
     text = re.sub(r"^texts = .*", 'texts = ["karate"]\nformat = ["npz"]', text, flags=re.MULTILINE)
     text = re.sub(r"^(out = .*(?:edited|interpolated).*)", r'\1\nformat = ["npz"]', text, flags=re.MULTILINE)

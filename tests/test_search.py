@@ -16,6 +16,9 @@ from mclip.cli import cli
 from mclip.pipeline.embed.classes import classes_of
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.labels.label_files import read_labels
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.prepare import prepare
 from mclip.pipeline.store.lock import one_writer
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store
@@ -95,6 +98,52 @@ def test_a_store_that_somebody_is_writing_is_searched_without_keeping(
     assert re.search(r"vectors are not kept in .*process \d+ on ", capsys.readouterr().err)
 
 
+def test_what_a_search_reads_of_a_store_is_kept_until_the_store_grows(
+    run: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = open_store(shutil.copytree(store.url, tmp_path / "own.zarr"))
+    query_C = motion_vector(run, MOTIONS / "EMBEDDED/jump/jump_poses.npz")
+    searcher, reads, read = search.Searcher(run, held), list[str](), Store.read
+    before = searcher.nearest(query_C, top=9)  # the first has kept vectors in the store, and changed it so
+    monkeypatch.setattr(Store, "read", lambda self, path, *at: (reads.append(path), read(self, path, *at))[1])
+    assert searcher.nearest(query_C, top=9) == before
+    assert reads == []
+    labels = read_labels((MOTIONS / "babel",), None)
+    prepare(MOTIONS, open_store(held.url), labels=labels, options=PrepareOptions(), only=("/jump/",))
+    after = searcher.nearest(query_C, top=9)
+    assert [hit.clip for hit in before] == [hit.clip for hit in after[1:]]
+    assert (after[0].clip, after[0].score > 0.999) == ("EMBEDDED/jump/jump_poses.npz", True)
+    assert len(reads) > 0
+    assert held.attributes("prepare")["sequences"] == 4
+
+
+def test_a_store_that_is_being_prepared_is_searched_as_it_was(run: Run, store: Store, tmp_path: Path) -> None:
+    own = open_store(shutil.copytree(store.url, tmp_path / "own.zarr"))
+    searcher = search.Searcher(run, own)
+    before = searcher.nearest(searcher.index.unit_WC[0], top=1)
+    writer = open_store(own.url)
+    writer.set_attributes("prepare", indexed=False)
+    writer.write("windows/sequence", np.zeros(0, np.int64))
+    assert searcher.nearest(searcher.index.unit_WC[0], top=1) == before
+
+
+def test_a_search_leaves_alone_what_others_wrote_to_the_store_meanwhile(run: Run, store: Store, tmp_path: Path) -> None:
+    held = open_store(shutil.copytree(store.url, tmp_path / "own.zarr"))
+    open_store(held.url).set_attributes("embed", since="then")
+    search.latents_of(run, held)
+    kept = open_store(held.url)
+    assert kept.attributes("embed")["since"] == "then"
+    assert run.fingerprint in kept.attributes("latents")
+
+
+def test_a_store_that_went_away_is_named(run: Run, store: Store, tmp_path: Path) -> None:
+    own = open_store(shutil.copytree(store.url, tmp_path / "own.zarr"))
+    searcher = search.Searcher(run, own)
+    shutil.rmtree(own.url)
+    with pytest.raises(StoreError, match=r"own\.zarr: no store here"):
+        searcher.nearest(searcher.index.unit_WC[0], top=1)
+
+
 def test_a_clip_finds_itself_first_and_says_where_it_is(run: Run, store: Store) -> None:
     for name in ("walk", "kick", "getup_facedown"):
         best = search.search(run, store, f"store:{name}", top=2)[0]
@@ -108,7 +157,8 @@ def test_a_clip_finds_itself_first_and_says_where_it_is(run: Run, store: Store) 
 
 def test_a_hit_is_the_seconds_that_were_compared_and_says_what_they_show(run: Run, long_store: Store) -> None:
     """Windows 0 to 6 of `long_store`; each is asked for by its own vector, so it is its sequence's best."""
-    index = search.index_of(run, long_store)
+    searcher = search.Searcher(run, long_store)
+    index = searcher.index
     middles = [
         (20, 80, "walk"),
         (120, 180, "Kick [left] and walk"),
@@ -118,7 +168,7 @@ def test_a_hit_is_the_seconds_that_were_compared_and_says_what_they_show(run: Ru
         (20, 80, ""),
     ]
     for window, (first, last, text) in enumerate(middles):
-        hit = search.hits(long_store, *index.best(index.unit_WC[window], 1))[0]
+        hit = searcher.nearest(index.unit_WC[window], top=1)[0]
         assert hit.score > 0.999
         assert (hit.window, hit.text) == (window, text)
         assert (hit.from_s, hit.to_s) == (pytest.approx(first / 30), pytest.approx(last / 30))

@@ -12,6 +12,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -26,6 +28,7 @@ import websockets.exceptions
 import zstandard
 from websockets.sync.client import connect
 
+from mclip.pipeline.characters.character import Character
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.geometry.body import load_body
@@ -33,16 +36,16 @@ from mclip.pipeline.prepare.amass import read_motion
 from mclip.pipeline.store.store import Store
 from mclip.training.api import MotionClip
 from mclip.training.data.rows import rows_of_motion
-from mclip.training.latent.search import hits
 from mclip.training.latent.space import decode, encode, facing_viewer, motion_rows, vectors_of
 from mclip.training.latent.span import centred
 from mclip.training.model.run import Run
 from mclip.training.serve.doors import token_for
 from mclip.training.show.folder import plain_name
-from mclip.training.show.motion import Motion, motion_of_rows
+from mclip.training.show.motion import Motion, motion_of_rows, read
 from mclip.training.studio import session as studio
 from mclip.training.studio.server import LONGEST_MESSAGE, Studio, serve
 from mclip.training.studio.space import FIRST, TOP, Space
+from mclip.workflows.make_characters import CHARACTERS, write_character
 
 LONG_FRAMES = {0: 100, 1: 100, 2: 60, 4: 15}  # of windows of `long_store`
 TOKEN = "correct horse battery"
@@ -435,9 +438,9 @@ def test_only_the_value_of_a_field_can_be_changed(browser: Browser, capfd: pytes
 def test_a_hit_plays_the_seconds_that_were_found(run: Run, long_store: Store, encoder: Encoder) -> None:
     """Windows 0, 1 and 2 of one sequence; each is asked for by its own vector."""
     long = Space.of(run, encoder, body=load_body("low"), classes=["walk", "kick"], store=long_store)
-    assert long.index is not None
+    assert long.searcher is not None
     for window in (0, 1, 2, 4):
-        hit = hits(long_store, *long.index.best(long.index.unit_WC[window], 1))[0]
+        hit = long.searcher.nearest(long.searcher.index.unit_WC[window], top=1)[0]
         first = int(long_store.read("windows/row")[window]) + {0: 20, 1: 20, 2: 0, 4: 0}[window]
         motion = long_store.motion(slice(first, first + min(60, LONG_FRAMES[window])))
         wanted = facing_viewer(rows_of_motion(*map(torch.from_numpy, motion)))
@@ -510,6 +513,36 @@ def test_a_script_of_another_page_is_turned_away(served: Studio, name: str) -> N
     own = Browser(served.port, Origin=f"http://127.0.0.1:{served.port}")  # the control
     assert own.moves()
     own.close()
+
+
+def test_what_plays_is_saved_on_the_users_character(space: Space, tmp_path: Path) -> None:
+    write_character(tmp_path / "hero.glb", CHARACTERS["mixamo.glb"])
+    wearing = Studio(
+        replace(space, character=Character.read(tmp_path / "hero.glb")), host="127.0.0.1", port=0, token=None
+    )
+    try:
+        browser = Browser(wearing.port)
+        wait_for(lambda: browser.said("motion") == FIRST)
+        browser.set(browser.field("save", "GuiButtonGroupMessage"), "on the character")
+        (start,) = wait_for(lambda: browser.all("FileTransferStartDownload"))
+        assert start["filename"] == "a-person-walks-hero.glb"
+        (tmp_path / "worn.glb").write_bytes(wait_for(browser.downloads)[0])
+        shown = session_of(wearing, FIRST).player.tracks[0].motion  # type: ignore[union-attr]
+        found = read(tmp_path / "worn.glb/a-person-walks")
+        theirs, ours = (each.joints() - each.joints()[:, :1] for each in (found, shown))
+        assert theirs.shape == ours.shape
+        assert (theirs - ours).norm(dim=-1).max() < 0.01  # from the pelvis, of SMPL's size again
+        browser.close()
+    finally:
+        wearing.stop()
+
+
+def test_without_a_character_nothing_is_saved_on_one(browser: Browser) -> None:
+    save = browser.field("save", "GuiButtonGroupMessage")
+    assert all("on the character" not in str(message["props"]) for message in browser.all("GuiButtonGroupMessage"))
+    browser.set(save, "on the character")
+    wait_for(lambda: "nothing to save as on the character" in str(browser.got) or "expected one of" in str(browser.got))
+    assert browser.downloads() == []
 
 
 def test_nothing_is_sent_before_the_token_is_named(space: Space) -> None:

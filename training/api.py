@@ -26,7 +26,7 @@ from mclip.training.latent.prompts import LONGEST as LONGEST_PART
 from mclip.training.latent.prompts import SHORTEST as SHORTEST_PART
 from mclip.training.latent.prompts import Joined, Prompt, generated, in_sequence, prompts_of
 from mclip.training.latent.recognise import Seen, recognise_rows
-from mclip.training.latent.search import Hit, nearest
+from mclip.training.latent.search import Hit, Searcher
 from mclip.training.latent.space import (
     facing_viewer,
     is_clip,
@@ -176,6 +176,11 @@ class MotionClip:
         """The CLIP encoder that it was trained with, loaded when the first text is encoded."""
         return self.run.load_encoder()
 
+    @cached_property
+    def searchers(self) -> dict[str, Searcher]:
+        """What was read of stores that were searched, by path or URL."""
+        return {}
+
     def encode_text(self, texts: str | Sequence[str], *, plain: bool = False) -> Float[Tensor, "*N C"]:
         """Vectors (N, C) of texts to decode, or (C,) of one: carried to where the training motions lie.
 
@@ -296,10 +301,14 @@ class MotionClip:
     def search(self, store: Store, query: Source, top: int = 5) -> Hits:
         """The `top` sequences of a store that are nearest to a text or a motion, best first, as `mclip search`.
 
-        A hit has its cosine, its clip, the seconds of it that were compared, and what the store says they show.
+        A hit has its cosine, its clip, the seconds of it that were compared, and what the store says they show. What
+        the first search reads is kept with the model; the next reads it again only where the store has changed.
         """
         require_some(top)
-        return Hits(nearest(self.run, store, self.vectors((query,), store, plain=True)[0], top=top), store)
+        query_C = self.vectors((query,), store, plain=True)[0]
+        if store.url not in self.searchers:
+            self.searchers[store.url] = Searcher(self.run, store)
+        return Hits(self.searchers[store.url].nearest(query_C, top=top), store)
 
     def recognise(self, motion: Source, classes: str | Sequence[str] | None = None, top: int = 5) -> list[Seen]:
         """The `top` classes nearest to each piece of a motion, with their scores, as `mclip recognise`.

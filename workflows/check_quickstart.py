@@ -5,6 +5,15 @@ import re
 import sys
 from pathlib import Path
 
+LARGEST = 60e6  # bytes of the page that generates
+PARTS = ("text.onnx", "span.onnx", "decoder.onnx", "body.onnx", "tokenizer.json", "runtime.wasm")
+
+
+def is_model_page(file: Path) -> bool:
+    """Whether a page has the model, its text tower and the runtime in it, and is small enough to be sent."""
+    page = file.read_text(encoding="utf-8") if file.exists() else ""
+    return file.exists() and file.stat().st_size < LARGEST and all(f'"{part}"' in page for part in PARTS)
+
 
 def check(folder: Path, second_run: str) -> list[str]:
     """What is not as promised, a line each."""
@@ -24,7 +33,10 @@ def check(folder: Path, second_run: str) -> list[str]:
             for kind in ("npz", "bvh", "glb")
         )
         and page.count('">H4sI') >= 3 * (2 * 20 + 18),
-        "a second run does nothing": set(again) == {"0"} and "0 of" in second_run,
+        "a page that generates, in one file under 60 MB": is_model_page(folder / "model.html"),
+        "a second run does nothing": "page: nothing to do" in second_run
+        and set(again) == {"0"}
+        and "0 of" in second_run,
     }
     if "phrases" in figures:
         # Twenty phrases move by two or three from one training to the next of the same recipe, when sums are rounded

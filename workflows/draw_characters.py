@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from mclip.pipeline.characters.character import wear
+from mclip.pipeline.characters.character import Character
 from mclip.pipeline.files.assets import HOUSE, MOTIONS
 from mclip.training.show.motion import read
 from mclip.workflows.make_characters import CHARACTERS, write_character
@@ -36,7 +36,7 @@ def main(picture: Path, clip: str) -> None:
             path = Path(folder, name)
             write_character(path, character)
             rotmat, trans = motion.rotmat_TJ33.double().numpy(), motion.trans_T3.double().numpy()
-            worn = wear(path, rotmat, trans, fps=motion.fps, name=clip)
+            worn = Character.read(path).wear(rotmat, trans, fps=motion.fps, name=clip)
             click.echo(f"{name}: {worn}")
             rows.append({"name": name, "glb": base64.b64encode(worn.content).decode(), "times": times})
         bundle = ["node_modules/.bin/esbuild", "characters.js", "--bundle", "--format=iife", "--global-name=characters"]

@@ -2,6 +2,9 @@
 
 # T frames
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,32 +39,49 @@ class Worn:
         return f"skeleton {found.skeleton}, {share}, bones within {self.carried.degrees:.2f} degrees"
 
 
-def wear(
-    character: Path,
-    rotmat_TJ33: Float[np.ndarray, "T 24 3 3"],
-    trans_T3: Float[np.ndarray, "T 3"],
-    *,
-    fps: float,
-    name: str,
-    joint_map: str = "",
-) -> Worn:
-    """A motion (local rotations; the root's translation in metres, z up) on the rig in a file, as its bytes.
+@dataclass(frozen=True)
+class Character:
+    """Somebody's character, as it lies in a file that a motion goes onto."""
 
-    `name` is what the animation is called, `joint_map` a .toml of what SMPL's joints are called. MotionError naming
-    the file where it has no skeleton, or one that is not understood.
-    """
-    if character.suffix.lower() not in CHARACTERS:
-        raise MotionError(f"{character}: expected a character: {', '.join(CHARACTERS)}; of others, {ROUTE}")
-    try:
-        content, mapped = character.read_bytes(), read_map(joint_map)
+    path: Path
+    content: bytes
+    joint_map: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path, joint_map: str = "") -> "Character":
+        """The character in a file, tried on at rest: what is read takes any motion.
+
+        `joint_map` is a .toml of what SMPL's joints are called. MotionError naming the file where it has no skeleton,
+        or one that is not understood.
+        """
+        if path.suffix.lower() not in CHARACTERS:
+            raise MotionError(f"{path}: expected a character: {', '.join(CHARACTERS)}; of others, {ROUTE}")
+        try:
+            character = cls(path, path.read_bytes(), read_map(joint_map))
+        except OSError as error:
+            raise MotionError(f"{path}: {error.strerror or error}") from error
+        character.wear(np.broadcast_to(np.eye(3), (1, len(JOINTS), 3, 3)).copy(), np.zeros((1, 3)), fps=1.0, name="")
+        return character
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file, and of the map that it is read with."""
+        return hashlib.sha256(self.content + json.dumps(dict(self.joint_map)).encode()).hexdigest()
+
+    def wear(
+        self, rotmat_TJ33: Float[np.ndarray, "T 24 3 3"], trans_T3: Float[np.ndarray, "T 3"], *, fps: float, name: str
+    ) -> Worn:
+        """A motion (local rotations; the root's translation in metres, z up) on it, as the file's bytes.
+
+        `name` is what the animation is called. MotionError naming the file.
+        """
         turns, place = posed(rotmat_TJ33, trans_T3)
-        if character.suffix.lower() == ".bvh":
-            return Worn(*on_bvh(content, turns, place, fps=fps, joint_map=mapped))
-        return Worn(*on_gltf(content, turns, place, fps=fps, name=name, joint_map=mapped))
-    except OSError as error:
-        raise MotionError(f"{character}: {error.strerror or error}") from error
-    except MotionError as error:
-        raise MotionError(f"{character}: {error}") from error
+        try:
+            if self.path.suffix.lower() == ".bvh":
+                return Worn(*on_bvh(self.content, turns, place, fps=fps, joint_map=self.joint_map))
+            return Worn(*on_gltf(self.content, turns, place, fps=fps, name=name, joint_map=self.joint_map))
+        except MotionError as error:
+            raise MotionError(f"{self.path}: {error}") from error
 
 
 def posed(

@@ -7,7 +7,6 @@ come out with all that it came with.
 import base64
 import binascii
 import json
-import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from mclip.pipeline.files.npz import LARGEST
 from mclip.pipeline.geometry.recording import MotionError
 
 GLTF = (".glb", ".gltf", ".vrm", ".vrma")
-CLIP = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, GLTF))}))/([^/]+)", re.IGNORECASE | re.DOTALL)
 HEAD, CHUNK = struct.Struct("<4sII"), struct.Struct("<I4s")  # magic, version, length; length and kind of a chunk
 MOST_JSON = 64 << 20  # bytes; the largest VRM's have some 5 MB
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -101,12 +99,6 @@ def is_index(number: Any, count: int) -> bool:
 def is_gltf(name: str) -> bool:
     """Whether a name is that of a glTF file, or of what stands on it."""
     return name.lower().endswith(GLTF)
-
-
-def file_and_clip(name: str) -> tuple[str, str]:
-    """A recording's file and the clip in it, FILE/CLIP; "" for all but one of several clips of a glTF file."""
-    found = None if is_gltf(name) else CLIP.fullmatch(name)
-    return (found[1], found[2]) if found else (name, "")
 
 
 def beside(folder: Path) -> Beside:

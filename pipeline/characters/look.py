@@ -8,9 +8,9 @@ import numpy as np
 
 from mclip.pipeline.characters import gltf_clips
 from mclip.pipeline.characters.gltf_clips import clip_names
-from mclip.pipeline.characters.gltf_file import beside, file_and_clip, is_gltf, read_gltf
+from mclip.pipeline.characters.gltf_file import GLTF, beside, is_gltf, read_gltf
 from mclip.pipeline.characters.gltf_nodes import nodes_of, understood
-from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.geometry.recording import MotionError, file_and_member
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.skeletons.bvh_text import read_bvh
 from mclip.pipeline.skeletons.check import account_of, floor_shift, nearest
@@ -44,7 +44,7 @@ def look(file: Path, joint_map: str = "") -> Seen:
 
     A model without an animation is looked at as it is at rest. MotionError where it is neither kind at all.
     """
-    path, clip = file_and_clip(file.as_posix())
+    path, clip = file_and_member(file.as_posix(), (*GLTF, ".bvh"))
     try:
         read = read_skeleton_gltf if is_gltf(path) else read_skeleton_bvh
         skeleton = read(Path(path), clip)

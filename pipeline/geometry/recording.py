@@ -26,6 +26,17 @@ class NoMotion(MotionError):
     """A file that holds no motion at all, as a body's shape or a camera's calibration: passed over, and no failure."""
 
 
+def file_and_member(name: str, endings: tuple[str, ...]) -> tuple[str, str]:
+    """The file that a recording called FILE/NAME lies in, and which of several motions it is there, or "".
+
+    The file is the last part of the path that ends in one of `endings`, or all of it where none does.
+    """
+    parts = name.split("/")
+    files = [place for place, part in enumerate(parts) if part.lower().endswith(endings)]
+    after = (files or [len(parts)])[-1] + 1
+    return "/".join(parts[:after]), "/".join(parts[after:])
+
+
 @dataclass(frozen=True)
 class Recording:
     """One recording: local joint rotations as axis-angle in radians, root translation in metres, z up."""

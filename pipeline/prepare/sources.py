@@ -21,7 +21,14 @@ from mclip.pipeline.characters import gltf_clips
 from mclip.pipeline.characters.gltf_file import GLTF, Beside, beside, is_gltf, read_gltf
 from mclip.pipeline.files.npz import LARGEST, Read
 from mclip.pipeline.forms.asked import NOTHING, Asked
-from mclip.pipeline.geometry.recording import MotionError, NoMotion, Recording, require_finite, require_length
+from mclip.pipeline.geometry.recording import (
+    MotionError,
+    NoMotion,
+    Recording,
+    file_and_member,
+    require_finite,
+    require_length,
+)
 from mclip.pipeline.prepare import amass, bvh
 from mclip.pipeline.skeletons.joints import read_map
 
@@ -133,11 +140,7 @@ def reader_of(file: io.BufferedIOBase | io.FileIO) -> Read:
 
 def file_of(name: str) -> tuple[str, str]:
     """The file that a recording lies in, and which of several motions it is there: empty where it is the only one."""
-    if is_told(name.rpartition("/")[2]):
-        return name, ""
-    parts = name.split("/")
-    last = max((place for place, part in enumerate(parts) if part.lower().endswith(MOTIONS)), default=len(parts) - 1)
-    return "/".join(parts[: last + 1]), "/".join(parts[last + 1 :])
+    return file_and_member(name, (*MOTIONS, *ARCHIVES, *ROUTES))
 
 
 def root_of(source: Path) -> Path:

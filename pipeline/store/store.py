@@ -207,6 +207,22 @@ class Store:
         """Some columns of a table such as `windows`."""
         return tuple(self.read(f"{table}/{name}") for name in names)
 
+    def stamp(self) -> str:
+        """What its file system tells of its metadata, which every stage writes last: another one after every change.
+
+        StoreError where the store is there no more.
+        """
+        filesystem, root = filesystem_of(self.url)
+        filesystem.invalidate_cache()  # others write, too
+        try:
+            return str(filesystem.info(f"{root}/{METADATA}"))
+        except FileNotFoundError as error:
+            raise no_store(self.url) from error
+
+    def refresh(self) -> None:
+        """Take its attributes as they are now: since it was opened another process may have written them."""
+        self.root = open_store(self.url).root
+
     def set_attributes(self, name: str, **values: Any) -> None:
         """Add to a stage's attributes; one write of the store's metadata."""
         self.root.attrs[name] = self.attributes(name) | values

@@ -61,6 +61,64 @@ class Index:
         return windows, score_W[windows]
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a store says of the middle crops of all its windows."""
+
+    names: list[str]  # of sequences
+    sequence_W: np.ndarray  # of which each window is a piece
+    from_W: np.ndarray  # seconds into it
+    to_W: np.ndarray
+    texts: list[str]
+
+    @classmethod
+    def of(cls, store: Store) -> "Contents":
+        """Those of a store."""
+        sequence_W, frames_W = store.columns("windows", "sequence", "frames")
+        from_W, to_W = seconds_of(store, np.arange(len(frames_W)), middle_shift(frames_W, store.crop))
+        return cls(store.sequences, sequence_W, from_W, to_W, middle_texts(store))
+
+    def hits(self, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
+        """Windows and their cosines as hits."""
+        return [
+            Hit(
+                float(score),
+                self.names[self.sequence_W[window]],
+                float(self.from_W[window]),
+                float(self.to_W[window]),
+                self.texts[window],
+                int(window),
+            )
+            for window, score in zip(windows, scores, strict=True)
+        ]
+
+
+class Searcher:
+    """A store searched by a run's vectors: what a search reads is kept, and read again where the store has changed.
+
+    Where it is just being prepared, what was read of it before stays good. Its Store's attributes are brought up to
+    date.
+    """
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self.run, self.store, self.read_at = run, store, store.stamp()
+        self.index, self.contents = index_of(run, store), Contents.of(store)
+
+    def nearest(self, query_C: Float[Tensor, " C"], *, top: int) -> list[Hit]:
+        """The `top` sequences that are nearest to a vector, best first."""
+        self.catch_up()
+        return self.contents.hits(*self.index.best(query_C, top))
+
+    def catch_up(self) -> None:
+        """Read the store again if it was written to."""
+        if (stamp := self.store.stamp()) == self.read_at:
+            return
+        self.store.refresh()
+        if self.store.is_indexed:
+            self.index, self.contents = index_of(self.run, self.store), Contents.of(self.store)
+            self.read_at = stamp
+
+
 def index_of(run: Run, store: Store) -> Index:
     """The index of a store for a run; StoreError where there is nothing to search."""
     sequence = store.read("windows/sequence")
@@ -82,6 +140,7 @@ def latents_of(run: Run, store: Store) -> np.ndarray:
     z_WC = np.concatenate(list(encoded(run, store)))
     try:
         with one_writer(store.url):
+            store.refresh()  # or what others wrote to its attributes meanwhile would be gone
             store.write(path, z_WC, width=z_WC.shape[1])
             store.set_attributes("latents", **{run.fingerprint: made_of})
     except (OSError, StoreError) as error:
@@ -116,23 +175,8 @@ def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
 
 def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:
     """The `top` sequences of a store that are nearest to a text, a motion file or one of its clips, best first."""
-    return nearest(run, store, vectors_of(run, [query], encoder, store=store, plain=True)[0], top=top)
-
-
-def nearest(run: Run, store: Store, query_C: Float[Tensor, " C"], *, top: int) -> list[Hit]:
-    """The `top` sequences of a store that are nearest to a vector, best first."""
-    return hits(store, *index_of(run, store).best(query_C, top))
-
-
-def hits(store: Store, windows: np.ndarray, scores: np.ndarray) -> list[Hit]:
-    """What the store knows of the middle crops of windows."""
-    names, texts = store.strings("sequences/name"), middle_texts(store)
-    sequence, frames = (store.read(f"windows/{name}")[windows] for name in ("sequence", "frames"))
-    start, end = seconds_of(store, windows, middle_shift(frames, store.crop))
-    return [
-        Hit(float(score), names[s], float(begin), float(stop), texts[window], int(window))
-        for score, s, begin, stop, window in zip(scores, sequence, start, end, windows, strict=True)
-    ]
+    query_C = vectors_of(run, [query], encoder, store=store, plain=True)[0]
+    return Searcher(run, store).nearest(query_C, top=top)
 
 
 def format_hits(query: str, found: Sequence[Hit], *, as_json: bool) -> str:

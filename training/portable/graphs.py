@@ -153,7 +153,7 @@ def graphs_of(run: Run, encoder: Encoder | None) -> dict[str, Graph]:
 
 def traced(graph: Graph) -> Any:
     """A graph as an onnx.ModelProto of OPSET. RunError where the packages are missing."""
-    require_onnx()
+    require_installed("onnx", "onnxscript")
     names = {name for axes in graph.axes.values() for name in axes.values()}
     sizes = {name: torch.export.Dim(name, min=1) for name in names}
     shapes = {each: {axis: sizes[name] for axis, name in axes.items()} for each, axes in graph.axes.items()}
@@ -176,9 +176,9 @@ def traced(graph: Graph) -> Any:
     return program.model_proto
 
 
-def require_onnx() -> None:
+def require_installed(*packages: str) -> None:
     """RunError naming what is not installed."""
-    for package in ("onnx", "onnxruntime", "onnxscript"):
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise RunError(f"ONNX files need the package {package}: {INSTALL}")
 
@@ -190,6 +190,7 @@ def text_tower(run: Run) -> Encoder | None:
 
 def write_graphs(run: Run, folder: Path, precisions: tuple[str, ...]) -> list[str]:
     """Write the ONNX files of a run; their opset, sizes and errors, in lines."""
+    require_installed("onnx", "onnxruntime", "onnxscript")
     import onnx
 
     encoder = text_tower(run)
@@ -236,7 +237,7 @@ def weighing(encoder: Encoder | None) -> tuple[str, ...]:
 
 def session(file: Path) -> Any:
     """An onnxruntime session of a file. RunError for one of another opset, or one that is damaged."""
-    require_onnx()
+    require_installed("onnx", "onnxruntime")
     import onnx
     import onnxruntime
 

@@ -7,6 +7,7 @@ in it. What is the decoder's is traced from torch; only the floor is found by a 
 # B batch, T frames
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mclip.pipeline.files.atomic import write_aside
 from mclip.pipeline.geometry.body import Body, load_body, skin
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import FEET, JOINTS, SMPLH_JOINTS, forward_kinematics
+from mclip.pipeline.store.store import version
 from mclip.training.data.rows import joints_of, root_of
 from mclip.training.latent.prompts import VARY, generated
 from mclip.training.latent.space import in_place
@@ -30,7 +32,7 @@ from mclip.training.portable.graphs import TOKENIZER, Graph, graphs_of, text_tow
 from mclip.training.portable.precision import compressed
 from mclip.training.show import motion as motions
 from mclip.training.show.options import Shaping
-from mclip.training.show.page import Card, Page, Section, packed
+from mclip.training.show.page import TEMPLATE, Card, Page, Section, is_made_of, packed
 from mclip.training.show.shaping import made
 from mclip.training.show.writers import bvh_nodes
 
@@ -38,9 +40,8 @@ HERE = Path(__file__).parent
 SCRIPT, RUNTIME, PANEL = HERE / "model.min.js", HERE / "runtime.wasm.gz", HERE / "panel.html.j2"  # of workflows/viewer
 FIRST = "a person walks"
 QUICK = 1  # of gzip: weights are hardly redundant, and 90 MB of them take it ten seconds at its best
-DECODER = {
-    "int8": "float16"
-}  # by the text tower's precision: of int8 itself it would make joints be off by 10 mm, not 0.4
+# Of int8 in all its weights joints would be off by more than 10 mm (workflows/records/portable.md).
+INT8 = {"text": "mixed", "decoder": "float16"}
 
 
 class Pose(nn.Module):
@@ -63,20 +64,36 @@ class Pose(nn.Module):
 
 
 def write_model_page(run: Run, out: Path, *, precision: str, title: str) -> str:
-    """Write the page, which is there whole or not at all; its size, in a line. RunError for a run that has none."""
+    """Write the page, which is there whole or not at all; its size, in a line. RunError for a run that has none.
+
+    A page of the same model in the same precision is not made again.
+    """
     if out.is_dir():
         raise RunError(f"{out}: is a folder, expected the name of an HTML file")
+    if is_made_of(out, made_of(run, precision, title)):
+        return f"page: nothing to do, {out} is there"
     encoder = require_text_tower(run)
     page = model_page(run, encoder, traced_for_page(run, encoder), precision=precision, title=title)
     write_aside(out, page.html())
     return f"page: {out}, {out.stat().st_size / 1e6:.1f} MB in {precision}: open it in a browser, it asks no network"
 
 
+def made_of(run: Run, precision: str, title: str) -> str:
+    """What says whether a page is of this model: the hashes of its weights, and of all else that makes a page."""
+    digest = hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for _, tensor in sorted(run.kept.items())))
+    told = [run.config["encoder"], run.config["data"], run.z_length, precision, INT8, title, version()]
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    for part in (SCRIPT, RUNTIME, PANEL, TEMPLATE):
+        digest.update(part.read_bytes())
+    return f"weights {run.fingerprint}, all {digest.hexdigest()[:16]}"
+
+
 def model_page(run: Run, encoder: Encoder, models: dict[str, Any], *, precision: str, title: str) -> Page:
     """The page of the traced `models`, with everything that its script unpacks."""
     page = first_page(run, encoder, title, precision)
     for name, model in models.items():
-        wanted = {"text": precision, "decoder": DECODER.get(precision, precision)}.get(name, "float32")
+        weighing = INT8 if precision == "int8" else dict.fromkeys(INT8, precision)
+        wanted = weighing.get(name, "float32")
         page.files[f"{name}.onnx"] = packed(compressed(model, wanted).SerializeToString(), level=QUICK)
     page.files[TOKENIZER] = packed(tokenizer_json(encoder).encode())
     page.files["model.json"] = packed(json.dumps(told_to_script(run, encoder)).encode())
@@ -118,7 +135,7 @@ def first_page(run: Run, encoder: Encoder, title: str, precision: str) -> Page:
         title,
         lead,
         [Section("", [Card(FIRST, {"motion": motion})])],
-        made_of=f"weights {run.fingerprint}",
+        made_of=made_of(run, precision, title),
         panel=environment.from_string(PANEL.read_text(encoding="utf-8")).render(text=FIRST),
         script=SCRIPT.read_text(encoding="utf-8"),
         begin="viewer.start();",

@@ -13,18 +13,23 @@ BLOCK = 32  # numbers in a row that share a scale: of a whole row of 384, joints
 
 
 def compressed(model: Any, precision: str) -> Any:
-    """An onnx.ModelProto with its weights in `float32`, `float16` or `int8`; another one, unless float32."""
+    """An onnx.ModelProto with its weights in `float32`, `float16`, `int8` or `mixed`; another one, unless float32.
+
+    `mixed` is int8 for what is looked up, as words' vectors are, and float16 for what a layer multiplies by: the error
+    of a layer grows through those behind it.
+    """
     if precision == "float32":
         return model
     import onnx
 
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    parts, nodes = [], []
+    parts, nodes, tables = [], [], looked_up(model)
     for weight in made.graph.initializer:
         values = onnx.numpy_helper.to_array(weight)
         if values.dtype == np.float32 and values.size >= LEAST and values.size % BLOCK == 0:
-            smaller, unpacking = PACKERS[precision](weight.name, values)
+            of_kind = {"mixed": "int8" if weight.name in tables else "float16"}.get(precision, precision)
+            smaller, unpacking = PACKERS[of_kind](weight.name, values)
             parts += smaller
             nodes += unpacking
         else:
@@ -34,6 +39,11 @@ def compressed(model: Any, precision: str) -> Any:
         del kept[:]
         kept.extend(found)
     return made
+
+
+def looked_up(model: Any) -> set[str]:
+    """Names of the weights of which only rows are taken."""
+    return {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
 
 
 def halved(name: str, values: np.ndarray) -> tuple[list[Any], list[Any]]:

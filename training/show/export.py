@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from mclip.pipeline.characters.character import Worn, wear
+from mclip.pipeline.characters.character import Character, Worn
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.prepare.sources import file_of
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
@@ -108,12 +108,18 @@ def export_worn(
     """
     path = out / f"{named(motion_file)}-{character.name}"
     require_free([path])
+    rig = Character.read(character, joint_map)
     motion = read(motion_file, fps=fps, fps_in=fps_in, **(asked or {}))
     if foot_lock:
         motion, _ = locked(motion)
+    return path, write_worn(path, motion, rig, name=named(motion_file))
+
+
+def write_worn(path: Path, motion: Motion, character: Character, *, name: str) -> Worn:
+    """Write a character's file with a motion on it, as an animation called `name`. The file appears whole or not."""
     rotmat, trans = motion.rotmat_TJ33.double().numpy(), motion.trans_T3.double().numpy()
-    worn = wear(character, rotmat, trans, fps=motion.fps, name=named(motion_file), joint_map=joint_map)
-    out.mkdir(parents=True, exist_ok=True)
+    worn = character.wear(rotmat, trans, fps=motion.fps, name=name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with by_rename(path) as aside:
         aside.write_bytes(worn.content)
-    return path, worn
+    return worn

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mclip.pipeline.characters.character import CHARACTERS, Character
 from mclip.pipeline.files.atomic import by_rename, write_aside
 from mclip.pipeline.files.documents import read_document
 from mclip.pipeline.machine.terminal import tracked
@@ -21,7 +22,7 @@ from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.render.sheets import stack
 from mclip.training.latent.prompts import Joined, Prompt
 from mclip.training.model.run import Run
-from mclip.training.show.export import FORMATS, LOOKS, require_drawable, write
+from mclip.training.show.export import FORMATS, LOOKS, require_drawable, write, write_worn
 from mclip.training.show.motion import Motion
 from mclip.training.show.options import Shaping
 from mclip.training.show.shaping import made as made_of
@@ -68,11 +69,18 @@ class Request:
     looks: dict[str, Any] = field(default_factory=dict)  # of RenderOptions, where pictures are among the formats
     shaping: list[str] = field(default_factory=list)  # names of Shaping's options that were asked for
     parts: list[int] = field(default_factory=list)  # frames of each part of a sequence
+    character: str = ""  # the file's name, of one that the motions are put on
+    character_sha256: str = ""
 
     def files(self, number: int) -> list[str]:
         """Names of the files of a motion."""
         name = file_name(number, self.titles[number])
-        return [f"{name}.{suffix}" for suffix in self.formats]
+        return [*(f"{name}.{suffix}" for suffix in self.formats), *self.worn_files(name)]
+
+    def worn_files(self, name: str) -> list[str]:
+        """The name of the file of a motion on the character; none without one."""
+        character = Path(self.character)
+        return [f"{name}-{plain_name(character.stem) or 'character'}{character.suffix}"] if self.character else []
 
     @property
     def all_files(self) -> list[str]:
@@ -107,6 +115,7 @@ def request_of(
     formats: Sequence[str],
     looks: RenderOptions = LOOKS,
     shaping: Shaping = AS_DECODED,
+    character: Character | None = None,
 ) -> Request:
     """The request that these prompts make of a run; parts of a sequence are the same in all of them."""
     led = [prompt.lead_T3.ravel() for prompt in prompts if prompt.lead_T3 is not None]
@@ -125,6 +134,8 @@ def request_of(
         drawn,
         shaping=shaping.asked,
         parts=parts,
+        character=character.path.name if character else "",
+        character_sha256=character.sha256 if character else "",
     )
 
 
@@ -139,16 +150,27 @@ def write_motions(
     formats: Sequence[str],
     looks: RenderOptions = LOOKS,
     shaping: Shaping = AS_DECODED,
+    character: Character | None = None,
     replace: bool = False,
 ) -> str:
     """Decode the prompts into a folder: a file a format each, a sheet of them, and motions.json, which is last.
+
+    With a `character`, its file with the motion on it is beside them.
 
     Returns the summary, after what is told of each motion. The same request again writes nothing, and goes on where it
     was killed. ValueError where the folder holds another request's motions, unless `replace`, and for motions that are
     too long to be drawn. Without `out`, a folder is named after the titles.
     """
     request = request_of(
-        run, kind, prompts, frames=frames or run.crop, root=root, formats=formats, looks=looks, shaping=shaping
+        run,
+        kind,
+        prompts,
+        frames=frames or run.crop,
+        root=root,
+        formats=formats,
+        looks=looks,
+        shaping=shaping,
+        character=character,
     )
     for suffix in formats:
         require_drawable(suffix, request.frames)
@@ -161,7 +183,8 @@ def write_motions(
     for number in tracked(range(len(prompts)), kind, "motions"):
         found = made_of(run, prompts[number], request.frames, shaping, front=root == "front")
         strips += write_motion_files(out, request, number, found.motion, looks)
-        entries.append(Entry(request.titles[number], request.files(number), found.told))
+        worn = write_on(character, out, request, number, found.motion) if character else []
+        entries.append(Entry(request.titles[number], request.files(number), [*found.told, *worn]))
     with by_rename(out / SHEET) as aside:
         stack(strips).save(aside)
     write_aside(out / MANIFEST, json.dumps(asdict(Manifest(request, entries)), indent=2) + "\n")
@@ -174,10 +197,18 @@ def write_motion_files(
     out: Path, request: Request, number: int, motion: Motion, looks: RenderOptions
 ) -> list[Image.Image]:
     """Write the files of a motion that are not there yet; returns its row for the sheet, or none."""
-    for name in request.files(number):
-        if not (out / name).exists():
-            write(out / name, motion, looks)
+    for suffix in request.formats:
+        path = out / f"{file_name(number, request.titles[number])}.{suffix}"
+        if not path.exists():
+            write(path, motion, looks)
     return [strip(motion, looks, title=request.titles[number])] if number < MOST_ROWS else []
+
+
+def write_on(character: Character, out: Path, request: Request, number: int, motion: Motion) -> list[str]:
+    """Write a motion on a character, and how well that went in a line: also where a killed run wrote it."""
+    title = file_name(number, request.titles[number])
+    (name,) = request.worn_files(title)
+    return [f"on {character.path.name}: {write_worn(out / name, motion, character, name=title)}"]
 
 
 def request_in(file: Path) -> Request | None:
@@ -190,6 +221,8 @@ def request_in(file: Path) -> Request | None:
     request = read_document(file, Manifest, remedy=REMEDY).request
     if not {*request.formats} <= {*FORMATS}:
         raise ValueError(f"{file}: damaged (request.formats: {request.formats}, expected some of {FORMATS}): {REMEDY}")
+    if request.character and Path(request.character).suffix.lower() not in CHARACTERS:
+        raise ValueError(f"{file}: damaged (request.character: {request.character!r:.60}): {REMEDY}")
     return request
 
 
@@ -217,7 +250,7 @@ def difference(made_for: Request, request: Request) -> str:
     if (made_for.kind, made_for.titles) != (request.kind, request.titles):
         return f"holds {listed(made_for)}; this is {listed(request)}"
     was, asked = asdict(made_for), asdict(request)
-    hidden = {"model": "another model's weights", "vectors": "other vectors"}
+    hidden = {"model": "another model's weights", "vectors": "other vectors", "character_sha256": "another character"}
     told = [hidden.get(name, f"{name} {was[name]}, not {asked[name]}") for name in asked if was[name] != asked[name]]
     return f"was made with {', '.join(told)}"
 

@@ -25,7 +25,7 @@ from mclip.pipeline.store.middle import middle_labelsets
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import crops_of, default_split
 from mclip.training.evaluate.report import STYLE, svg, tables
-from mclip.training.latent.search import Index, hits, index_of
+from mclip.training.latent.search import Searcher
 from mclip.training.latent.space import encode, in_place, motion_vector
 from mclip.training.measure.metrics import geodesic_deg, mpjpe_mm
 from mclip.training.measure.reconstruction import reconstructed
@@ -33,7 +33,7 @@ from mclip.training.measure.retrieval import label_sets
 from mclip.training.model.run import EVALUATION, Run
 from mclip.training.show.folder import MANIFEST, Manifest
 from mclip.training.show.motion import Motion, motion_of_rows, read
-from mclip.training.show.page import SCRIPT, TEMPLATE, Card, Page, Section, side_by_side
+from mclip.training.show.page import SCRIPT, TEMPLATE, Card, Page, Section, is_made_of, side_by_side
 from mclip.training.train.curves import figure_of
 from mclip.training.train.journal import read_journal
 
@@ -45,8 +45,7 @@ NEAREST = 3
 class Neighbours:
     """What lies around a motion's vector in a store: its clips and its labels."""
 
-    store: Store
-    index: Index
+    clips: Searcher
     labels: list[str]
     label_NC: Float[Tensor, "N C"]  # of length one
 
@@ -56,11 +55,11 @@ class Neighbours:
         texts, vectors = store.strings("texts"), vectors_by_text(store, run.config["encoder"]["name"])
         labels = [texts[number] for number in np.unique(store.read("labelsets/labels"))]
         label_NC = np.array([vectors[label] for label in labels], np.float32).reshape(len(labels), -1)
-        return cls(store, index_of(run, store), labels, F.normalize(torch.from_numpy(label_NC).to(run.device), dim=-1))
+        return cls(Searcher(run, store), labels, F.normalize(torch.from_numpy(label_NC).to(run.device), dim=-1))
 
     def facts(self, z_C: Float[Tensor, " C"]) -> list[tuple[str, str]]:
         """The nearest labels and clips with their cosines, as lines of a card."""
-        clips = [(clip_name(hit.clip), hit.score) for hit in hits(self.store, *self.index.best(z_C, NEAREST))]
+        clips = [(clip_name(hit.clip), hit.score) for hit in self.clips.nearest(z_C, top=NEAREST)]
         found = {"nearest labels": self.nearest_labels(z_C), "nearest clips": clips}
         told = {name: ", ".join(f"{what} {score:.2f}" for what, score in each) for name, each in found.items()}
         return [(name, line) for name, line in told.items() if line]
@@ -143,7 +142,7 @@ def write_gallery(run: Run, store: Store, page: Path, *, folders: Sequence[Path]
     looks = TEMPLATE.read_text(encoding="utf-8") + SCRIPT.read_text(encoding="utf-8")
     identity = json.dumps([run.fingerprint, store.fingerprint(), split, most, manifests, figures, looks])
     made_of = hashlib.sha256(identity.encode()).hexdigest()
-    if page.exists() and made_of.encode() in page.read_bytes()[:2000]:
+    if is_made_of(page, made_of):
         return f"gallery: nothing to do, {page} is there"
     around = Neighbours.of(run, store)
     sections = [generated_section(run, folder, around) for folder in folders]

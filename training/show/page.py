@@ -137,6 +137,14 @@ class Page:
         return found
 
 
+def is_made_of(file: Path, made_of: str) -> bool:
+    """Whether a page lies there that says that it was made of the same."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return made_of.encode() in opened.read(2000)
+
+
 def framed(page: Page) -> str:
     """A page inside another, as a notebook shows it: on its own, and with nothing of the other's within its reach."""
     inner = html.escape(page.html(), quote=True)

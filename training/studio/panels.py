@@ -6,6 +6,7 @@ from mclip.training.show.export import FORMATS
 from mclip.training.studio.player import Player
 
 SAVED = tuple(kind for kind in FORMATS if kind != "gif")
+WORN = "on the character"
 KEYS = "Keys: space plays, comma and full stop a frame, [ ] slower and faster, u undoes, r redoes."
 
 
@@ -19,7 +20,8 @@ def build_playing(session: Any, player: Player) -> None:
         session.playing = gui.add_checkbox("play", True, hint=KEYS)
         session.time = gui.add_slider("time", 0.0, 2.0, 0.01, 0.0, hint="Seconds.")
         session.speed = gui.add_slider("speed", 0.1, 2.0, 0.1, 1.0)
-        save = gui.add_button_group("save", SAVED)
+        kinds = (*SAVED, WORN) if session.space.character else SAVED
+        save = gui.add_button_group("save", kinds)
 
     def scrub(event: Any) -> None:
         if event.client is not None:  # a hand, not the player

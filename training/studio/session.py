@@ -19,11 +19,11 @@ import torch
 from pydantic import ValidationError
 
 from mclip.pipeline.machine.words import visible, warn
-from mclip.training.show.export import write
+from mclip.training.show.export import write, write_worn
 from mclip.training.show.folder import plain_name
 from mclip.training.studio.history import History
 from mclip.training.studio.inputs import check_arrivals, check_uploads
-from mclip.training.studio.panels import SAVED, build_history, build_playing
+from mclip.training.studio.panels import SAVED, WORN, build_history, build_playing
 from mclip.training.studio.player import Player
 from mclip.training.studio.space import FIRST, Shown, Space
 from mclip.training.studio.wishes import Session as Kept
@@ -186,14 +186,18 @@ class Session:
     def save(self, kind: str) -> None:
         """Send what plays as a file; of several bodies a file each."""
         assert self.player is not None
-        tracks, title = self.player.tracks, self.title
-        if not tracks or kind not in SAVED:
+        tracks, character = self.player.tracks, self.space.character
+        worn = character if kind == WORN else None
+        if not tracks or not (worn or kind in SAVED):
             raise ValueError(f"nothing to save as {kind}")
         for number, track in enumerate(tracks):
-            name = f"{plain_name(title) or 'motion'}{f'-{number}' if number else ''}.{kind}"
+            title = f"{plain_name(self.title) or 'motion'}{f'-{number}' if number else ''}"
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, name)
-                write(path, track.motion)
+                path = Path(folder, f"{title}-{worn.path.name}" if worn else f"{title}.{kind}")
+                if worn:
+                    write_worn(path, track.motion, worn, name=title)
+                else:
+                    write(path, track.motion)
                 self.client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
 
     def save_session(self) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.characters.character import Character
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.geometry.body import Body
 from mclip.pipeline.geometry.rotations import matrix_to_rot6d
@@ -19,7 +20,7 @@ from mclip.training.data.rows import rows_of_motion
 from mclip.training.latent.edits import between, edited
 from mclip.training.latent.prompts import Prompt, generated, in_sequence, timed
 from mclip.training.latent.recognise import recognise_rows
-from mclip.training.latent.search import Hit, Index, hits, index_of
+from mclip.training.latent.search import Hit, Searcher
 from mclip.training.latent.space import decode, facing_viewer, is_file, is_motion, recording_rows, vectors_of
 from mclip.training.model.run import Run
 from mclip.training.serve.uploads import read_upload
@@ -50,7 +51,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Space:
-    """What all browsers share: a model, its encoder, a body, classes, and perhaps a store. One computes at a time."""
+    """What all browsers share: a model, its encoder, a body, classes, and perhaps a store and a character.
+
+    One computes at a time.
+    """
 
     run: Run
     encoder: Encoder
@@ -58,17 +62,26 @@ class Space:
     classes: Sequence[str]
     class_KC: Float[Tensor, "K C"]
     store: Store | None = None
-    index: Index | None = None
+    searcher: Searcher | None = None
+    character: Character | None = None  # that motions can be saved on
     known: dict[tuple[tuple[str, ...], bool], Tensor] = field(default_factory=dict)  # while a slider is dragged
     turn: threading.Lock = field(default_factory=threading.Lock)  # tokenizers may not be used by two threads
 
     @classmethod
     def of(
-        cls, run: Run, encoder: Encoder, *, body: Body, classes: Sequence[str], store: Store | None = None
+        cls,
+        run: Run,
+        encoder: Encoder,
+        *,
+        body: Body,
+        classes: Sequence[str],
+        store: Store | None = None,
+        character: Character | None = None,
     ) -> "Space":
         """A space that is warm: the first text is as quick as the next."""
         class_KC = F.normalize(encoder.encode_texts(list(classes)).to(run.device), dim=-1)
-        space = cls(run, encoder, body, classes, class_KC, store, index_of(run, store) if store else None)
+        searcher = Searcher(run, store) if store else None
+        space = cls(run, encoder, body, classes, class_KC, store, searcher, character)
         space.seen(space.decoded(space.vectors(FIRST)[0]))
         return space
 
@@ -162,9 +175,8 @@ class Space:
 
     def found(self, query: str) -> list[Hit]:
         """The nearest clips of the store."""
-        assert self.store is not None
-        assert self.index is not None
-        return hits(self.store, *self.index.best(self.vectors(query, plain=True)[0], TOP))
+        assert self.searcher is not None
+        return self.searcher.nearest(self.vectors(query, plain=True)[0], top=TOP)
 
     def seen(self, rows_TRD: Float[Tensor, "T 25 6"]) -> list[tuple[str, float]]:
         """The classes nearest to a motion, best first, with their scores, as `mclip recognise`."""
