@@ -158,7 +158,7 @@ def cli() -> None:
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Labels: a folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
+    help="Labels: a folder of BABEL, HumanML3D or BONES-SEED, a .csv or .jsonl, or `embedded`; may be repeated.",
 )
 @click.option(
     "--split",

@@ -40,6 +40,7 @@ AMASS_SPLIT = dict.fromkeys(("Transitions", "SSM"), "test") | dict.fromkeys(("Hu
 ENDINGS = (".npz", ".npy", ".bvh", ".pkl", ".pt", ".smpl", ".glb", ".gltf", ".vrma", ".vrm")
 KINDS = ("_poses", "_stageii", "_smpl")
 BELOW_A_SET = 2  # AMASS's SET/SUBJECT/CLIP
+TWIN = "_M"  # at the end of a clip's name, as BONES-SEED writes it: the mirror image of the clip without
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -79,3 +80,10 @@ def key_below(above: Sequence[str], name: str) -> str:
     if not any(part in DATASETS for part in parts[:-1]) and at >= 0 and full[at] in DATASETS:
         return "/".join(full[at:])
     return sequence_key(name)
+
+
+def twin_of(key: str) -> str:
+    """The key of a clip's mirror image, and of a mirror image the clip; empty in AMASS's sets, which have none."""
+    if key.partition("/")[0] in DATASETS:
+        return ""
+    return key.removesuffix(TWIN) if key.endswith(TWIN) else key + TWIN
