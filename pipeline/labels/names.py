@@ -37,7 +37,7 @@ DATASETS = {
 DATASET_ALIASES = {old: name for name, others in DATASETS.items() for old in others}
 # AMASS's own split by data set; everything else is training data.
 AMASS_SPLIT = dict.fromkeys(("Transitions", "SSM"), "test") | dict.fromkeys(("HumanEva", "HDM05", "SFU", "MoSh"), "val")
-ENDINGS = (".npz", ".npy", ".bvh", ".pkl", ".pt", ".smpl", ".glb", ".gltf", ".vrma", ".vrm")
+ENDINGS = (".npz", ".npy", ".bvh", ".amc", ".c3d", ".pkl", ".pt", ".smpl", ".glb", ".gltf", ".vrma", ".vrm")
 KINDS = ("_poses", "_stageii", "_smpl")
 BELOW_A_SET = 2  # AMASS's SET/SUBJECT/CLIP
 TWIN = "_M"  # at the end of a clip's name, as BONES-SEED writes it: the mirror image of the clip without
