@@ -5,11 +5,13 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.labels.spans import LabelRules
 from mclip.pipeline.machine.commands import Group, Refusal, going_on, require_all
 from mclip.pipeline.machine.options import Finite, options_of
@@ -20,7 +22,7 @@ from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.show.options import LONGEST, SHORTEST, Shaping
 
 OpenRun = Callable[[], Any]  # a Run
-READ_BY = ("joints", "rot6d")  # options that say what a motion file does not say itself
+READ_BY = ("joints", "rot6d", "map", "up")  # options that say what a motion file does not say itself
 FORMATS = ("npz", "bvh", "glb", "vrma", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
@@ -133,6 +135,18 @@ def fps_in_option(name: str) -> Callable[[Any], Any]:
     """The option for the frame rate that a file does not say, under the name that a command calls it by."""
     told = "Frames per second of source files that do not say it themselves."
     return click.option("--fps-in", "--array-fps", name, type=Finite(0, min_open=True), help=told)
+
+
+def reads_motion(command: Any) -> Any:
+    """Give a command that takes motion files what `mclip prepare` asks of them, and in its place `asked`."""
+
+    @functools.wraps(command)
+    def reading(*, fps_in: float | None, **options: Any) -> Any:
+        said = {name: options.pop(name) for name in READ_BY}
+        return command(asked=PrepareOptions(array_fps=fps_in, **said).asked, **options)
+
+    others = tuple(each for each in PrepareOptions.__dataclass_fields__ if each not in READ_BY)
+    return fps_in_option("fps_in")(options_of(PrepareOptions, without=others)(reading))
 
 
 GROUPS = {
@@ -567,6 +581,7 @@ def evaluate(
 )
 @click.option("--path", metavar="'X,Y X,Y ...'", help="Points on the floor to go along at even times, in metres.")
 @motion_options
+@reads_motion
 @opens_run
 def generate(
     open_run: OpenRun,
@@ -578,6 +593,7 @@ def generate(
     poses: tuple[str, ...],
     path: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Turn texts into motions.
@@ -612,7 +628,7 @@ def generate(
     parts = [timed(prompt) if sequence else (prompt, None) for prompt in prompts]
     opened = open_run()
     tell_plain(opened, plain=plain)
-    steer = steering(opened, poses, path, frames=how["frames"])
+    steer = steering(opened, poses, path, frames=how["frames"], asked=asked)
     encoder = opened.load_encoder()
     good, failed = list[str](), list[str]()
     for prompt, _ in parts:
@@ -644,6 +660,7 @@ def generate(
 )
 @clips_option
 @motion_options
+@reads_motion
 @opens_run
 def edit(
     open_run: OpenRun,
@@ -654,6 +671,7 @@ def edit(
     file: Path | None,
     store: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Edit a motion: decode base + scale (to - from).
@@ -672,7 +690,7 @@ def edit(
     rows = table_in(file, EDIT) if file else [named]
     opened = open_run()
     tell_plain(opened, plain=plain)
-    made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain)
+    made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain, asked=asked)
     write_motions(opened, "edit", made, **how)
 
 
@@ -694,6 +712,7 @@ def edit(
 )
 @clips_option
 @motion_options
+@reads_motion
 @opens_run
 def interpolate(
     open_run: OpenRun,
@@ -704,6 +723,7 @@ def interpolate(
     file: Path | None,
     store: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Make motions between two motions.
@@ -724,7 +744,8 @@ def interpolate(
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
     opened = open_run()
     tell_plain(opened, plain=plain)
-    made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None, plain=plain)
+    opened_store = open_store(store) if store else None
+    made = interpolations(opened, rows, steps, path=path, store=opened_store, plain=plain, asked=asked)
     write_motions(opened, "interpolate", made, **how)
 
 
@@ -736,6 +757,7 @@ def interpolate(
 @scale_option
 @clips_option
 @motion_options
+@reads_motion
 @opens_run
 def style(
     open_run: OpenRun,
@@ -745,6 +767,7 @@ def style(
     scales: tuple[float, ...],
     store: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Do one thing in the style of another.
@@ -760,9 +783,8 @@ def style(
 
     opened = open_run()
     tell_plain(opened, plain=plain)
-    made = styles(
-        opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None, plain=plain
-    )
+    opened_store = open_store(store) if store else None
+    made = styles(opened, content, style_, scales, neutral=neutral, store=opened_store, plain=plain, asked=asked)
     write_motions(opened, "style", made, **how)
 
 
@@ -775,8 +797,11 @@ def style(
 @top_option
 @json_option
 @trust_option
+@reads_motion
 @opens_run
-def recognise(open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
+def recognise(
+    open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: int, as_json: bool, asked: Asked
+) -> None:
     """Name what motions show.
 
     Each MOTION (.npz, .bvh) is cut into pieces as long as a training crop; the nearest classes of each are named.
@@ -794,7 +819,7 @@ def recognise(open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: i
     found, failed = {}, list[str]()
     for motion in motions:
         with going_on(failed, motion):
-            found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top)
+            found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top, asked=asked)
     if found:
         say(format_classes(found, as_json=as_json))
     require_all(failed, len(motions))
@@ -807,8 +832,9 @@ def recognise(open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: i
 @top_option
 @json_option
 @trust_option
+@reads_motion
 @opens_run
-def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -> None:
+def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool, asked: Asked) -> None:
     """Find the clips of a store that are nearest to a query.
 
     QUERY is a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -819,7 +845,7 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent import search as searching
 
-    found = searching.search(open_run(), open_store(store), query, top=top)
+    found = searching.search(open_run(), open_store(store), query, top=top, asked=asked)
     say(searching.format_hits(query, found, as_json=as_json))
 
 
@@ -835,31 +861,26 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
 @click.option(
     "--character", type=click.Path(path_type=Path), help="Your own .glb, .vrm, .vrma or .bvh, to put the motion on."
 )
-@click.option(
-    "--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` for the character, or MOTION.'
-)
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
-@fps_in_option("fps_in")
-@options_of(PrepareOptions, without=tuple(each for each in PrepareOptions.__dataclass_fields__ if each not in READ_BY))
 @options_of(Shaping, without=("loop", "in_place"))
 @options_of(VideoOptions)
+@reads_motion
 def export(
     motions: tuple[Path, ...],
     formats: tuple[str, ...],
     fps: float | None,
-    fps_in: float | None,
     out: Path,
     foot_lock: bool,
     character: Path | None,
-    joint_map: str,
+    asked: Asked,
     **looks: Any,
 ) -> None:
     """Convert motion files to other formats, or put them on a character of your own.
 
     Each MOTION is a .bvh, a .glb, .gltf, .vrm or .vrma, or arrays of rotations or joint places: .npz, .npy, .smpl,
     .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that data
-    set's folders. A character comes out as it was, with the motion as an animation.
+    set's folders. A character comes out as it was, with the motion as an animation; --map is then of its joints.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
@@ -871,18 +892,17 @@ def export(
 
     if not formats and character is None:
         raise click.UsageError("name a format by --to, or a --character to put the motion on")
-    how: dict[str, Any] = {"fps": fps, "fps_in": fps_in, "foot_lock": foot_lock}
-    asked = {name: looks.pop(name) for name in READ_BY}
+    how: dict[str, Any] = {"fps": fps, "foot_lock": foot_lock}
+    of_motion = replace(asked, joint_map="") if character else asked
     shown = RenderOptions(**looks)
     failed: list[str] = []
     for motion in motions:
         with going_on(failed, motion):
             if character:
-                path, worn = export_worn(motion, character, out, asked=asked, joint_map=joint_map, **how)
+                path, worn = export_worn(motion, character, out, asked=of_motion, joint_map=asked.joint_map, **how)
                 say(f"{path}: {worn}")
             if formats:
-                theirs = asked if character else asked | {"joint_map": joint_map}
-                paths, lock = write(motion, formats, out, looks=shown, asked=theirs, **how)
+                paths, lock = write(motion, formats, out, looks=shown, asked=of_motion, **how)
                 say("\n".join(map(str, paths)))
                 if lock:
                     say(f"{motion}: {lock}")

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.joining import Track, veered
 from mclip.pipeline.geometry.rotations import about_vertical, axis_angle_to_matrix, geodesic, rot6d_to_matrix
@@ -42,7 +43,7 @@ class Keyframe:
     rotmat_J33: Float[Tensor, "24 3 3"]
 
 
-def keyframe(words: str, *, frames: int) -> Keyframe:
+def keyframe(words: str, *, frames: int, asked: Asked = NOTHING) -> Keyframe:
     """A keyframe out of "FRAME=FILE" or "FRAME=FILE:FRAME", frames counted from 0; ValueError naming what is wrong."""
     number, equals, source = words.partition("=")
     if not equals or not number.strip().isdecimal():
@@ -52,7 +53,7 @@ def keyframe(words: str, *, frames: int) -> Keyframe:
     file, colon, of_file = source.rpartition(":")
     if not colon or not of_file.isdecimal():
         file, of_file = source, "0"
-    poses_TJ3 = read_recording(Path(file)).poses_TJ3
+    poses_TJ3 = read_recording(Path(file), asked).poses_TJ3
     if int(of_file) >= len(poses_TJ3):
         raise ValueError(f"--pose {words}: {file} has the frames 0 to {len(poses_TJ3) - 1}")
     rotmat = axis_angle_to_matrix(torch.from_numpy(poses_TJ3[int(of_file)].copy())).float()
@@ -79,7 +80,7 @@ def along(points_N2: Float[Tensor, "N 2"], frames: int) -> Float[Tensor, "T 2"]:
 
 
 def steering(
-    run: Run, poses: Sequence[str], path: str | None, *, frames: int | None = None
+    run: Run, poses: Sequence[str], path: str | None, *, frames: int | None = None, asked: Asked = NOTHING
 ) -> Callable[[Prompt], Prompt]:
     """What steers prompts through poses and along a path, each as it is typed; nothing where there is neither.
 
@@ -90,7 +91,7 @@ def steering(
         return lambda prompt: prompt
     if frames > run.crop:
         raise ValueError(f"--frames is {frames}: poses and paths steer one crop; expected at most {run.crop}")
-    keyframes = [keyframe(words, frames=frames) for words in poses]
+    keyframes = [keyframe(words, frames=frames, asked=asked) for words in poses]
     path_T2 = None if path is None else along(path_in(path), frames)
     return lambda prompt: steered(run, prompt, frames, keyframes, path_T2)
 
