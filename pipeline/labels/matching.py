@@ -129,6 +129,8 @@ def twins_together(
 
 def ending_alike(recording: Recording, keys: Sequence[str]) -> list[str]:
     """The longest key that a recording's path ends in; else those that end in its path below the source."""
+    if not keys:
+        return []
     full, below = recording.parts, tuple(recording.key.split("/"))
     compatible = [key for key in keys if not contradict(below, key.split("/"))]
     ends = [key for key in compatible if ends_in(full, key.split("/"))]

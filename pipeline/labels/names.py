@@ -1,5 +1,6 @@
 """What a recording is called, wherever it lies: the names of AMASS's data sets, then and now, and its own split."""
 
+import functools
 from collections.abc import Sequence
 
 # Names of AMASS's data sets: today's, then older ones and those of BABEL's folders.
@@ -43,6 +44,7 @@ BELOW_A_SET = 2  # AMASS's SET/SUBJECT/CLIP
 TWIN = "_M"  # at the end of a clip's name, as BONES-SEED writes it: the mirror image of the clip without
 
 
+@functools.lru_cache(maxsize=1 << 16)  # labels and files are told by it several times each
 def parts_of(path: str) -> tuple[str, ...]:
     """A path's folders and name without ending, data sets by today's name; what is inside an archive as if unpacked."""
     parts = [part for part in path.replace("\\", "/").replace("!/", "/").replace(" ", "_").split("/")]

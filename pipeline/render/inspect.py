@@ -100,7 +100,8 @@ def source_of(store: Store, item: int) -> Recording | None:
     name, told = store.strings("sequences/name")[item], store.attributes("prepare")
     if name.endswith(MIRROR):
         return None
-    asked, sha256 = PrepareOptions(**told["options"]).asked, store.read("sequences/sha256")[item].tobytes()
+    options = {key: value for key, value in told["options"].items() if key in PrepareOptions.__dataclass_fields__}
+    asked, sha256 = PrepareOptions(**options).asked, store.read("sequences/sha256")[item].tobytes()
     for folder in told.get("folders", []):
         with contextlib.suppress(ValueError):  # gone, or another than it was
             found = read_recording(root_of(Path(folder)) / name, asked)
