@@ -29,7 +29,8 @@ from mclip.training.data.feed import Feed
 from mclip.training.latent import edits, space
 from mclip.training.latent.search import Index
 from mclip.training.latent.span import Chance, centred
-from mclip.training.measure.reconstruction import quality, reconstruct, reconstructed, z_of
+from mclip.training.measure.kept import errors, z_of
+from mclip.training.measure.reconstruction import quality, reconstruct, reconstructed
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import Run
 from mclip.training.train import step as stepping
@@ -315,9 +316,10 @@ def test_a_motion_of_the_host_is_encoded_where_the_model_is_and_a_search_comes_d
 def test_a_validation_stays_on_the_device_until_its_figures_are_whole(faked, long_store):
     watched, run = faked
     crops = load_crops(long_store, split="train", encoder="offline", target="label", device=CUDA)
+    items = torch.arange(len(crops), device=CUDA)
     watched.waits.clear()
-    z_of(run.model, crops)
-    assert len(watched.waits) == 1
+    assert errors(run.model, crops, items, z_of(run.model, crops, items)).device.type == "cuda"
+    assert len(watched.waits) == 1  # the skeleton goes there
     found, posed = reconstruct(run.model, crops), quality(run.model, crops, fps=30.0)
     assert found.mpjpe_W.shape == posed.vertex_mm.shape == (len(crops),)
     source, decoded = reconstructed(run.model, crops, 0)

@@ -236,9 +236,13 @@ def test_weights_of_another_version_are_told_to_be_trained_again_in_one_line(fol
 
 def test_vectors_and_optimizers_of_other_names_or_shapes_are_named(folder):
     last = checkpoints(folder)[-1]
-    for tensors in ({"z": torch.zeros(3, 31)}, {"z": torch.zeros(32)}, {"x": torch.zeros(3, 32)}):
+    z, told = torch.zeros(3, 32), torch.zeros(2, 32)
+    for tensors in ({"z": torch.zeros(3, 31)}, {"z": torch.zeros(32)}, {"x": z}, {"told": z}, {"z": z, "told": told}):
         save_file(tensors, last / "latents.safetensors")
-        with pytest.raises(RunError, match=r"latents.safetensors: damaged \(found .*, expected z of N x 32\)"):
+        with pytest.raises(
+            RunError,
+            match=r"latents.safetensors: damaged \(found .*, expected z of N x 32, and told of the same or none\)",
+        ):
             load_run(folder)
     save_file({"x" * 10_000: torch.zeros(1)}, last / "optimizer.safetensors")
     with pytest.raises(RunError, match=r"optimizer.safetensors: damaged \(found 'x+\.\.\., expected a number") as told:

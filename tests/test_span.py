@@ -60,6 +60,19 @@ def test_a_text_that_lies_where_motions_lie_stays_as_it_is() -> None:
     assert (kept - kept.roll(1))[1:].abs().max() < 0.25  # no jump between the two
 
 
+def test_where_texts_are_told_a_text_becomes_the_one_motion_that_carries_it() -> None:
+    z, told = two_kinds(), torch.zeros(20, 8)
+    told[:, 7] = 1
+    told[3], told[12] = torch.eye(8)[5], torch.eye(8)[5] + 0.3 * torch.eye(8)[6]
+    walk = F.normalize(torch.eye(8)[5] + 0.02 * torch.eye(8)[1], dim=0)[None]  # nearer to the z of the other kind
+    assert (walk @ F.normalize(z, dim=1).T).argmax() >= 10
+    assert torch.allclose(span.carried(walk, z, told), F.normalize(z[3:4], dim=1))  # one motion, no mean of several
+    at = torch.stack([span.Chance.of(["walk"], 20, seed=seed, share=0.5).reach_NM[0] for seed in range(50)])
+    led = [span.carried(walk, z, told, chance=span.Chance(reach[None], torch.zeros(1, 20))) for reach in at]
+    found = {int((each @ F.normalize(z, dim=1).T).argmax()) for each in led}
+    assert found == {3, 12}  # a seed takes another that carries it, and none that does not
+
+
 def test_a_seed_leads_to_the_same_place_whatever_else_is_asked_for() -> None:
     alone, beside, other = (
         span.Chance.of(texts, 9, seed=seed, share=0.5)

@@ -143,8 +143,11 @@ class Crops:
 
     def middle(self, item_B: Int64[Tensor, " B"]) -> Batch:
         """The crops in the middle of the windows `item_B`, with the first text of each: the same every time."""
-        shift = middle_shift(self.frames[item_B], self.crop)
-        return self.gather(item_B, shift, torch.zeros(len(item_B), device=item_B.device))
+        return self.gather(item_B, self.middle_shift(item_B), torch.zeros(len(item_B), device=item_B.device))
+
+    def middle_shift(self, item_B: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
+        """Where the middle crops of windows begin."""
+        return middle_shift(self.frames[item_B], self.crop)
 
     def gather(self, item_B: Int64[Tensor, " B"], shift_B: Int64[Tensor, " B"], chance_B: Float[Tensor, " B"]) -> Batch:
         """Crops that begin `shift_B` frames into their windows; `chance_B` in [0, 1) picks the text."""

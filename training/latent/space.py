@@ -47,7 +47,7 @@ def text_latent(
     """
     if plain or run.z_NC is None:
         return latent(run, text_NC)
-    return latent(run, carried(text_NC, run.z_NC, chance=chance))
+    return latent(run, carried(text_NC, run.z_NC, run.told_NC, chance=chance))
 
 
 def is_file(source: str) -> bool:

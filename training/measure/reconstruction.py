@@ -25,7 +25,6 @@ from mclip.training.measure.statistics import Measured, figures_of
 from mclip.training.model.network import MotionClip
 
 BATCH = 64
-KEPT = 4096  # vectors that a run keeps of its training windows: 8 MB at a width of 512
 # One window that flies or falls must not decide these.
 MEDIANS = ("planted_mm_s", "floating_cm", "jerk", "root_jerk", "joint_jerk")
 
@@ -133,18 +132,6 @@ def reconstructed(model: MotionClip, crops: Crops, item: int) -> tuple[torch.Ten
     batch = crops.middle(torch.tensor([item], device=crops.row.device))
     decoded = model.decode(model.encode(batch.motion_BTRD, batch.mask_BT), crops.crop, batch.mask_BT)
     return batch.motion_BTRD[0][batch.mask_BT[0]], decoded[0][batch.mask_BT[0]]
-
-
-@torch.inference_mode()
-def z_of(model: MotionClip, crops: Crops, most: int = KEPT) -> Float[Tensor, "N C"]:
-    """z (N, C) of the middle crops of up to `most` windows, evenly chosen, on the CPU."""
-    was_training = model.training
-    model.eval()
-    items = torch.linspace(0, len(crops) - 1, min(most, len(crops)), device=crops.row.device).long()
-    batches = (crops.middle(item_B) for item_B in items.split(BATCH))
-    z_NC = torch.cat([model.encode(batch.motion_BTRD, batch.mask_BT).float() for batch in batches])
-    model.train(was_training)
-    return z_NC.cpu()
 
 
 def rotmats(motion: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Run:
     state: dict[str, Any]
     trust_encoder: bool = False  # whether config.json may name an encoder anywhere
     z_NC: Tensor | None = None  # of training windows, evenly chosen; None for an imported run or one of before
+    told_NC: Tensor | None = None  # vectors of texts of those, where the decoder does not understand texts themselves
 
     @property
     def step(self) -> int:
@@ -90,6 +91,12 @@ class Run:
     def crop(self) -> int:
         """Frames of a training crop."""
         return int(self.config["data"]["crop"])
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """What the run keeps of its training windows, as its file has it."""
+        named = {"z": self.z_NC, "told": self.told_NC}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     @property
     def row25(self) -> str:
@@ -328,8 +335,8 @@ def load_run(
         raise RunError(f"{folder / CONFIG}: at model: {error}: restore it") from error
     load_model(model, chosen / (AVERAGE if (chosen / AVERAGE).exists() else WEIGHTS))
     frozen = model.eval().requires_grad_(False).to(place)
-    z_NC = load_latents(chosen, model.config.latent, place)
-    return Run(folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=z_NC)
+    kept = load_latents(chosen, model.config.latent, place)
+    return Run(folder, config, frozen, state, trust_encoder=trust_encoder, z_NC=kept.get("z"), told_NC=kept.get("told"))
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -347,16 +354,23 @@ def first_words(error: Exception) -> str:
     return said if len(said) <= 300 else f"{said[:297]}..."
 
 
-def load_latents(checkpoint: Path, width: int, device: torch.device) -> Tensor | None:
-    """The vectors (N, width) of training windows that a checkpoint keeps, or None. RunError for a damaged file."""
+def load_latents(checkpoint: Path, width: int, device: torch.device) -> dict[str, Tensor]:
+    """What a checkpoint keeps of training windows, `z` (N, width) and perhaps `told`; empty where it keeps nothing.
+
+    RunError for a damaged file.
+    """
     file = checkpoint / LATENTS
     if not file.exists():
-        return None
+        return {}
     tensors = read_tensors(file)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if [*shapes] != ["z"] or len(shapes["z"]) != 2 or shapes["z"][1] != width:
-        raise RunError(f"{file}: damaged (found {short(shapes)}, expected z of N x {width}); {way_out(file)}")
-    return tensors["z"].float().to(device)
+    right = len(set(shapes.values())) == 1 and all(len(each) == 2 and each[1] == width for each in shapes.values())
+    if set(shapes) not in ({"z"}, {"z", "told"}) or not right:
+        raise RunError(
+            f"{file}: damaged (found {short(shapes)}, expected z of N x {width}, and told of the same or none); "
+            f"{way_out(file)}"
+        )
+    return {name: tensor.float().to(device) for name, tensor in tensors.items()}
 
 
 def load_model(model: MotionClip, file: Path) -> None:
@@ -418,7 +432,7 @@ def save_checkpoint(
     state: dict[str, Any],
     *,
     average: MotionClip | None = None,
-    z_NC: Tensor | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint aside, rename it, then drop the oldest. A kill or a full disk leaves the last one whole."""
     final = folder / "checkpoints" / f"{state['step']:08d}"
@@ -431,8 +445,8 @@ def save_checkpoint(
     tensors = {WEIGHTS: model.state_dict()}
     if average is not None:
         tensors[AVERAGE] = average.state_dict()
-    if z_NC is not None:
-        tensors[LATENTS] = {"z": z_NC}
+    if kept:
+        tensors[LATENTS] = dict(kept)
     if optimizers:
         tensors["optimizer.safetensors"] = optimizer_tensors(optimizers)
     try:

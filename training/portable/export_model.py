@@ -66,7 +66,7 @@ def require_own_store(run: Run, store: Store | None) -> None:
 
 def write_tensors(run: Run, folder: Path) -> None:
     """The weights that the run is used with, the z that texts are carried to, and what its checkpoint says."""
-    tensors = {WEIGHTS: run.model.state_dict()} | ({} if run.z_NC is None else {LATENTS: {"z": run.z_NC}})
+    tensors = {WEIGHTS: run.model.state_dict()} | ({LATENTS: run.kept} if run.kept else {})
     for name, named in tensors.items():
         try:
             save_file({key: tensor.cpu().contiguous() for key, tensor in named.items()}, folder / name)

@@ -83,18 +83,20 @@ class Carry(nn.Module):
     """`text_latent`: to the span of the training motions, at the length of z."""
 
     z_NC: Tensor
+    told_NC: Tensor | None
 
     def __init__(self, run: Run):
         super().__init__()
         assert run.z_NC is not None
         self.run = run
         self.register_buffer("z_NC", run.z_NC.cpu())
+        self.register_buffer("told_NC", None if run.told_NC is None else run.told_NC.cpu())
 
     def forward(self, text: Tensor, reach: Tensor, lead: Tensor) -> Tensor:
         """z (B, C) of texts' vectors (B, C), by chance (B, M), or without it where that is zero throughout."""
-        drawn_BC = carried(text, self.z_NC, chance=Chance(reach, lead))
+        drawn_BC = carried(text, self.z_NC, self.told_NC, chance=Chance(reach, lead))
         none_B1 = (reach == 0).all(1, keepdim=True) & (lead == 0).all(1, keepdim=True)
-        return latent(self.run, torch.where(none_B1, carried(text, self.z_NC), drawn_BC))
+        return latent(self.run, torch.where(none_B1, carried(text, self.z_NC, self.told_NC), drawn_BC))
 
 
 class Text(nn.Module):

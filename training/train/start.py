@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mclip.training.data.crops import Crops
-from mclip.training.measure.reconstruction import z_of
+from mclip.training.measure.kept import kept_of
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import (
     AVERAGE,
@@ -109,7 +109,7 @@ def describe_longer(config: TrainConfig, state: dict[str, Any], steps: int) -> l
 
 def write_checkpoint(folder: Path, learner: Learner, crops: Crops, state: dict[str, Any]) -> None:
     """Save a checkpoint with everything that `resume` needs; of the state what could be measured."""
-    z_NC = z_of(learner.eval_model, crops)
-    state["z_length"] = float(z_NC.norm(dim=-1).mean())
+    kept = kept_of(learner.eval_model, crops)
+    state["z_length"] = float(kept["z"].norm(dim=-1).mean())
     known = {name: value for name, value in state.items() if not math.isnan(value)}
-    save_checkpoint(folder, learner.model, learner.optimizers, known, average=learner.average, z_NC=z_NC)
+    save_checkpoint(folder, learner.model, learner.optimizers, known, average=learner.average, kept=kept)
