@@ -209,10 +209,10 @@ def prepare(
     """Read motion and label files into a store.
 
     SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh, .glb, .gltf, .vrm or .vrma
-    of any human skeleton; or arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the
-    names of AMASS, smplx, AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR, 4D-Humans, PHC or Motion-X, or of joint
-    places as HumanML3D, MDM, Kinect, MediaPipe, OpenPose and others write them. Each person or clip in a file is a
-    sequence. `embedded` is the motions that mclip ships.
+    of any human skeleton, .amc with its .asf, .c3d of joints; or arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's,
+    SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx, AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR,
+    4D-Humans, PHC or Motion-X, or of joint places as HumanML3D, MDM, Kinect, MediaPipe, OpenPose and others write them.
+    Each person or clip in a file is a sequence. `embedded` is the motions that mclip ships.
 
     \b
     Example: mclip prepare AMASS store.zarr --labels BABEL
@@ -878,8 +878,8 @@ def export(
 ) -> None:
     """Convert motion files to other formats, or put them on a character of your own.
 
-    Each MOTION is a .bvh, a .glb, .gltf, .vrm or .vrma, or arrays of rotations or joint places: .npz, .npy, .smpl,
-    .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that data
+    Each MOTION is a .bvh, .amc, .c3d, .glb, .gltf, .vrm or .vrma, or arrays of rotations or joint places: .npz, .npy,
+    .smpl, .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that data
     set's folders. A character comes out as it was, with the motion as an animation; --map is then of its joints.
 
     \b
