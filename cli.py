@@ -879,8 +879,8 @@ def export(
     """Convert motion files to other formats, or put them on a character of your own.
 
     Each MOTION is a .bvh, .amc, .c3d, .glb, .gltf, .vrm or .vrma, or arrays of rotations or joint places: .npz, .npy,
-    .smpl, .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that data
-    set's folders. A character comes out as it was, with the motion as an animation; --map is then of its joints.
+    .smpl, .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that
+    data set's folders. A character comes out as it was, with the motion as an animation; --map is then of its joints.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
