@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from mclip.pipeline.labels.babel import number
-from mclip.pipeline.labels.collecting import Collection, clean, is_text, path_in
 from mclip.pipeline.labels.mirror import mirror_text
 from mclip.pipeline.labels.names import TWIN, sequence_key
-from mclip.pipeline.labels.spans import LabelError, Labels, Span
+from mclip.pipeline.labels.spans import Collection, LabelError, Labels, Span, clean, is_text, path_in
 from mclip.pipeline.labels.tables import Row, rows_of
 
 METADATA, TIMELINES, INNER = "seed_metadata*.csv", "*temporal_labels*.jsonl", "metadata"
