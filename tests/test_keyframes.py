@@ -4,18 +4,21 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.geometry.joining import Track
+from mclip.pipeline.geometry.recording import MotionError
 from mclip.pipeline.geometry.rotations import about_vertical, matrix_to_rot6d
 from mclip.training.data.rows import rows_of_motion
 from mclip.training.latent import keyframes
 from mclip.training.latent.keyframes import along, decoded_track, led, off_keyframes, path_in, steered
-from mclip.training.latent.poses import BEGINNINGS, Keyframe, beginnings, later, off_poses
+from mclip.training.latent.poses import BEGINNINGS, Keyframe, beginnings, keyframe, later, off_poses
 from mclip.training.latent.prompts import Prompt
 from mclip.training.model.run import Run
 from mclip.training.show.motion import read
@@ -74,6 +77,19 @@ def test_a_pose_is_the_same_whatever_way_it_faces_and_another_is_as_far_as_its_j
     bent[:, 18] = about_vertical(torch.tensor(math.pi))
     off = off_poses(bent, keys)[0]
     assert (off > 0.1).nonzero()[:, 0].tolist() == [20, 22]
+
+
+def test_a_pose_of_a_file_that_does_not_say_all_is_read_as_it_is_asked(tmp_path: Path) -> None:
+    """Places of joints, y up, lying: without --fps-in and --up they are refused, or stand up."""
+    motion = read(WALK, fps=20.0)
+    places = motion.joints().double().numpy()[:, :22]
+    np.save(tmp_path / "lying.npy", places @ [[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # world x, z, -y as x, y, z
+    with pytest.raises(MotionError, match="pass --fps-in"):
+        keyframe(f"3={tmp_path}/lying.npy", frames=10)
+    for up, height in (("-y", 0), ("z", 1)):
+        asked = Asked(fps=20.0, up=up)
+        found = keyframe(f"3={tmp_path}/lying.npy:5", frames=10, asked=asked).rotmat_J33[0, 2]
+        assert abs(float(found[1])) == pytest.approx(1 - height, abs=0.3), up  # the pelvis's own y is along the spine
 
 
 def test_a_short_path_is_gone_along_and_one_too_far_says_what_is_left(run: Run) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mclip.pipeline.embed.classes import classes_of
 from mclip.pipeline.embed.encoder import Encoder, check_text
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.geometry.recording import require_length
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.prepare.sources import clip_name
@@ -89,7 +90,7 @@ class Motion(motions.Motion):
 
         `fps_in` is the rate of a file that does not say it. MotionError for what cannot be read.
         """
-        return cls.of(motions.read(Path(path), fps=fps, fps_in=fps_in))
+        return cls.of(motions.read(Path(path), fps=fps, asked=Asked(fps=fps_in)))
 
     def save(self, path: Name) -> None:
         """Write it as the ending says: npz, bvh, glb, vrma, mp4, gif, png or html. It appears whole or not at all.

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.joining import Track, veered
 from mclip.pipeline.geometry.rotations import geodesic, rot6d_to_matrix
 from mclip.training.data.rows import joints_of, root_of
@@ -50,7 +51,7 @@ def along(points_N2: Float[Tensor, "N 2"], frames: int) -> Float[Tensor, "T 2"]:
 
 
 def steering(
-    run: Run, poses: Sequence[str], path: str | None, *, frames: int | None = None
+    run: Run, poses: Sequence[str], path: str | None, *, frames: int | None = None, asked: Asked = NOTHING
 ) -> Callable[[Prompt], Prompt]:
     """What steers prompts through poses and along a path, each as it is typed; nothing where there is neither.
 
@@ -61,7 +62,7 @@ def steering(
         return lambda prompt: prompt
     if frames > run.crop:
         raise ValueError(f"--frames is {frames}: poses and paths steer one crop; expected at most {run.crop}")
-    keyframes = [keyframe(words, frames=frames) for words in poses]
+    keyframes = [keyframe(words, frames=frames, asked=asked) for words in poses]
     path_T2 = None if path is None else along(path_in(path), frames)
     return lambda prompt: steered(run, prompt, frames, keyframes, path_T2)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.continuation import continue_motion
 from mclip.pipeline.geometry.rotations import about_vertical, axis_angle_to_matrix, rot6d_to_matrix
@@ -39,7 +40,7 @@ class Keyframe:
     rotmat_J33: Float[Tensor, "24 3 3"]
 
 
-def keyframe(words: str, *, frames: int) -> Keyframe:
+def keyframe(words: str, *, frames: int, asked: Asked = NOTHING) -> Keyframe:
     """A keyframe out of "FRAME=FILE" or "FRAME=FILE:FRAME", frames counted from 0; ValueError naming what is wrong."""
     number, equals, source = words.partition("=")
     if not equals or not number.strip().isdecimal():
@@ -49,7 +50,7 @@ def keyframe(words: str, *, frames: int) -> Keyframe:
     file, colon, of_file = source.rpartition(":")
     if not colon or not of_file.isdecimal():
         file, of_file = source, "0"
-    poses_TJ3 = read_recording(Path(file)).poses_TJ3
+    poses_TJ3 = read_recording(Path(file), asked).poses_TJ3
     if int(of_file) >= len(poses_TJ3):
         raise ValueError(f"--pose {words}: {file} has the frames 0 to {len(poses_TJ3) - 1}")
     rotmat = axis_angle_to_matrix(torch.from_numpy(poses_TJ3[int(of_file)].copy())).float()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.machine.terminal import table
 from mclip.training.data.clips import chunks
 from mclip.training.latent.space import encode, motion_rows
@@ -30,9 +31,11 @@ class Seen:
     scores: str  # what they are: PROBABILITY, that of all classes asked for this one is true; or COSINE
 
 
-def recognise(run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Sequence[str], *, top: int) -> list[Seen]:
+def recognise(
+    run: Run, path: Path, class_KC: Float[Tensor, "K C"], names: Sequence[str], *, top: int, asked: Asked = NOTHING
+) -> list[Seen]:
     """What a motion file shows, as `recognise_rows`."""
-    return recognise_rows(run, motion_rows(run, path), class_KC, names, top=top)
+    return recognise_rows(run, motion_rows(run, path, asked), class_KC, names, top=top)
 
 
 @torch.inference_mode()

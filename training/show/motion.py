@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from mclip.pipeline.forms.asked import Asked
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.joining import Track
 from mclip.pipeline.geometry.recording import Recording, require_finite
@@ -46,12 +46,12 @@ class Motion:
         return load_body("low").pose_joints(self.rotmat_TJ33, trans_B3=self.trans_T3)
 
 
-def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None, **asked: str) -> Motion:
+def read(path: Path | str, *, fps: float | None = None, asked: Asked = NOTHING) -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError.
 
-    `fps_in` is the frame rate of a file that does not say it; more of that kind as `Asked` has it.
+    `asked` is what the file does not say itself.
     """
-    recording = read_recording(Path(path), Asked(fps=fps_in, **asked))
+    recording = read_recording(Path(path), asked)
     if fps is not None:
         recording = slerped(recording, fps)
     rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
