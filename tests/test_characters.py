@@ -515,9 +515,10 @@ def test_a_character_that_will_not_do_is_told_before_a_run_is_opened(rigs: Path,
         done = invoked(*words, "--character", character)
         assert done.exit_code == 1
         assert told in done.output
-    unused = invoked(*words, "--map", tmp_path / "map.toml")
-    assert unused.exit_code == 2
-    assert "--map says what joints of a --character are called: name one" in unused.output
+    if command == "studio":  # elsewhere it may be a motion file's
+        unused = invoked(*words, "--map", tmp_path / "map.toml")
+        assert unused.exit_code == 2
+        assert "--map says what joints of a --character are called: name one" in unused.output
     assert [each.name for each in tmp_path.iterdir()] == ["rig.vrm"]
 
 
