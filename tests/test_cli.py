@@ -46,10 +46,8 @@ def test_help_needs_neither_torch_nor_open_clip() -> None:
 def test_a_folder_without_motions_is_named(tmp_path: Path) -> None:
     told = mclip("prepare", tmp_path, tmp_path / "s.zarr")
     assert told.exit_code == 1
-    assert (
-        f"{tmp_path}: no .npz, .npy, .bvh, .amc, .c3d, .smpl, .pkl, .pt, .glb, .gltf, .vrm, .vrma file or archive below "
-        "this folder" in told.output
-    )
+    kinds = ".npz, .npy, .bvh, .amc, .c3d, .smpl, .pkl, .pt, .glb, .gltf, .vrm, .vrma"
+    assert f"{tmp_path}: no {kinds} file or archive below this folder" in told.output
     assert "expected AMASS's SET/SUBJECT/CLIP_poses.npz" in told.output
 
 
