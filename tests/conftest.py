@@ -261,9 +261,12 @@ CHROMIUM = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Callable[..., Any]]:
-    """A function that opens a headless Chromium with more switches; skips by name where there is none."""
+    """A function that opens a headless Chromium with more switches; skips by name where there is none.
+
+    They are closed after their file of tests: a page that goes on moving takes half a core from all tests after it.
+    """
     webdriver = pytest.importorskip("selenium.webdriver")
     found, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not found or not driver:
