@@ -5,11 +5,13 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.labels.spans import LabelRules
 from mclip.pipeline.machine.commands import Group, Refusal, going_on, require_all
 from mclip.pipeline.machine.options import Finite, options_of
@@ -20,7 +22,7 @@ from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.show.options import LONGEST, SHORTEST, Shaping
 
 OpenRun = Callable[[], Any]  # a Run
-READ_BY = ("joints", "rot6d")  # options that say what a motion file does not say itself
+READ_BY = ("joints", "rot6d", "map", "up")  # options that say what a motion file does not say itself
 FORMATS = ("npz", "bvh", "glb", "vrma", "mp4", "gif", "png", "html")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
@@ -89,20 +91,21 @@ character_option = click.option(
 
 
 def wears_character(command: Any) -> Any:
-    """Give a command the options of a character, and in their place `character`, read before anything else is done."""
+    """Give a command under `reads_motion` a `character` of its user's, read before anything else is done.
+
+    What --map names are then the character's joints, and no motion file's.
+    """
 
     @functools.wraps(command)
-    def wearing(*, character: Path | None, joint_map: str, **options: Any) -> Any:
-        if joint_map and character is None:
-            raise click.UsageError("--map says what joints of a --character are called: name one")
+    def wearing(*, character: Path | None, asked: Asked, **options: Any) -> Any:
         if character is None:
-            return command(character=None, **options)
+            return command(character=None, asked=asked, **options)
         from mclip.pipeline.characters.character import Character
 
-        return command(character=Character.read(character, joint_map), **options)
+        worn = Character.read(character, asked.joint_map)
+        return command(character=worn, asked=replace(asked, joint_map=""), **options)
 
-    told = 'A .toml of `left_hip = "THEIR NAME"` for the character.'
-    return character_option(click.option("--map", "joint_map", default="", help=told)(wearing))
+    return character_option(wearing)
 
 
 def motion_options(command: Any) -> Any:
@@ -184,6 +187,18 @@ def fps_in_option(name: str) -> Callable[[Any], Any]:
     return click.option("--fps-in", "--array-fps", name, type=Finite(0, min_open=True), help=told)
 
 
+def reads_motion(command: Any) -> Any:
+    """Give a command that takes motion files what `mclip prepare` asks of them, and in its place `asked`."""
+
+    @functools.wraps(command)
+    def reading(*, fps_in: float | None, **options: Any) -> Any:
+        said = {name: options.pop(name) for name in READ_BY}
+        return command(asked=PrepareOptions(array_fps=fps_in, **said).asked, **options)
+
+    others = tuple(each for each in PrepareOptions.__dataclass_fields__ if each not in READ_BY)
+    return fps_in_option("fps_in")(options_of(PrepareOptions, without=others)(reading))
+
+
 GROUPS = {
     "Make a store": ("prepare", "skeleton", "body", "render", "embed"),
     "Train": ("train", "evaluate", "import-checkpoint"),
@@ -207,7 +222,7 @@ def cli() -> None:
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Labels: a folder of BABEL or HumanML3D, a .csv or .jsonl, or `embedded`; may be repeated.",
+    help="Labels: a folder of BABEL, HumanML3D or BONES-SEED, a .csv or .jsonl, or `embedded`; may be repeated.",
 )
 @click.option(
     "--split",
@@ -244,10 +259,10 @@ def prepare(
     """Read motion and label files into a store.
 
     SOURCE is a folder, an archive (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz) or a file: .bvh, .glb, .gltf, .vrm or .vrma
-    of any human skeleton; or arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's, SMPL+H's or SMPL-X's rotations under the
-    names of AMASS, smplx, AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR, 4D-Humans, PHC or Motion-X, or of joint
-    places as HumanML3D, MDM, Kinect, MediaPipe, OpenPose and others write them. Each person or clip in a file is a
-    sequence. `embedded` is the motions that mclip ships.
+    of any human skeleton, .amc with its .asf, .c3d of joints; or arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's,
+    SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx, AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR,
+    4D-Humans, PHC or Motion-X, or of joint places as HumanML3D, MDM, Kinect, MediaPipe, OpenPose and others write them.
+    Each person or clip in a file is a sequence. `embedded` is the motions that mclip ships.
 
     \b
     Example: mclip prepare AMASS store.zarr --labels BABEL
@@ -615,6 +630,7 @@ def evaluate(
     "--pose", "poses", multiple=True, metavar="FRAME=FILE[:FRAME]", help="A pose to go through; may be repeated."
 )
 @click.option("--path", metavar="'X,Y X,Y ...'", help="Points on the floor to go along at even times, in metres.")
+@reads_motion
 @motion_options
 @opens_run
 def generate(
@@ -627,6 +643,7 @@ def generate(
     poses: tuple[str, ...],
     path: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Turn texts into motions.
@@ -662,7 +679,7 @@ def generate(
     parts = [timed(prompt) if sequence else (prompt, None) for prompt in prompts]
     opened = open_run()
     tell_plain(opened, plain=plain)
-    steer = steering(opened, poses, path, frames=how["frames"])
+    steer = steering(opened, poses, path, frames=how["frames"], asked=asked)
     encoder = opened.load_encoder()
     good, failed = list[str](), list[str]()
     for prompt, _ in parts:
@@ -693,6 +710,7 @@ def generate(
     "--file", type=click.Path(path_type=Path), help="A csv of base,v_start,v_end instead, as in the paper's release."
 )
 @clips_option
+@reads_motion
 @motion_options
 @opens_run
 def edit(
@@ -704,6 +722,7 @@ def edit(
     file: Path | None,
     store: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Edit a motion: decode base + scale (to - from).
@@ -722,7 +741,7 @@ def edit(
     rows = table_in(file, EDIT) if file else [named]
     opened = open_run()
     tell_plain(opened, plain=plain)
-    made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain)
+    made = edits(opened, rows, scales, store=open_store(store) if store else None, plain=plain, asked=asked)
     write_motions(opened, "edit", made, **how)
 
 
@@ -743,6 +762,7 @@ def edit(
     help="A csv of start,end instead, as in the paper's release; it names clips of --store.",
 )
 @clips_option
+@reads_motion
 @motion_options
 @opens_run
 def interpolate(
@@ -754,6 +774,7 @@ def interpolate(
     file: Path | None,
     store: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Make motions between two motions.
@@ -774,7 +795,8 @@ def interpolate(
     rows = table_in(file, INTERPOLATION, source="data" if store else "text") if file else [words]
     opened = open_run()
     tell_plain(opened, plain=plain)
-    made = interpolations(opened, rows, steps, path=path, store=open_store(store) if store else None, plain=plain)
+    opened_store = open_store(store) if store else None
+    made = interpolations(opened, rows, steps, path=path, store=opened_store, plain=plain, asked=asked)
     write_motions(opened, "interpolate", made, **how)
 
 
@@ -785,6 +807,7 @@ def interpolate(
 @click.option("--neutral", help="The action of --style without the style, which is taken away; given as --content.")
 @scale_option
 @clips_option
+@reads_motion
 @motion_options
 @opens_run
 def style(
@@ -795,6 +818,7 @@ def style(
     scales: tuple[float, ...],
     store: str | None,
     plain: bool,
+    asked: Asked,
     **how: Any,
 ) -> None:
     """Do one thing in the style of another.
@@ -810,9 +834,8 @@ def style(
 
     opened = open_run()
     tell_plain(opened, plain=plain)
-    made = styles(
-        opened, content, style_, scales, neutral=neutral, store=open_store(store) if store else None, plain=plain
-    )
+    opened_store = open_store(store) if store else None
+    made = styles(opened, content, style_, scales, neutral=neutral, store=opened_store, plain=plain, asked=asked)
     write_motions(opened, "style", made, **how)
 
 
@@ -825,8 +848,11 @@ def style(
 @top_option
 @json_option
 @trust_option
+@reads_motion
 @opens_run
-def recognise(open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: int, as_json: bool) -> None:
+def recognise(
+    open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: int, as_json: bool, asked: Asked
+) -> None:
     """Name what motions show.
 
     Each MOTION (.npz, .bvh) is cut into pieces as long as a training crop; the nearest classes of each are named.
@@ -844,7 +870,7 @@ def recognise(open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: i
     found, failed = {}, list[str]()
     for motion in motions:
         with going_on(failed, motion):
-            found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top)
+            found[str(motion)] = recognise_motion(opened, motion, vectors, names, top=top, asked=asked)
     if found:
         say(format_classes(found, as_json=as_json))
     require_all(failed, len(motions))
@@ -857,8 +883,9 @@ def recognise(open_run: OpenRun, motions: tuple[Path, ...], classes: str, top: i
 @top_option
 @json_option
 @trust_option
+@reads_motion
 @opens_run
-def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -> None:
+def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool, asked: Asked) -> None:
     """Find the clips of a store that are nearest to a query.
 
     QUERY is a text, a motion file (.npz, .bvh), or store:LABEL.
@@ -869,7 +896,7 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
     from mclip.pipeline.store.store import open_store
     from mclip.training.latent import search as searching
 
-    found = searching.search(open_run(), open_store(store), query, top=top)
+    found = searching.search(open_run(), open_store(store), query, top=top, asked=asked)
     say(searching.format_hits(query, found, as_json=as_json))
 
 
@@ -883,31 +910,26 @@ def search(open_run: OpenRun, query: str, store: str, top: int, as_json: bool) -
     help="Format to write; may be repeated.",
 )
 @character_option
-@click.option(
-    "--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` for the character, or MOTION.'
-)
 @click.option("--fps", type=Finite(1, 240), help="Frames per second [default: those of the motion].")
 @click.option("--out", type=click.Path(path_type=Path), default="exported", help="Folder to write to.")
-@fps_in_option("fps_in")
-@options_of(PrepareOptions, without=tuple(each for each in PrepareOptions.__dataclass_fields__ if each not in READ_BY))
 @options_of(Shaping, without=("loop", "in_place"))
 @options_of(VideoOptions)
+@reads_motion
 def export(
     motions: tuple[Path, ...],
     formats: tuple[str, ...],
     fps: float | None,
-    fps_in: float | None,
     out: Path,
     foot_lock: bool,
     character: Path | None,
-    joint_map: str,
+    asked: Asked,
     **looks: Any,
 ) -> None:
     """Convert motion files to other formats, or put them on a character of your own.
 
-    Each MOTION is a .bvh, a .glb, .gltf, .vrm or .vrma, or arrays of rotations or joint places: .npz, .npy, .smpl,
-    .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that data
-    set's folders. A character comes out as it was, with the motion as an animation.
+    Each MOTION is a .bvh, .amc, .c3d, .glb, .gltf, .vrm or .vrma, or arrays of rotations or joint places: .npz, .npy,
+    .smpl, .pkl, .pt; FILE/NAME is one of several in a file. `humanml3d` writes features and places at 20 fps, in that
+    data set's folders. A character comes out as it was, with the motion as an animation; --map is then of its joints.
 
     \b
     Example: mclip export out/00-a-person-walks.npz --to bvh --to glb --out walk
@@ -919,18 +941,17 @@ def export(
 
     if not formats and character is None:
         raise click.UsageError("name a format by --to, or a --character to put the motion on")
-    how: dict[str, Any] = {"fps": fps, "fps_in": fps_in, "foot_lock": foot_lock}
-    asked = {name: looks.pop(name) for name in READ_BY}
+    how: dict[str, Any] = {"fps": fps, "foot_lock": foot_lock}
+    of_motion = replace(asked, joint_map="") if character else asked
     shown = RenderOptions(**looks)
     failed: list[str] = []
     for motion in motions:
         with going_on(failed, motion):
             if character:
-                path, worn = export_worn(motion, character, out, asked=asked, joint_map=joint_map, **how)
+                path, worn = export_worn(motion, character, out, asked=of_motion, joint_map=asked.joint_map, **how)
                 say(f"{path}: {worn}")
             if formats:
-                theirs = asked if character else asked | {"joint_map": joint_map}
-                paths, lock = write(motion, formats, out, looks=shown, asked=theirs, **how)
+                paths, lock = write(motion, formats, out, looks=shown, asked=of_motion, **how)
                 say("\n".join(map(str, paths)))
                 if lock:
                     say(f"{motion}: {lock}")
@@ -964,7 +985,8 @@ def gallery(open_run: OpenRun, store: str, motions: tuple[Path, ...], page: Path
 @click.option("--store", help="Store to search, whose clips store:LABEL names.")
 @click.option("--body", default="low", help="default, low, or a body's .npz file.")
 @click.option("--classes", default="babel60", help="Classes to recognise, given as for mclip recognise.")
-@wears_character
+@character_option
+@click.option("--map", "joint_map", default="", help='A .toml of `left_hip = "THEIR NAME"` for the character.')
 @serving_options(8080, asks="browsers")
 @trust_option
 @opens_run
@@ -973,7 +995,8 @@ def studio(
     store: str | None,
     body: str,
     classes: str,
-    character: Any,
+    character: Path | None,
+    joint_map: str,
     host: str,
     port: int,
     token: str | None,
@@ -984,6 +1007,7 @@ def studio(
     Example: mclip studio runs/cmu --store store.zarr
              mclip studio runs/cmu --character hero.vrm
     """
+    from mclip.pipeline.characters.character import Character
     from mclip.pipeline.embed.classes import classes_of
     from mclip.pipeline.geometry.body import load_body
     from mclip.pipeline.store.store import open_store
@@ -992,11 +1016,14 @@ def studio(
     from mclip.training.studio.space import Space
 
     token = token_for(host, token, guards="the studio")
+    if joint_map and character is None:
+        raise click.UsageError("--map says what joints of a --character are called: name one")
+    worn = Character.read(character, joint_map) if character else None
     opened = open_store(store) if store else None
     names, model = classes_of(classes), open_run()
     tell_plain(model)
     shown, encoder = load_body(body), model.load_encoder()
-    space = Space.of(model, encoder, body=shown, classes=names, store=opened, character=character)
+    space = Space.of(model, encoder, body=shown, classes=names, store=opened, character=worn)
     serve(space, host=host, port=port, token=token, say=say)
 
 

@@ -11,14 +11,16 @@ from scipy.spatial.transform import Rotation
 
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
-from mclip.pipeline.forms.arrays import rest_pelvis, spine_of
+from mclip.pipeline.forms.arrays import MOTION_X, rest_pelvis, spine_of
 from mclip.pipeline.forms.asked import Asked
+from mclip.pipeline.forms.humanml3d import features_of
 from mclip.pipeline.geometry.recording import MotionError, NoMotion
 from mclip.pipeline.geometry.skeleton import PARENTS, forward_kinematics
 from mclip.pipeline.prepare.amass import parse_motion, read_motion
 from mclip.pipeline.prepare.sources import ARCHIVES
 from mclip.pipeline.prepare.sources import MOTIONS as MOTIONS_READ
 from mclip.pipeline.skeletons.frames import rest_joints
+from mclip.training.show.motion import read
 
 WALK = sorted(MOTIONS.rglob("walk/*.npz"))[0]  # of CMU, upright, z up
 FRAMES = len(read_motion(WALK).trans_T3)
@@ -305,3 +307,45 @@ def test_help_names_every_form_that_is_read() -> None:
         "MDM",
     ):
         assert f" {each}" in told or f"({each}" in told, each
+
+
+def short_forms() -> list[bytes]:
+    """Twelve frames in each kind of file: a zip, nested pickles, plain arrays of rotations, of places, of features."""
+    poses, trans = (each[:12] for each in walk())
+    motion = read(WALK, fps=20.0)
+    place = motion.joints().double().numpy()[:13, :22] @ [[1, 0, 0], [0, 0, -1], [0, 1, 0]]
+    arrays = poses.reshape(12, 72), place, features_of(place), np.zeros((12, MOTION_X)) + 0.1
+    plain = []
+    for array in arrays:
+        file = io.BytesIO()
+        np.save(file, array)
+        plain.append(file.getvalue())
+    named = {"smpl_poses": poses.reshape(12, 72), "smpl_trans": trans, "smpl_scaling": np.array([1.0])}
+    torches = io.BytesIO()
+    torch.save({"smpl_params_global": {k: torch.from_numpy(v) for k, v in named.items()}}, torches)
+    whole = packed(poses=poses.reshape(12, 72), trans=trans, mocap_frame_rate=30.0)
+    return [*plain, whole, pickled(named), pickled(named, 2), torches.getvalue()]
+
+
+def test_two_thousand_damaged_files_are_read_or_refused() -> None:
+    """Of joint places, features, plain arrays, archives and pickles; heads are hit as often as numbers."""
+    rng = np.random.default_rng(0)
+    whole = short_forms()
+    outcomes: dict[tuple[int, bool], int] = {}
+    for number in range(2000):
+        kind = number % len(whole)
+        content = bytearray(whole[kind])
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(0, len(content) if number % 2 else 300))
+            if rng.random() < 0.7:
+                content[at : at + 1] = rng.bytes(1)
+            else:
+                del content[at : at + int(rng.integers(0, 100))]
+        try:
+            found = parse_motion(bytes(content), Asked(fps=30.0))
+            assert np.isfinite(found.trans_T3).all()
+            outcomes[kind, True] = outcomes.get((kind, True), 0) + 1
+        except MotionError:
+            outcomes[kind, False] = outcomes.get((kind, False), 0) + 1
+    assert all(outcomes.get((kind, False), 0) > 20 for kind in range(len(whole))), outcomes
+    assert sum(count for (_, read_well), count in outcomes.items() if read_well) > 100, outcomes

@@ -46,10 +46,8 @@ def test_help_needs_neither_torch_nor_open_clip() -> None:
 def test_a_folder_without_motions_is_named(tmp_path: Path) -> None:
     told = mclip("prepare", tmp_path, tmp_path / "s.zarr")
     assert told.exit_code == 1
-    assert (
-        f"{tmp_path}: no .npz, .npy, .bvh, .smpl, .pkl, .pt, .glb, .gltf, .vrm, .vrma file or archive below this folder"
-        in told.output
-    )
+    kinds = ".npz, .npy, .bvh, .amc, .c3d, .smpl, .pkl, .pt, .glb, .gltf, .vrm, .vrma"
+    assert f"{tmp_path}: no {kinds} file or archive below this folder" in told.output
     assert "expected AMASS's SET/SUBJECT/CLIP_poses.npz" in told.output
 
 
@@ -207,3 +205,10 @@ def test_ctrl_c_is_one_line_and_exit_code_130_in_a_recipe_too(monkeypatch, tmp_p
         told = CliRunner().invoke(cli, words)
         assert told.exit_code == 130
         assert told.stderr == "status stopped, what is done is kept: the same command goes on from there\n"
+
+
+@pytest.mark.parametrize("command", ["generate", "edit", "interpolate", "style", "recognise", "search", "export"])
+def test_a_command_that_takes_motion_files_reads_them_as_prepare_does(command):
+    help_text = CliRunner().invoke(cli, [command, "--help"]).output
+    for name in ("--fps-in", "--joints", "--rot6d", "--map", "--up"):
+        assert len(re.findall(rf"^  {name}(?:,| [A-Z\[])", help_text, re.MULTILINE)) == 1, name

@@ -135,6 +135,8 @@ def test_all_figures_are_there_each_within_its_interval(
     assert figures["recognition_release"]["items"] == 3
     assert figures["recognition_babel"]["items"] >= 3
     assert figures["recognition_release"]["classes"] == 4
+    assert (figures["calibration"]["classes"], figures["calibration"]["items"]) == (4, 3)
+    assert 0 <= figures["calibration"]["ece"] <= 1
     asked = ("all", "threshold", "all_by_text", "threshold_by_text")
     assert set(figures["protocols"]) == set(asked)
     assert figures["protocols"]["all"]["text_to_motion"]["queries"] == 3

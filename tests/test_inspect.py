@@ -6,12 +6,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mclip.cli import cli
+from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.labels.spans import Labels, Span
 from mclip.pipeline.prepare.options import PrepareOptions
 from mclip.pipeline.prepare.prepare import prepare
-from mclip.pipeline.render.inspect import describe, draw, figure_of
+from mclip.pipeline.render.inspect import describe, draw, figure_of, source_of
 from mclip.pipeline.store.schema import StoreError
 from mclip.pipeline.store.store import Store, open_store
+from mclip.training.show.export import write
+from mclip.training.show.motion import read
 
 
 @pytest.fixture
@@ -81,3 +84,21 @@ def test_what_failed_is_told_and_not_drawn(store, tmp_path):
     assert "failed: cut short" in describe(store, 0)
     with pytest.raises(StoreError, match="has no motion: it is failed, and not done"):
         draw(store, 0, tmp_path / "a.png")
+
+
+def test_a_file_of_its_own_joints_stands_below_what_became_of_it_as_long_as_it_is_there(tmp_path):
+    clip = read(sorted(MOTIONS.rglob("walk/*.npz"))[0])
+    (tmp_path / "bvh").mkdir()
+    write(tmp_path / "bvh" / "walk.bvh", clip)
+    store = tmp_path / "bvh.zarr"
+    CliRunner().invoke(cli, ["prepare", str(tmp_path / "bvh"), str(store), "--workers", "1"], catch_exceptions=False)
+    opened = open_store(str(store))
+    assert source_of(opened, 0).source.keys() >= {"pelvis", "left_knee"}
+    figure = figure_of(opened, 0)
+    assert [axes.get_ylabel() for axes in figure.axes[:2]] == ["", "its file"]
+    strip = np.asarray(figure.axes[1].images[0].get_array())
+    drawn = (strip.reshape(len(strip), 10, -1, 3) != 255).any(-1).sum((0, 2))
+    assert (drawn > 100).all()  # pixels of a stick figure in each of the ten places
+    (tmp_path / "bvh" / "walk.bvh").write_text("another")
+    assert source_of(opened, 0) is None
+    assert len(figure_of(opened, 0).axes) == len(figure.axes) - 1

@@ -32,6 +32,7 @@ NOT_RUN = {
     r"mclip page |--onnx": "traces a text tower for 30 s; tests/test_model_page.py, tests/test_graphs.py",
     r"mclip body import ": "wants a file under licence; tests/test_body_files.py",
     r"mclip import-checkpoint ": "wants a file of the release; tests/test_paper_checkpoint.py",
+    r"bones-seed": "wants a data set for which one registers; tests/test_seed.py",
     r"s3://|tcp://": "wants a server; tests/test_remote.py, tests/test_stage.py",
 }
 PART = "@0.5"  # seconds of a part of a sequence, @3 in the documents: joining crops of 12 frames takes its time

@@ -244,6 +244,10 @@ def test_vectors_and_optimizers_of_other_names_or_shapes_are_named(folder):
             match=r"latents.safetensors: damaged \(found .*, expected z of N x 32, and told of the same or none\)",
         ):
             load_run(folder)
+    for empty in (torch.zeros(0, 32), torch.zeros(3, 32), torch.full((3, 32), torch.nan)):
+        save_file({"z": empty}, last / "latents.safetensors")
+        with pytest.raises(RunError, match=r"latents.safetensors: damaged \(z holds no vector, or one without a dir"):
+            load_run(folder)
     save_file({"x" * 10_000: torch.zeros(1)}, last / "optimizer.safetensors")
     with pytest.raises(RunError, match=r"optimizer.safetensors: damaged \(found 'x+\.\.\., expected a number") as told:
         load_optimizers(stepped()[1], last)

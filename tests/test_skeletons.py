@@ -135,6 +135,46 @@ def test_any_rest_pose_order_unit_axis_and_scheme_of_names_gives_back_the_bones(
     assert bone_degrees(world_turns(still_without(form, local)), found, set(form.names)) < 0.5
 
 
+WORDS = (  # what joints of a limb are called, ~ for the side
+    "~Hip ~Knee ~Ankle ~Toe ~Collar ~Shoulder ~Elbow ~Wrist",
+    "~UpLeg ~Leg ~Foot ~ToeBase ~Shoulder ~Arm ~ForeArm ~Hand",
+    "~Thigh ~Calf ~Foot ~Ball ~Clavicle ~UpperArm ~LowerArm ~Hand",
+    "~UpperLeg ~LowerLeg ~Foot ~Toes - ~UpperArm ~ForeArm ~Hand",
+)
+WRITTEN = (
+    "{side}{part}",
+    "{side}_{part}",
+    "{part}_{side}",
+    "{part}.{side}",
+    "rig:{side}{part}",
+    "x9_{part}-{side}_jnt",
+)
+SIDES = (("L", "R"), ("l", "r"), ("Left", "Right"), ("left", "right"), ("LEFT", "RIGHT"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.sampled_from(WORDS),
+    written=st.sampled_from(WRITTEN),
+    sides=st.sampled_from(SIDES),
+    right_first=st.booleans(),
+    swapped=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+@pytest.mark.filterwarnings("ignore:Gimbal lock")
+def test_sides_in_any_writing_and_order_and_exchanged_give_back_the_bones(
+    words, written, sides, right_first, swapped, seed
+):
+    """Where left and right are exchanged in all names, toes and knees tell."""
+    part = [word.replace("~", "") for word in words.split()]
+    limbs = " ".join(each if each == "-" else written.format(side="~", part=each) for each in part)
+    axes = random_axes(seed) if seed % 2 else {}
+    form = Form(limbs=limbs, sides=sides[::-1] if swapped else sides, axes=axes, right_first=right_first)
+    local, root = random_motion(seed)
+    found = turns_read(bvh_text(form, local, root))
+    assert bone_degrees(world_turns(still_without(form, local)), found, set(form.names)) < 0.5
+
+
 def test_names_without_a_meaning_are_understood_by_the_tree_and_the_sides_by_toes_and_knees():
     local, root = random_motion(3)
     for sides in (("p", "q"), ("q", "p")):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mclip.pipeline.embed.classes import classes_of
 from mclip.pipeline.embed.encoder import Encoder, check_text
+from mclip.pipeline.forms.asked import Asked
 from mclip.pipeline.geometry.recording import require_length
 from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.prepare.sources import clip_name
@@ -89,7 +90,7 @@ class Motion(motions.Motion):
 
         `fps_in` is the rate of a file that does not say it. MotionError for what cannot be read.
         """
-        return cls.of(motions.read(Path(path), fps=fps, fps_in=fps_in))
+        return cls.of(motions.read(Path(path), fps=fps, asked=Asked(fps=fps_in)))
 
     def save(self, path: Name) -> None:
         """Write it as the ending says: npz, bvh, glb, vrma, mp4, gif, png or html. It appears whole or not at all.
@@ -311,7 +312,10 @@ class MotionClip:
         return Hits(self.searchers[store.url].nearest(query_C, top=top), store)
 
     def recognise(self, motion: Source, classes: str | Sequence[str] | None = None, top: int = 5) -> list[Seen]:
-        """The `top` classes nearest to each piece of a motion, with their cosines, as `mclip recognise`.
+        """The `top` classes nearest to each piece of a motion, with their scores, as `mclip recognise`.
+
+        Scores are probabilities among the classes for a run that `mclip evaluate` has measured, else cosines; `scores`
+        of a piece says which.
 
         Pieces are as long as a training crop. `classes` are names, or a string as for the command: babel60, which is
         taken where none are named, babel120, or a file of one a line.

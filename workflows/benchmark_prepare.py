@@ -211,7 +211,7 @@ def bvh_rows(file: Path) -> Iterator[tuple[str, str]]:
     }
     yield from ((name, f"{megabytes / each:.0f} MB/s") for name, each in seconds.items())
     whole = list(seconds.values())[-1] / frames
-    yield f"BONES-SEED, {SEED_HOURS} h, on two cores", f"{whole * SEED_HOURS * 3600 * 120 / 2 / 60:.0f} min"
+    yield f"BONES-SEED, {SEED_HOURS} h, two cores, frames alone", f"{whole * SEED_HOURS * 3600 * 120 / 2 / 60:.0f} min"
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

@@ -73,6 +73,7 @@ class Form:
     above: str = ""  # a still root above the hips
     longer: Mapping[str, float] = field(default_factory=dict)  # bones by the joint at their end
     fps: float = 30.0
+    right_first: bool = False  # children in the other order
     turned_offsets: bool = False  # three angles behind the three numbers of an OFFSET
     number: Callable[[float], str] = "{:.6f}".format
 
@@ -266,6 +267,7 @@ def bvh_text(form: Form, local_TJ33: np.ndarray, root_T3: np.ndarray) -> str:
         open_joint(names[joint], bone, moving=form.six or not up)
         tracks.extend([place] * (form.six or not up) + [Rotation.from_matrix(local).as_euler(form.order, degrees=True)])
         below = [each for each in JOINTS if each in names and each != "pelvis" and parent_of(each) == joint]
+        below = below[::-1] if form.right_first else below
         for each in below:
             add(each, joint)
         if not below:

@@ -30,6 +30,7 @@ from mclip.pipeline.geometry.recording import (
     require_length,
 )
 from mclip.pipeline.geometry.skeleton import GENDERS
+from mclip.pipeline.skeletons.solve import UPS
 
 
 class Held(dict[str, np.ndarray]):
@@ -93,8 +94,6 @@ JOINTS = {22: "", 24: "smpl", 52: "smplh", 55: "smplx"}  # of a body: SMPL's wit
 NUMBERS = {3: "axis-angle", 4: "quaternion", 6: "6D", 9: "matrix"}  # of a joint's rotation
 WIDTHS = {joints * numbers: (joints, numbers) for joints in JOINTS for numbers in NUMBERS}
 MOTION_X = 322  # numbers of a frame
-Y_TO_Z = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-TURNS = {"y": Y_TO_Z, "-y": Y_TO_Z.T}  # which way is up in the file -> rotation that makes it z
 
 
 def form_of(arrays: Arrays) -> Form:
@@ -166,7 +165,7 @@ def scalar_of(arrays: Arrays, name: str) -> Any:
 def motion_of(arrays: Arrays, sha256: bytes, asked: Asked = NOTHING) -> Recording:
     """The Recording of an open file, in metres and z up; MotionError."""
     if PLACES in arrays:
-        found = recording_of(arrays[PLACES], frames_and_fps(arrays, asked.fps)[1], sha256, asked.joints)
+        found = recording_of(arrays[PLACES], frames_and_fps(arrays, asked.fps)[1], sha256, asked)
         return replace(found, account={**found.account, **arrays.account}) if isinstance(arrays, Held) else found
     form = form_of(arrays)
     names, joints, numbers = parts_of(arrays, form)
@@ -181,10 +180,10 @@ def motion_of(arrays: Arrays, sha256: bytes, asked: Asked = NOTHING) -> Recordin
         [numbers_of(arrays, name) for name in names], joints, numbers, account, rot6d=form.rot6d or asked.rot6d
     )
     trans_T3 = translation_of(arrays, form, frames)
-    up = up_of(poses_TK3[:, 0], trans_T3, told=not form.guessed and not form.scale)
+    up = asked.up or up_of(poses_TK3[:, 0], trans_T3, told=not form.guessed and not form.scale)
     if up != "z":
         account["up"] = up
-        poses_TK3, trans_T3 = stood_up(poses_TK3, trans_T3, TURNS[up])
+        poses_TK3, trans_T3 = stood_up(poses_TK3, trans_T3, UPS[up])
     if str(account.get("frame", "")).startswith("camera"):
         account["notes"] = ["a camera's axes, which say nothing of gravity: up is where the body stands on the whole"]
     if model := model_of(arrays, joints):

@@ -22,6 +22,7 @@ WRITTEN = {
     "mediapipe33": "- - - - - - - head head - - l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist - - l_hand "
     "r_hand - - l_hip r_hip l_knee r_knee l_ankle r_ankle - - l_foot r_foot",
 }
+UPS = ("y", "z", "-y", "-z", "x", "-x")
 SET_NAMES = ("smpl22", "smpl24", *WRITTEN)
 
 
@@ -33,6 +34,7 @@ class Asked:
     joints: str = ""  # which set of joints places are of
     rot6d: str = ""  # whether 6D numbers are rows or columns
     joint_map: str = ""  # a .toml that says what a skeleton's joints are called
+    up: str = ""  # the file's axis that points up; of glTF it is y
 
 
 NOTHING = Asked()

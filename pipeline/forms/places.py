@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from mclip.pipeline.forms.joint_sets import SETS
+from mclip.pipeline.forms.asked import NOTHING, Asked
+from mclip.pipeline.forms.joint_sets import BETWEEN, SETS
 from mclip.pipeline.geometry.recording import MotionError, Recording
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
 from mclip.pipeline.skeletons.check import nearest, recorded
@@ -74,24 +75,29 @@ def set_of(place_TJ3: Float[np.ndarray, "T J 3"], asked: str = "") -> str:
     return off[0][1]
 
 
-def recording_of(place_TJ3: Float[np.ndarray, "T J 3"], fps: float, sha256: bytes, asked: str = "") -> Recording:
+def recording_of(place_TJ3: Float[np.ndarray, "T J 3"], fps: float, sha256: bytes, asked: Asked = NOTHING) -> Recording:
     """The motion whose joints are there, in any unit and with any axis up; MotionError where that is no human body."""
     if not np.isfinite(place_TJ3).all():
         frame = int(np.argwhere(~np.isfinite(place_TJ3))[0, 0])
         raise MotionError(f"joint places have NaN or infinity, first in frame {frame}")
     place_TJ3 = place_TJ3.astype(float)
-    name = set_of(place_TJ3, asked)
+    name = set_of(place_TJ3, asked.joints)
     if not name:
         raise MotionError(
             f"places {place_TJ3.shape} whose bones change their length, or are not as long as people's: expected those "
             f"of one of {', '.join(SETS)}, which --joints may name"
         )
-    place = places_by_name(place_TJ3, name)
+    return motion_at(places_by_name(place_TJ3, name), fps, sha256, skeleton=name, up=asked.up)
+
+
+def motion_at(place: Places, fps: float, sha256: bytes, *, skeleton: str, up: str = "") -> Recording:
+    """The motion whose joints of SMPL's names are there; what a skeleton lacks is between others. MotionError."""
+    place = {name: (place[a] + place[b]) / 2 for name, (a, b) in BETWEEN.items() if {a, b} <= set(place)} | {**place}
     names = tuple(joint for joint in JOINTS if joint in place)
     parents = tuple(names.index(parent_in(each, place)) for each in names[1:])
     stacked_TK3 = np.stack([place[each] for each in names], axis=1)
     found = understand(Tree(names, (-1, *parents), (False,) * len(names)), stacked_TK3)
-    solved = solve(Moving(at(stacked_TK3, found.joints), {}, {}))
+    solved = solve(Moving(at(stacked_TK3, found.joints), {}, {}), up=up)
     motion = recorded(found, solved, fps=fps, sha256=sha256)
-    told = {"skeleton": name, "notes": [*motion.account["notes"], GUESSED]}
+    told = {"skeleton": skeleton, "notes": [*motion.account["notes"], GUESSED]}
     return replace(motion, account={**motion.account, **told})

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mclip.pipeline.files.documents import read_text
-from mclip.pipeline.labels.collecting import SPLITS, Collection, clean, is_text, path_in
 from mclip.pipeline.labels.names import DATASETS, sequence_key
-from mclip.pipeline.labels.spans import LabelError, Labels, Span
+from mclip.pipeline.labels.spans import SPLITS, Collection, LabelError, Labels, Span, clean, is_text, path_in
 
 EXTRA = "extra_"
 FRAMES, SEQUENCE = ("frame_ann", "frame_anns"), ("seq_ann", "seq_anns")  # the plural ones are lists, in extra_*.json

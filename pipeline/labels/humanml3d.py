@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mclip.pipeline.files.documents import read_text
-from mclip.pipeline.labels.collecting import Collection, clean, is_text, path_in
 from mclip.pipeline.labels.names import sequence_key
-from mclip.pipeline.labels.spans import LabelError, Labels, Span
+from mclip.pipeline.labels.spans import Collection, LabelError, Labels, Span, clean, is_text, path_in
 from mclip.pipeline.labels.tables import rows_of
 
 # Seconds that HumanML3D cuts off the beginning of these data sets before its own start and end count; by its clock.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mclip.pipeline.labels.babel import read_babel
 from mclip.pipeline.labels.humanml3d import is_humanml3d, read_humanml3d
+from mclip.pipeline.labels.seed import is_seed, read_seed
 from mclip.pipeline.labels.spans import LabelError, LabelRules, Labels, Span
 from mclip.pipeline.labels.tables import read_split, read_table
 
@@ -14,7 +15,7 @@ OF_AMASS = Path("amass")  # in place of a split file: AMASS's own, by data set, 
 
 
 def read_labels(paths: Sequence[Path], split: Path | None = None, rules: LabelRules | None = None) -> Labels:
-    """Labels of several sources together: BABEL's folder or json, HumanML3D's folder, a .csv or .jsonl of one's own.
+    """Labels of several sources together: BABEL's folder or json, HumanML3D's or BONES-SEED's, a .csv or .jsonl.
 
     All spans are kept and know their source. Where sources disagree on a split, the file `split` decides, then the
     source that is named first; `amass` there means AMASS's own split of whole data sets, and no other.
@@ -37,10 +38,14 @@ def read_labels(paths: Sequence[Path], split: Path | None = None, rules: LabelRu
 
 def read_source(path: Path) -> Labels:
     """Labels of one source, told by what it is. LabelError when there is none."""
+    if is_seed(path):
+        return read_seed(path)
     if path.suffix.lower() in TABLES:
         return read_table(path)
     if is_humanml3d(path):
         return read_humanml3d(path)
     if path.exists():
         return read_babel(path)
-    raise LabelError(f"{path}: no such file or folder; expected BABEL's or HumanML3D's folder, or a .csv or .jsonl")
+    raise LabelError(
+        f"{path}: no such file or folder; expected BABEL's, HumanML3D's or BONES-SEED's folder, or a .csv or .jsonl"
+    )

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mclip.pipeline.labels.names import AMASS_SPLIT, DATASETS, key_below, parts_of
+from mclip.pipeline.labels.names import AMASS_SPLIT, DATASETS, key_below, parts_of, twin_of
 from mclip.pipeline.labels.spans import LabelError, Labels
 
 HELD_OUT = ("val", "test")
@@ -73,6 +73,8 @@ def match(labels: Labels, recordings: Sequence[Recording]) -> Match:
     found = keys_of(list(known), recordings)
     keys = [key if key is not None else each.key for key, each in zip(found, recordings, strict=True)]
     splits = [split_of(key, labels, each.parts) for key, each in zip(keys, recordings, strict=True)]
+    if labels.split:
+        splits = twins_together(labels, recordings, keys, splits)
     alone = [each.key for key, each in zip(keys, recordings, strict=True) if not labels.spans.get(key)]
     without = sorted(key for key, spans in labels.spans.items() if spans and key not in set(keys))
     matched = Match(keys, splits, alone if labels.spans else [], without)
@@ -105,8 +107,30 @@ def keys_of(known: Sequence[str], recordings: Sequence[Recording]) -> list[str |
     ]
 
 
+def twins_together(
+    labels: Labels, recordings: Sequence[Recording], keys: Sequence[str], splits: Sequence[str]
+) -> list[str]:
+    """The splits, a clip and its mirror image with the one that is said of either: a model has seen both, or none.
+
+    LabelError where two are said.
+    """
+    twins = [Recording(twin_of(each.key) or each.key, each.above) for each in recordings]
+    known = list(labels.split)
+    together = []
+    for key, split, twin in zip(keys, splits, keys_of(known, twins), strict=True):
+        own, other = labels.split.get(key), labels.split.get(twin or "")
+        if own and other and own != other:
+            raise LabelError(
+                f"{key!a} is in {own}, and {twin!a} in {other}: a clip and its mirror image have one split"
+            )
+        together.append(split if own else other or split)
+    return together
+
+
 def ending_alike(recording: Recording, keys: Sequence[str]) -> list[str]:
     """The longest key that a recording's path ends in; else those that end in its path below the source."""
+    if not keys:
+        return []
     full, below = recording.parts, tuple(recording.key.split("/"))
     compatible = [key for key in keys if not contradict(below, key.split("/"))]
     ends = [key for key in compatible if ends_in(full, key.split("/"))]

@@ -1,5 +1,6 @@
 """What a recording is called, wherever it lies: the names of AMASS's data sets, then and now, and its own split."""
 
+import functools
 from collections.abc import Sequence
 
 # Names of AMASS's data sets: today's, then older ones and those of BABEL's folders.
@@ -37,11 +38,13 @@ DATASETS = {
 DATASET_ALIASES = {old: name for name, others in DATASETS.items() for old in others}
 # AMASS's own split by data set; everything else is training data.
 AMASS_SPLIT = dict.fromkeys(("Transitions", "SSM"), "test") | dict.fromkeys(("HumanEva", "HDM05", "SFU", "MoSh"), "val")
-ENDINGS = (".npz", ".npy", ".bvh", ".pkl", ".pt", ".smpl", ".glb", ".gltf", ".vrma", ".vrm")
+ENDINGS = (".npz", ".npy", ".bvh", ".amc", ".c3d", ".pkl", ".pt", ".smpl", ".glb", ".gltf", ".vrma", ".vrm")
 KINDS = ("_poses", "_stageii", "_smpl")
 BELOW_A_SET = 2  # AMASS's SET/SUBJECT/CLIP
+TWIN = "_M"  # at the end of a clip's name, as BONES-SEED writes it: the mirror image of the clip without
 
 
+@functools.lru_cache(maxsize=1 << 16)  # labels and files are told by it several times each
 def parts_of(path: str) -> tuple[str, ...]:
     """A path's folders and name without ending, data sets by today's name; what is inside an archive as if unpacked."""
     parts = [part for part in path.replace("\\", "/").replace("!/", "/").replace(" ", "_").split("/")]
@@ -79,3 +82,10 @@ def key_below(above: Sequence[str], name: str) -> str:
     if not any(part in DATASETS for part in parts[:-1]) and at >= 0 and full[at] in DATASETS:
         return "/".join(full[at:])
     return sequence_key(name)
+
+
+def twin_of(key: str) -> str:
+    """The key of a clip's mirror image, and of a mirror image the clip; empty in AMASS's sets, which have none."""
+    if key.partition("/")[0] in DATASETS:
+        return ""
+    return key.removesuffix(TWIN) if key.endswith(TWIN) else key + TWIN

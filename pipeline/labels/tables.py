@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mclip.pipeline.files.documents import read_text
-from mclip.pipeline.labels.collecting import Collection, clean, is_text, path_in
 from mclip.pipeline.labels.names import sequence_key
-from mclip.pipeline.labels.spans import LabelError, Labels, Span
+from mclip.pipeline.labels.spans import Collection, LabelError, Labels, Span, clean, is_text, path_in
 
 SEPARATORS = ",;\t"  # the last two are a spreadsheet's where the comma is in numbers, and its UTF-16
 Row = dict[str, object]

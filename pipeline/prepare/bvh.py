@@ -57,9 +57,13 @@ def parse_motion(
     it cannot be read, is no human body, or where a bone would come out elsewhere than in the file. Who keeps only `fps`
     frames a second gets those alone, where they are every second, third, ... of the file's.
     """
-    bvh = read_bvh(content)
+    return motion_of(read_bvh(content), joint_map, fps=fps, sha256=hashlib.sha256(content).digest())
+
+
+def motion_of(bvh: Bvh, joint_map: Mapping[str, str] | None, *, fps: float | None, sha256: bytes) -> Recording:
+    """`parse_motion` of what a BVH file holds, or of what is brought into its form."""
     require_motion(len(bvh.values_TC))
     bvh = thinned(bvh, fps)
     found = understand(tree_of(bvh), seen_places(bvh), joint_map)
     solved = solve(moving_of(bvh, found), up=(joint_map or {}).get(UP, ""))
-    return recorded(found, solved, fps=rate_of(bvh.frame_time), sha256=hashlib.sha256(content).digest())
+    return recorded(found, solved, fps=rate_of(bvh.frame_time), sha256=sha256)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mclip.pipeline.forms.asked import SET_NAMES, Asked
+from mclip.pipeline.forms.asked import SET_NAMES, UPS, Asked
 from mclip.pipeline.machine.options import check_settings, setting
 
 
@@ -33,7 +33,8 @@ class PrepareOptions:
     rot6d: str = setting(
         "", "What 6D rotations are, where knees that hardly bend do not tell.", ("", "rows", "columns")
     )
-    map: str = setting("", 'A .toml of `left_hip = "THEIR NAME"` for BVH whose joints are not understood.')
+    map: str = setting("", 'A .toml of `left_hip = "THEIR NAME"` for joints that are not understood by their names.')
+    up: str = setting("", "Which axis of the files is up, where a body that lies or hangs does not tell.", ("", *UPS))
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -43,12 +44,12 @@ class PrepareOptions:
     @property
     def asked(self) -> Asked:
         """What is said of files that do not say it themselves."""
-        return Asked(fps=self.array_fps, joints=self.joints, rot6d=self.rot6d, joint_map=self.map)
+        return Asked(fps=self.array_fps, joints=self.joints, rot6d=self.rot6d, joint_map=self.map, up=self.up)
 
     @property
     def kept(self) -> dict[str, Any]:
         """What a store keeps of them; what was not asked for is left out, as stores do that did not know of it."""
-        return {name: value for name, value in asdict(self).items() if value or name not in ("rot6d", "joints")}
+        return {name: value for name, value in asdict(self).items() if value or name not in ("rot6d", "joints", "up")}
 
     @property
     def planning(self) -> dict[str, Any]:

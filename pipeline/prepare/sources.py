@@ -8,6 +8,7 @@ find the bytes again, so a worker needs only them.
 
 import errno
 import functools
+import hashlib
 import io
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from mclip.pipeline.characters import gltf_clips
 from mclip.pipeline.characters.gltf_file import GLTF, Beside, beside, is_gltf, read_gltf
 from mclip.pipeline.files.npz import LARGEST, Read
+from mclip.pipeline.forms import c3d_points
 from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.recording import (
     MotionError,
@@ -30,17 +32,17 @@ from mclip.pipeline.geometry.recording import (
     require_length,
 )
 from mclip.pipeline.prepare import amass, bvh
-from mclip.pipeline.skeletons.joints import read_map
+from mclip.pipeline.skeletons.asf_text import count_frames, read_amc
+from mclip.pipeline.skeletons.joints import UP, read_map
 
-MOTIONS = (".npz", ".npy", ".bvh", ".smpl", ".pkl", ".pt", *GLTF)
+AMC = ".amc"
+MOTIONS = (".npz", ".npy", ".bvh", AMC, c3d_points.ENDING, ".smpl", ".pkl", ".pt", *GLTF)
 NO_MOTIONS = re.compile(r"(.*_)?(shape|stagei|settings)\.npz")  # of AMASS: a subject's shape, and what it is from
 # What is not read, and how it becomes what is.
 ROUTES = {
     ".fbx": "FBX is not read: import it in Blender, and export it as BVH",
-    ".c3d": "C3D has markers, no joints: solve them (MoSh++, SOMA), or export the solved skeleton as BVH",
     ".trc": "TRC has markers, no joints: export the solved skeleton as BVH",
-    ".amc": "ASF/AMC is not read: take CMU's motions from AMASS, or as BVH",
-    ".asf": "a skeleton of ASF/AMC, which is not read: take CMU's motions from AMASS, or as BVH",
+    ".asf": "a skeleton without a motion: it is read with the .amc beside it",
     ".vmd": "VMD is not read: export it as BVH",
 }
 PACKS = (".pkl", ".pt", ".npy", ".smpl", *GLTF)  # that may hold several motions
@@ -269,14 +271,48 @@ def parse(
     if is_gltf(file):
         joint_map = read_map(asked.joint_map)
         return require_finite(gltf_clips.parse_motion(content, member, beside_of(root, file), joint_map))
-    if not is_bvh(file):
+    if not (kind := text_kind(file)):
         return amass.parse_motion(content, asked, member=member)
     try:
-        return require_finite(bvh.parse_motion(content, read_map(asked.joint_map), fps=fps))
+        joint_map = read_map(asked.joint_map) | ({UP: asked.up} if asked.up else {})
+        if kind == c3d_points.ENDING:
+            return require_finite(c3d_points.parse_motion(content, joint_map))
+        if kind == AMC:
+            skeleton, sha256 = skeleton_of(root, file), hashlib.sha256(content).digest()
+            moved = read_amc(content, skeleton, amc_rate(asked))
+            return require_finite(bvh.motion_of(moved, joint_map, fps=fps, sha256=sha256))
+        return require_finite(bvh.parse_motion(content, joint_map, fps=fps))
     except MotionError:
         raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything
-        raise MotionError(f"cannot be read as BVH ({type(error).__name__}: {error})") from error
+        raise MotionError(f"cannot be read as {kind[1:].upper()} ({type(error).__name__}: {error})") from error
+
+
+def text_kind(name: str) -> str:
+    """The ending of a file of joints that move, .bvh, .amc or .c3d; empty of any other."""
+    return next((kind for kind in (".bvh", AMC, c3d_points.ENDING) if name.lower().endswith(kind)), "")
+
+
+def amc_rate(asked: Asked) -> float:
+    """Frames per second of an AMC, which never says it; MotionError where nobody does."""
+    if asked.fps is None:
+        raise MotionError("no frame rate in an AMC: pass --fps-in (CMU's have 120)")
+    return asked.fps
+
+
+def skeleton_of(root: Path | None, file: str) -> bytes:
+    """The .asf of an .amc: of its own name, of its subject's (07.asf of 07_01.amc), or the only one beside it."""
+    if not root or INSIDE in file:
+        raise MotionError("its skeleton, the .asf beside it, is not read from an archive: unpack it")
+    beside = {path.stem.lower(): path for path in (root / file).parent.iterdir() if path.suffix.lower() == ".asf"}
+    stem = Path(file).stem.lower()
+    found = next((beside[name] for name in (stem, stem.rpartition("_")[0]) if name in beside), None)
+    if found is None and len(beside) != 1:
+        raise MotionError(f"none of {len(beside)} .asf files beside it is its skeleton: expected {stem}.asf")
+    path = found or next(iter(beside.values()))
+    if path.stat().st_size > LARGEST:
+        raise MotionError(f"{path.name} is {path.stat().st_size >> 30} GB: no skeleton")
+    return path.read_bytes()
 
 
 def beside_of(root: Path | None, file: str) -> Beside | None:
@@ -301,9 +337,20 @@ def probe(root: Path, recording: SourceFile, asked: Asked = NOTHING) -> tuple[in
     with open_recording(root, recording) as file:
         if is_gltf(name):
             return gltf_clips.probe_motion(file.read(), member, beside_of(root, name))
-        if is_bvh(name):
-            return probe_bvh(file)
+        if kind := text_kind(name):
+            return probe_text(kind, file, asked)
         return amass.probe_motion(reader_of(file), file.seek(0, os.SEEK_END), asked, member=member)
+
+
+def probe_text(kind: str, file: io.BufferedIOBase | io.FileIO, asked: Asked) -> tuple[int, float]:
+    """`probe` of an open file of joints that move."""
+    if kind == c3d_points.ENDING:
+        return c3d_points.probe_motion(file.read())
+    if kind == AMC:
+        frames, fps = count_frames(file.read()), amc_rate(asked)
+        require_length(frames, fps)
+        return frames, fps
+    return probe_bvh(file)
 
 
 def probe_bvh(file: io.BufferedIOBase | io.FileIO) -> tuple[int, float]:
@@ -321,11 +368,6 @@ def probe_bvh(file: io.BufferedIOBase | io.FileIO) -> tuple[int, float]:
         raise MotionError(f"`Frames:` says {frames:,} frames of {channels} channels, its {size:,} bytes hold fewer")
     require_length(frames, fps)
     return frames, fps
-
-
-def is_bvh(name: str) -> bool:
-    """Whether a name is a BVH file's."""
-    return name.lower().endswith(".bvh")
 
 
 def is_beside(name: str) -> bool:

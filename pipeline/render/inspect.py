@@ -1,7 +1,8 @@
-"""One sequence of a store, looked at: what it is and says, a strip of its frames, and its joints' angles over time."""
+"""One sequence of a store, looked at: its words, a strip of its frames over its file's own, its joints' angles."""
 
 # T frames, J joints (24)
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -12,11 +13,15 @@ from matplotlib.figure import Figure
 
 from mclip.pipeline.files.atomic import by_rename
 from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.geometry.recording import Recording
 from mclip.pipeline.geometry.rotations import matrix_to_axis_angle, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS
 from mclip.pipeline.machine.words import visible, visible_lines
+from mclip.pipeline.prepare.options import PrepareOptions
+from mclip.pipeline.prepare.plan import MIRROR
+from mclip.pipeline.prepare.sources import read_recording, root_of
 from mclip.pipeline.render.scene import render_clip
-from mclip.pipeline.render.sheets import tile
+from mclip.pipeline.render.sheets import stick_figures, tile
 from mclip.pipeline.store.schema import OUTCOME, SPLITS
 from mclip.pipeline.store.store import Store
 
@@ -59,15 +64,23 @@ def draw(store: Store, item: int, path: Path) -> None:
 
 
 def figure_of(store: Store, item: int) -> Figure:
-    """Over one axis of seconds: the body, its labels, its root's path, and the angle of every joint."""
+    """Over one axis of seconds: the body, its file's joints, its labels, its root's path, and every joint's angle."""
     rot6d, trans = map(torch.from_numpy, store.motion(store.rows_of(item)))
     frames, fps = len(trans), store.fps
     rotmat = rot6d_to_matrix(rot6d)
     shown = ((torch.arange(STRIP) + 0.5) * frames / STRIP).long()  # each picture is of the middle of its place
     pictures = render_clip(load_body("low"), rotmat[shown], trans[shown], fps=fps, size=160, backend="cpu")
-    figure = Figure(figsize=(13, 10), layout="constrained")
-    strip, said, root, angles = figure.subplots(4, 1, sharex=True, height_ratios=(5, 4, 7, 20))
+    source = source_of(store, item)
+    figure = Figure(figsize=(13, 12 if source else 10), layout="constrained")
+    strip, *below, said, root, angles = figure.subplots(
+        5 if source else 4, 1, sharex=True, height_ratios=(5, *[5] * bool(source), 4, 7, 20)
+    )
     seconds = frames / fps
+    if source:
+        their_frames = (shown / fps * source.fps).round().long().clamp(max=len(source.trans_T3) - 1).tolist()
+        figures = tile(stick_figures(source.source, their_frames, side=160), columns=STRIP)
+        below[0].imshow(figures, aspect="auto", extent=(0, seconds, 0, 1))
+        below[0].set(yticks=[], ylabel="its file")
     strip.imshow(tile(pictures.numpy(), columns=STRIP), aspect="auto", extent=(0, seconds, 0, 1))
     strip.set(yticks=[], title=shown_text(f"{store.strings('sequences/name')[item]}, {seconds:.2f} s at {fps:g} fps"))
     draw_labels(said, store, item, seconds)
@@ -80,6 +93,21 @@ def figure_of(store: Store, item: int) -> Figure:
     angles.set(yticks=range(1, 24), yticklabels=JOINTS[1:], xlabel="time (s)", ylabel="joint")
     figure.colorbar(image, ax=angles, orientation="horizontal", aspect=60, label="angle from the rest pose (degrees)")
     return figure
+
+
+def source_of(store: Store, item: int) -> Recording | None:
+    """The file that a sequence was made of, where it is still there, the same, and of joints of its own; else None."""
+    name, told = store.strings("sequences/name")[item], store.attributes("prepare")
+    if name.endswith(MIRROR):
+        return None
+    options = {key: value for key, value in told["options"].items() if key in PrepareOptions.__dataclass_fields__}
+    asked, sha256 = PrepareOptions(**options).asked, store.read("sequences/sha256")[item].tobytes()
+    for folder in told.get("folders", []):
+        with contextlib.suppress(ValueError):  # gone, or another than it was
+            found = read_recording(root_of(Path(folder)) / name, asked)
+            if found.sha256 == sha256 and found.source:
+                return found
+    return None
 
 
 def draw_labels(axes: Axes, store: Store, item: int, seconds: float) -> None:

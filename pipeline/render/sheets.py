@@ -34,7 +34,8 @@ def window_pictures(store: Store, windows: np.ndarray) -> np.ndarray:
 def contact_sheet(store: Store, path: Path, *, most: int = 64) -> int:
     """Write a PNG of some windows of the store, evenly chosen: up to `most` pictures, each over its clip's name.
 
-    All pictures of a window stand in one line, and windows of one skeleton behind each other. Returns how many it
+    All pictures of a window stand in one line, and windows of one skeleton behind each other, which
+    their captions name where there are several. Returns how many it
     shows; where none is drawn, no file is written.
     """
     window, done = store.read("pictures/window"), store.read("pictures/done") == DONE
@@ -52,7 +53,12 @@ def contact_sheet(store: Store, path: Path, *, most: int = 64) -> int:
     sequence = store.read("windows/sequence")[window[shown]]
     pictures = np.stack([np.asarray(rgb[int(item)]) for item in shown])
     columns = each * max(1, round(math.sqrt(len(shown)) / each))
-    sheet = tile(pictures, columns=columns, captions=[clip_name(names[item]) for item in sequence])
+    several = len({*kinds[window[shown]]}) > 1
+    captions = [
+        f"{kinds[each] or 'SMPL'}: " * several + clip_name(names[item])
+        for each, item in zip(window[shown], sequence, strict=True)
+    ]
+    sheet = tile(pictures, columns=columns, captions=captions)
     with by_rename(path) as aside:
         sheet.save(aside)
     return len(shown)

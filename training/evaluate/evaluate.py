@@ -18,6 +18,7 @@ from mclip.pipeline.files.atomic import write_aside
 from mclip.pipeline.files.documents import read_sealed, read_text
 from mclip.pipeline.files.seal import sealed
 from mclip.pipeline.labels.crop_texts import THEN
+from mclip.pipeline.machine.words import warn
 from mclip.pipeline.store.middle import middle_texts
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import Crops, crops_of, default_split
@@ -29,11 +30,13 @@ from mclip.training.evaluate.recognition import (
     random_crops,
     recognition,
     recognition_by,
+    relevance,
 )
 from mclip.training.evaluate.report import Plots, write_report
 from mclip.training.evaluate.texts_report import judge_for, judged, known_crops, labels_asked
 from mclip.training.latent.space import text_latent
 from mclip.training.latent.span import centred
+from mclip.training.measure.calibration import calibration
 from mclip.training.measure.learnt_judge import LearntJudge
 from mclip.training.measure.metrics import cosines
 from mclip.training.measure.reconstruction import Reconstruction, middle_batches, quality, reconstruct
@@ -47,8 +50,9 @@ from mclip.training.measure.statistics import (
     known,
     linear_cka,
 )
-from mclip.training.model.run import EVALUATION, REPORT, Run, in_bfloat16
+from mclip.training.model.run import EVALUATION, REPORT, Run, RunError, in_bfloat16
 
+CLASSES = "babel60"  # that scores are made probabilities among, where none are named
 MOST_PAIRS = 1000  # texts that are decoded and encoded again
 
 
@@ -136,6 +140,14 @@ def probed(run: Run, store: Store, trained: Crops, z_WC: np.ndarray, true_W: Seq
     return recognition_by(linear_probe(unit(learnt), known, names)(unit(z_WC)), names, true_W)
 
 
+def calibrated(
+    run: Run, encoder: Encoder, z_WC: np.ndarray, gallery: Gallery, names: Sequence[str]
+) -> dict[str, float | int]:
+    """`calibration` of what `mclip recognise` says of every window's middle crop, among these classes."""
+    score_WK = cosines(centre(run, z_WC), encoder.encode_texts(names).numpy())
+    return calibration(score_WK, relevance(names, gallery.categories_W), np.asarray(gallery.sequence_W))
+
+
 def map_labels(gallery: Gallery) -> list[str]:
     """What the map calls every window: its first category, else its sequence's first label."""
     labels = [sorted(found - {""})[:1] for found in gallery.labels]
@@ -160,7 +172,8 @@ def evaluate(
 
     `queries` is a JSON list of {"text", "clip"} or {"text", "clips"}: phrases with the sequences they should find,
     through the motion encoder and through decoding and encoding back. `classes` as `mclip recognise` takes them. Both
-    need the `encoder`, and so does the question of which event came first, where texts tell it.
+    need the `encoder`, and so do the probabilities that `mclip recognise` gives afterwards, among `classes` or CLASSES,
+    and the question of which event came first, where texts tell it.
     """
     split = split or default_split(store)
     crops = crops_of(run, store, split)
@@ -189,6 +202,8 @@ def evaluate(
         tree["label_motions"] = judged(run, judge, learnt, label_NC, [*labels.values()], bar="labels")
     if encoder is not None and (orders := in_other_orders(store, crops)):
         tree["chronology"] = {"order": chronology(result.z_WC, orders, encoder), "motions": len(orders)}
+    if encoder is not None:
+        tree["calibration"] = calibrated(run, encoder, result.z_WC, gallery, classes_of(classes or CLASSES))
     if classes is not None and encoder is not None:
         names = classes_of(classes)
         class_KC = encoder.encode_texts(names).numpy()
@@ -236,6 +251,17 @@ def phrases(
     return found, (query, expected)
 
 
+def encoder_of(run: Run, *, needed: bool) -> Encoder | None:
+    """The run's encoder; None where it cannot be loaded and is only wanted for `mclip recognise`, which is said."""
+    try:
+        return run.load_encoder()
+    except RunError as error:
+        if needed:
+            raise
+        warn(f"the scores of `mclip recognise` stay cosines: {error}")
+        return None
+
+
 def evaluate_once(
     run: Run, store: Store, *, split: str | None, queries: Path | None, replace: bool, classes: str | None = None
 ) -> tuple[dict[str, Any], str]:
@@ -249,10 +275,9 @@ def evaluate_once(
         figures = read_sealed(file, remedy="pass --replace to measure again")
         if figures.get("made_of") == made_of:
             return figures, f"evaluate: nothing to do, {file} is there"
-    in_order = any(THEN in text for text in middle_texts(store))
-    encoder = run.load_encoder() if queries or classes or in_order else None
+    encoder = encoder_of(run, needed=bool(queries or classes or any(THEN in text for text in middle_texts(store))))
     figures, plots = evaluate(run, store, split=split, queries=queries, encoder=encoder, classes=classes)
-    figures |= {"made_of": made_of}
+    figures |= {"made_of": made_of, "weights": run.fingerprint}
     write_report(run, store, figures, plots)
     write_aside(file, json.dumps(sealed(figures), indent=2, allow_nan=False) + "\n")
     windows, split = figures["windows"], figures["split"]

@@ -118,6 +118,7 @@ class Table:
 def tables(figures: dict[str, Any]) -> list[Table]:
     """Every figure of an evaluation with its interval, in tables."""
     made = [*measure_tables(figures), *judged_tables(figures), *ranking_tables(figures), *recognition_tables(figures)]
+    made += calibration_tables(figures)
     return [each for each in made if each.rows]
 
 
@@ -206,6 +207,14 @@ def recognition_tables(figures: dict[str, Any]) -> Iterator[Table]:
         ("", *columns.values(), "chance", "classes", "items"),
         rows,
     )
+
+
+def calibration_tables(figures: dict[str, Any]) -> Iterator[Table]:
+    """How far scores are from shares of hits, as cosines and as probabilities."""
+    if found := figures.get("calibration"):
+        columns = ("cosines", "probabilities", "temperature", "classes", "items")
+        rows = [tuple(number(found[key]) for key in ("ece_cosines", "ece", "temperature", "classes", "items"))]
+        yield Table("Expected calibration error of the first class that `mclip recognise` names", columns, rows)
 
 
 def number(value: float | int) -> str:

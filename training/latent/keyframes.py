@@ -1,62 +1,34 @@
 """A text's motion that goes through given poses and along a given path: z, and how the root is led, are optimised.
 
-z moves only in the directions in which the training motions' z differ, and is drawn back to the text's own.
+The poses' vector is found first (`posed`); along a path it moves on, drawn back to the text's own.
 """
 
 # T frames, K keyframes, M knots of the lead, D directions, C latent width
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.joining import Track, veered
-from mclip.pipeline.geometry.rotations import about_vertical, axis_angle_to_matrix, geodesic, rot6d_to_matrix
-from mclip.pipeline.prepare.sources import read_recording
+from mclip.pipeline.geometry.rotations import geodesic, rot6d_to_matrix
 from mclip.training.data.rows import joints_of, root_of
+from mclip.training.latent.poses import POSE, Keyframe, directions_of, far_from, keyframe, off_poses, posed
 from mclip.training.latent.prompts import Prompt
 from mclip.training.latent.space import in_place
 from mclip.training.model.run import Run
 
 STEPS, RATE = 300, 0.03
 KNOTS = 8  # cosines that the lead is made of: at 60 frames the fastest takes half a second
-DIRECTIONS = 64  # in which z may move
-# What is worth as much as what: metres of a pose and of the path, metres a second that the root glides, radians a
-# second that it turns, and 1 - cosine from the text's z.
-POSE, PATH, GLIDES, TURNS, NEAR = 0.01, 0.02, 0.5, 2.0, 0.1
+# What is worth as much as what, beside POSE: metres of the path, metres a second that the root glides, and radians a
+# second that it turns.
+PATH, GLIDES, TURNS = 0.02, 0.5, 2.0
 MISSED = 0.1  # metres off, from which a keyframe or path counts as not reached
 FARTHEST = 1000.0  # metres of a path
-
-
-@dataclass(frozen=True)
-class Keyframe:
-    """A pose to be met: at which frame, and its name and rotations."""
-
-    frame: int
-    name: str
-    rotmat_J33: Float[Tensor, "24 3 3"]
-
-
-def keyframe(words: str, *, frames: int) -> Keyframe:
-    """A keyframe out of "FRAME=FILE" or "FRAME=FILE:FRAME", frames counted from 0; ValueError naming what is wrong."""
-    number, equals, source = words.partition("=")
-    if not equals or not number.strip().isdecimal():
-        raise ValueError(f"--pose {words}: expected FRAME=FILE or FRAME=FILE:FRAME, such as 30=walk.npz:12")
-    if int(number) >= frames:
-        raise ValueError(f"--pose {words}: frame {int(number)} of a motion of {frames}; expected 0 to {frames - 1}")
-    file, colon, of_file = source.rpartition(":")
-    if not colon or not of_file.isdecimal():
-        file, of_file = source, "0"
-    poses_TJ3 = read_recording(Path(file)).poses_TJ3
-    if int(of_file) >= len(poses_TJ3):
-        raise ValueError(f"--pose {words}: {file} has the frames 0 to {len(poses_TJ3) - 1}")
-    rotmat = axis_angle_to_matrix(torch.from_numpy(poses_TJ3[int(of_file)].copy())).float()
-    return Keyframe(int(number), source, rotmat)
 
 
 def path_in(words: str) -> Float[Tensor, "N 2"]:
@@ -79,7 +51,7 @@ def along(points_N2: Float[Tensor, "N 2"], frames: int) -> Float[Tensor, "T 2"]:
 
 
 def steering(
-    run: Run, poses: Sequence[str], path: str | None, *, frames: int | None = None
+    run: Run, poses: Sequence[str], path: str | None, *, frames: int | None = None, asked: Asked = NOTHING
 ) -> Callable[[Prompt], Prompt]:
     """What steers prompts through poses and along a path, each as it is typed; nothing where there is neither.
 
@@ -90,7 +62,7 @@ def steering(
         return lambda prompt: prompt
     if frames > run.crop:
         raise ValueError(f"--frames is {frames}: poses and paths steer one crop; expected at most {run.crop}")
-    keyframes = [keyframe(words, frames=frames) for words in poses]
+    keyframes = [keyframe(words, frames=frames, asked=asked) for words in poses]
     path_T2 = None if path is None else along(path_in(path), frames)
     return lambda prompt: steered(run, prompt, frames, keyframes, path_T2)
 
@@ -99,31 +71,10 @@ def steered(
     run: Run, prompt: Prompt, frames: int, keyframes: Sequence[Keyframe], path_T2: Float[Tensor, "T 2"] | None
 ) -> Prompt:
     """The prompt whose motion goes through the poses and along the path as nearly as the decoder can; told how near."""
-    z_C, directions_DC = torch.from_numpy(prompt.vector_C), directions_of(run)
-    weight_D = torch.zeros(len(directions_DC), requires_grad=True)
-    lead_M3 = torch.zeros(KNOTS, 3)
+    z_C = torch.from_numpy(prompt.vector_C)
+    moved_C, lead_T3 = posed(run, z_C, keyframes, frames) if keyframes else z_C, torch.zeros(frames, 3)
     if path_T2 is not None:
-        lead_M3[0, 0] = heading(decoded_track(run, z_C, frames).trans_T3[:, :2], path_T2)
-        lead_M3.requires_grad_()
-    knots_TM = cosines(frames)
-    optimizer = torch.optim.Adam([each for each in (weight_D, lead_M3) if each.requires_grad], lr=RATE)
-    for step in range(STEPS):
-        moved_C = z_C + z_C.norm() * weight_D @ directions_DC
-        lead_T3 = knots_TM @ lead_M3
-        found = led(decoded_track(run, moved_C, frames), lead_T3)
-        loss = (1 - torch.cosine_similarity(moved_C, z_C, dim=0)) / NEAR
-        if keyframes:
-            loss = loss + off_poses(found, keyframes).square().mean() / POSE**2
-        if path_T2 is not None:
-            glides, turns = (run.fps * lead_T3.diff(dim=0)[:, part] for part in (slice(1, 3), slice(1)))
-            loss = loss + (found.trans_T3[:, :2] - path_T2).square().sum(-1).mean() / PATH**2
-            loss = loss + glides.square().sum(-1).mean() / GLIDES**2 + turns.square().mean() / TURNS**2
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    moved_C, lead_T3 = (each.detach() for each in (moved_C, lead_T3))
+        moved_C, lead_T3 = pathed(run, z_C, moved_C, keyframes, path_T2)
     return replace(
         prompt,
         vector_C=moved_C.numpy(),
@@ -132,18 +83,47 @@ def steered(
     )
 
 
+def pathed(
+    run: Run,
+    z_C: Float[Tensor, " C"],
+    begin_C: Float[Tensor, " C"],
+    keyframes: Sequence[Keyframe],
+    path_T2: Float[Tensor, "T 2"],
+) -> tuple[Float[Tensor, " C"], Float[Tensor, "T 3"]]:
+    """A vector near one that has the poses, and how its root is led, so that it goes along the path as well."""
+    frames, directions_DC = len(path_T2), directions_of(run)
+    weight_D = torch.zeros(len(directions_DC), requires_grad=True)
+    lead_M3 = torch.zeros(KNOTS, 3)
+    lead_M3[0, 0] = heading(decoded_track(run, begin_C, frames).trans_T3[:, :2], path_T2)
+    lead_M3.requires_grad_()
+    knots_TM = cosines(frames)
+    optimizer = torch.optim.Adam([weight_D, lead_M3], lr=RATE)
+    for step in range(STEPS):
+        moved_C = begin_C + z_C.norm() * weight_D @ directions_DC
+        lead_T3 = knots_TM @ lead_M3
+        found = led(decoded_track(run, moved_C, frames), lead_T3)
+        glides, turns = (run.fps * lead_T3.diff(dim=0)[:, part] for part in (slice(1, 3), slice(1)))
+        loss = far_from(z_C, moved_C) + (found.trans_T3[:, :2] - path_T2).square().sum(-1).mean() / PATH**2
+        loss = loss + glides.square().sum(-1).mean() / GLIDES**2 + turns.square().mean() / TURNS**2
+        if keyframes:
+            loss = loss + off_keyframes(found, keyframes).square().mean() / POSE**2
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return moved_C.detach(), lead_T3.detach()
+
+
+def off_keyframes(track: Track, keyframes: Sequence[Keyframe]) -> Float[Tensor, "K J"]:
+    """`off_poses` of a motion at the frames of the keyframes."""
+    return off_poses(track.rotmat_TJ33[[each.frame for each in keyframes]], keyframes)
+
+
 def heading(from_T2: Float[Tensor, "T 2"], to_T2: Float[Tensor, "T 2"]) -> float:
     """The angle in radians by which a path is turned to lie nearest to another, each from where it begins."""
     (ax, ay), (bx, by) = ((each - each[0]).unbind(-1) for each in (to_T2, from_T2))
     return math.atan2(float((ay * bx - ax * by).sum()), float((ax * bx + ay * by).sum()))
-
-
-def directions_of(run: Run) -> Float[Tensor, "D C"]:
-    """Unit directions in which the training motions' z differ most; all there are in a run that keeps none."""
-    if run.z_NC is None or len(run.z_NC) < 2:
-        return torch.eye(run.model.config.latent)
-    z_NC = torch.nn.functional.normalize(run.z_NC.cpu(), dim=-1)
-    return torch.linalg.svd(z_NC - z_NC.mean(0), full_matrices=False)[2][:DIRECTIONS]
 
 
 def cosines(frames: int) -> Float[Tensor, "T M"]:
@@ -164,22 +144,6 @@ def led(track: Track, lead_T3: Float[Tensor, "T 3"]) -> Track:
     return Track(turned.rotmat_TJ33, turned.trans_T3 + torch.nn.functional.pad(lead_T3[:, 1:], (0, 1)))
 
 
-def off_poses(track: Track, keyframes: Sequence[Keyframe]) -> Float[Tensor, "K J"]:
-    """How far the joints are from those of the keyframes, metres; about the pelvis, and whatever way both face."""
-    joints_J3 = load_body("low").joints_J3
-    frame_K = torch.tensor([each.frame for each in keyframes])
-    at = Track(track.rotmat_TJ33[frame_K], torch.zeros(len(keyframes), 3)).points(joints_J3)
-    wanted_K = torch.stack([each.rotmat_J33 for each in keyframes])
-    wanted = Track(wanted_K, torch.zeros(len(keyframes), 3)).points(joints_J3)
-    return (at - wanted @ facing_alike(at, wanted).mT).norm(dim=-1)
-
-
-def facing_alike(at: Float[Tensor, "K J 3"], wanted: Float[Tensor, "K J 3"]) -> Float[Tensor, "K 3 3"]:
-    """Turns about the vertical that bring wanted joints nearest to others (as in `joining.Meetings`)."""
-    (ax, ay, _), (bx, by, _) = at.detach().unbind(-1), wanted.unbind(-1)
-    return about_vertical(torch.atan2((ay * bx - ax * by).sum(-1), (ax * bx + ay * by).sum(-1)))
-
-
 @torch.inference_mode()
 def reached(
     run: Run,
@@ -194,7 +158,7 @@ def reached(
     found = led(decoded_track(run, moved_C, len(lead_T3)), lead_T3)
     told = []
     for each in keyframes:
-        off_J = off_poses(found, [each])[0]
+        off_J = off_keyframes(found, [each])[0]
         angle = geodesic(found.rotmat_TJ33[each.frame, 1:], each.rotmat_J33[1:]).mean().rad2deg()
         told.append(f"frame {each.frame} {verdict(off_J)} of {each.name}, {float(angle):.1f} degrees a joint")
     if path_T2 is not None:

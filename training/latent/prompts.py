@@ -17,6 +17,7 @@ from mclip.pipeline.embed.classes import BABEL_60
 from mclip.pipeline.embed.encoder import Encoder, check_text
 from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.files.documents import read_text
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.labels.label_files import read_labels
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import CLIP
@@ -212,9 +213,11 @@ def edits(
     store: Store | None = None,
     encoder: Encoder | None = None,
     plain: bool = False,
+    asked: Asked = NOTHING,
 ) -> list[Prompt]:
     """The prompts of base + scale (v_end - v_start), for every row of the three, and every scale."""
-    vectors_NC = vectors_of(run, [row[name] for row in rows for name in EDIT], encoder, store=store, plain=plain)
+    words = [row[name] for row in rows for name in EDIT]
+    vectors_NC = vectors_of(run, words, encoder, store=store, plain=plain, asked=asked)
     made = []
     for row, (base_C, from_C, to_C) in zip(rows, vectors_NC.unflatten(0, (-1, 3)), strict=True):
         base, away, goal = (named(row[name]) for name in EDIT)
@@ -233,6 +236,7 @@ def styles(
     store: Store | None = None,
     encoder: Encoder | None = None,
     plain: bool = False,
+    asked: Asked = NOTHING,
 ) -> list[Prompt]:
     """The prompts of a content in a style, each a text, a motion file or a clip, at every scale.
 
@@ -240,7 +244,7 @@ def styles(
     action without the style, what is added is only style - neutral, an edit.
     """
     words = [content, style] if neutral is None else [content, style, neutral]
-    content_C, style_C, *neutral_C = vectors_of(run, words, encoder, store=store, plain=plain)
+    content_C, style_C, *neutral_C = vectors_of(run, words, encoder, store=store, plain=plain, asked=asked)
     what, how, *without = map(named, words)
     if neutral_C:
         vectors_NC, added = edited(content_C, neutral_C[0], style_C, scales), f"({how} - {without[0]})"
@@ -258,11 +262,11 @@ def interpolations(
     store: Store | None = None,
     encoder: Encoder | None = None,
     plain: bool = False,
+    asked: Asked = NOTHING,
 ) -> list[Prompt]:
     """The prompts on the way from start to end, for every row of both."""
-    vectors_NC = vectors_of(
-        run, [row[name] for row in rows for name in INTERPOLATION], encoder, store=store, plain=plain
-    )
+    words = [row[name] for row in rows for name in INTERPOLATION]
+    vectors_NC = vectors_of(run, words, encoder, store=store, plain=plain, asked=asked)
     made = []
     for row, (start_C, end_C) in zip(rows, vectors_NC.unflatten(0, (-1, 2)), strict=True):
         start, end = (named(row[name]) for name in INTERPOLATION)

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mclip.pipeline.embed.encoder import Encoder
 from mclip.pipeline.embed.vectors import unit
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.machine.terminal import table, tracked
 from mclip.pipeline.store.lock import one_writer
 from mclip.pipeline.store.middle import middle_shift, middle_texts
@@ -173,9 +174,11 @@ def rows_of(store: Store, path: str, rows: np.ndarray) -> np.ndarray:
     return store.read(path, slice(first, int(rows.max()) + 1))[rows - first]
 
 
-def search(run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None) -> list[Hit]:
+def search(
+    run: Run, store: Store, query: str, *, top: int, encoder: Encoder | None = None, asked: Asked = NOTHING
+) -> list[Hit]:
     """The `top` sequences of a store that are nearest to a text, a motion file or one of its clips, best first."""
-    query_C = vectors_of(run, [query], encoder, store=store, plain=True)[0]
+    query_C = vectors_of(run, [query], encoder, store=store, plain=True, asked=asked)[0]
     return Searcher(run, store).nearest(query_C, top=top)
 
 

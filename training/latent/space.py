@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed.encoder import Encoder, check_text
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.changes import face_front
 from mclip.pipeline.geometry.continuation import continue_motion
 from mclip.pipeline.geometry.recording import Recording
@@ -82,15 +83,16 @@ def vectors_of(
     store: Store | None = None,
     say: Callable[[str], None] = warn,
     plain: bool = False,
+    asked: Asked = NOTHING,
 ) -> Float[Tensor, "N C"]:
     """Latent vectors (N, C) of texts, motion files (what ends in .npz or .bvh), and clips of a store (store:LABEL).
 
-    `say` is told which clip was taken where several carry a label.
+    `say` is told which clip was taken where several carry a label; `asked` is what files do not say themselves.
     """
     texts = list(dict.fromkeys(source for source in sources if not is_motion(source)))
     for text in texts:
         check_text(text)
-    vectors = {source: motion_vector(run, Path(source)) for source in dict.fromkeys(sources) if is_file(source)}
+    vectors = {each: motion_vector(run, Path(each), asked) for each in dict.fromkeys(sources) if is_file(each)}
     for source in dict.fromkeys(filter(is_clip, sources)):
         if store is None:
             raise ValueError(f"{source}: a clip of a store: pass --store")
@@ -116,9 +118,9 @@ def text_vectors(run: Run, texts: Sequence[str], encoder: Encoder | None = None)
     return torch.cat(parts).to(run.device)
 
 
-def motion_vector(run: Run, path: Path) -> Float[Tensor, " C"]:
+def motion_vector(run: Run, path: Path, asked: Asked = NOTHING) -> Float[Tensor, " C"]:
     """Latent vector (C,) of the middle of a motion file, at most a training crop of it."""
-    return middle_vector(run, motion_rows(run, path))
+    return middle_vector(run, motion_rows(run, path, asked))
 
 
 def middle_vector(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, " C"]:
@@ -127,9 +129,9 @@ def middle_vector(run: Run, rows_TRD: Float[Tensor, "T 25 6"]) -> Float[Tensor, 
     return encode(run, rows_TRD[start : start + run.crop])
 
 
-def motion_rows(run: Run, path: Path) -> Float[Tensor, "T 25 6"]:
+def motion_rows(run: Run, path: Path, asked: Asked = NOTHING) -> Float[Tensor, "T 25 6"]:
     """A motion file in the model's rows at the run's frame rate: 24 joints, and where the root is."""
-    return recording_rows(run, read_recording(path))
+    return recording_rows(run, read_recording(path, asked))
 
 
 def recording_rows(run: Run, recording: Recording) -> Float[Tensor, "T 25 6"]:

@@ -2,6 +2,8 @@
 
 # B batch, T frames, J joints, K foot joints
 
+import functools
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -20,6 +22,9 @@ DIPS = 0.1
 HEIGHT, SPEED = (0.02, 0.04), (0.5, 1.0)
 OF_PLANTED, SLOWEST, FASTEST = 3.0, 0.3, 1.5
 AT_LEAST = 0.1  # seconds that a foot stands
+# A foot that steps comes down and rises by so much (m), within the first time (s) of its lowest point before and after.
+# That lowest point, of the second time about it, is taken for the floor if it is not higher over it than the last (m).
+RISES, SWINGS, TREADS, FLOATS = 0.1, 0.4, 0.25, 0.06
 
 
 def masked_mean(values_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
@@ -58,27 +63,50 @@ def pivot_steps(joints_TJ3: Float[Tensor, "T 24 3"]) -> Float[Tensor, "T 2 2"]:
 
 
 def standing_feet(
-    joints_TJ3: Float[Tensor, "T 24 3"], sole_TN: Float[Tensor, "T 2"], *, fps: float
+    joints_TJ3: Float[Tensor, "T 24 3"],
+    sole_TN: Float[Tensor, "T 2"],
+    *,
+    fps: float,
+    carries_TN: Bool[Tensor, "T 2"] | None = None,
 ) -> Bool[Tensor, "T 2"]:
     """In which frames the left and the right foot stand, for AT_LEAST: low and slow, with the hysteresis of HEIGHT.
 
-    `sole_TN` is how high the soles are over the floor, metres.
+    `sole_TN` is how high the soles are over the floor, metres. Of feet that carry the body, where these are said, also
+    those that step (`stepping`) where it floats or sinks.
     """
     planted = float(planted_speed(joints_TJ3[None], torch.ones(1, len(joints_TJ3), dtype=torch.bool), fps=fps)) / 1000
     most = min(max(OF_PLANTED * planted, SLOWEST), FASTEST)
     speed_TN = fps * pivot_steps(joints_TJ3).norm(dim=-1)
     slower_TN = torch.minimum(speed_TN, torch.cat((speed_TN[1:], speed_TN[-1:])))
     slower_TN[0] = speed_TN[min(1, len(speed_TN) - 1)]
+    low_TN = sole_TN.abs()
+    if carries_TN is not None:
+        low_TN = torch.where(carries_TN, torch.minimum(low_TN, stepping(sole_TN, fps=fps)), low_TN)
     begins, goes_on = (
-        (sole_TN.abs() < height) & (slower_TN < share * most) for height, share in zip(HEIGHT, SPEED, strict=True)
+        (low_TN < height) & (slower_TN < share * most) for height, share in zip(HEIGHT, SPEED, strict=True)
     )
+    least = max(1, round(AT_LEAST * fps))  # 3 frames at 30 fps, and at 30.001
     found = torch.zeros_like(begins)
     for foot in range(2):
         for start, stop in runs(goes_on[:, foot]):
             first = start + int(begins[start:stop, foot].float().argmax())
-            if begins[start:stop, foot].any() and stop - first >= AT_LEAST * fps:
+            if begins[start:stop, foot].any() and stop - first >= least:
                 found[first:stop, foot] = True
     return found
+
+
+def stepping(sole_TN: Float[Tensor, "T 2"], *, fps: float) -> Float[Tensor, "T 2"]:
+    """How high a sole is over where its own step comes down (T, 2), metres; infinite where it does not step.
+
+    A foot that comes down and goes up again within SWINGS trod on something: a decoded run floats and sinks by as much
+    as 8 cm from step to step, and no one floor is under all of them. The ends of a motion count as up.
+    """
+    tread, swing = (max(1, round(seconds * fps)) for seconds in (TREADS, SWINGS))
+    padded = functools.partial(torch.nn.functional.pad, sole_TN.T, value=torch.inf)
+    floor_NT = padded((tread, tread)).unfold(1, 2 * tread + 1, 1).amin(-1)
+    before_NT, after_NT = (padded(ends).unfold(1, swing + 1, 1).amax(-1) for ends in ((swing, 0), (0, swing)))
+    steps_NT = (torch.minimum(before_NT, after_NT) - floor_NT > RISES) & (floor_NT < FLOATS)
+    return torch.where(steps_NT, sole_TN.T - floor_NT, torch.inf).T
 
 
 def runs(mask_T: Bool[Tensor, " T"]) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mclip.pipeline.embed.encoder import Encoder, EncoderError
 from mclip.pipeline.embed.loading import FOLDER, HUB, is_tag, load_encoder
 from mclip.pipeline.files.assets import HOUSE
 from mclip.pipeline.files.atomic import delete_whole, write_aside
-from mclip.pipeline.files.documents import read_document, short
+from mclip.pipeline.files.documents import read_document, read_sealed, short
 from mclip.pipeline.files.torchscript import check_weights
 from mclip.pipeline.machine.devices import multiplies_bfloat16, pick_device
 from mclip.pipeline.store.lock import clear_dead_lock
@@ -81,6 +82,21 @@ class Run:
         for _, tensor in sorted(self.model.state_dict().items()):
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def class_temperature(self) -> float | None:
+        """What makes probabilities of cosines with classes; None where nobody evaluated these weights.
+
+        ValueError for a damaged evaluation.
+        """
+        file = self.folder / EVALUATION
+        if not file.exists():
+            return None
+        figures = read_sealed(file, remedy="measure again by `mclip evaluate --replace`, or delete it")
+        if figures.get("weights") != self.fingerprint:
+            return None
+        found = figures.get("calibration", {}).get("temperature")
+        return found if found is None else float(found)
 
     @property
     def fps(self) -> float:
@@ -370,6 +386,9 @@ def load_latents(checkpoint: Path, width: int, device: torch.device) -> dict[str
             f"{file}: damaged (found {short(shapes)}, expected z of N x {width}, and told of the same or none); "
             f"{way_out(file)}"
         )
+    for name, tensor in tensors.items():
+        if not len(tensor) or not (tensor.float().isfinite().all() and tensor.any(dim=1).all()):
+            raise RunError(f"{file}: damaged ({name} holds no vector, or one without a direction); {way_out(file)}")
     return {name: tensor.float().to(device) for name, tensor in tensors.items()}
 
 

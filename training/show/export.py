@@ -1,11 +1,11 @@
 """Motion files in other formats, as `mclip export` writes them."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from mclip.pipeline.characters.character import Character, Worn
 from mclip.pipeline.files.atomic import by_rename
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.prepare.sources import file_of
 from mclip.pipeline.render.options import RenderOptions, VideoOptions
 from mclip.training.show.footlock import Lock, locked
@@ -53,19 +53,17 @@ def export(
     out: Path,
     *,
     fps: float | None = None,
-    fps_in: float | None = None,
-    asked: Mapping[str, str] | None = None,
+    asked: Asked = NOTHING,
     looks: RenderOptions = LOOKS,
     foot_lock: bool = False,
-    joint_map: str = "",
 ) -> tuple[list[Path], Lock | None]:
     """Write a motion file in other formats into a folder, under its own name; ValueError where one exists.
 
-    `asked` is what its reader is told of joints and 6D rotations.
+    `asked` is what its reader is told that it does not say itself.
 
     Returns the files, and what the foot lock did where one is asked for.
     """
-    motion, lock = read(motion_file, fps=fps, fps_in=fps_in, **(asked or {})), None
+    motion, lock = read(motion_file, fps=fps, asked=asked), None
     name = named(motion_file)
     paths = [out / f"{name}.{kind}" for kind in kinds if kind != HUMANML3D]
     rows = [out / folder / f"{name}.npy" for folder in HUMANML3D_FOLDERS if HUMANML3D in kinds]
@@ -97,9 +95,8 @@ def export_worn(
     out: Path,
     *,
     fps: float | None = None,
-    fps_in: float | None = None,
     foot_lock: bool = False,
-    asked: dict[str, str] | None = None,
+    asked: Asked = NOTHING,
     joint_map: str = "",
 ) -> tuple[Path, Worn]:
     """Write a character's file with a motion on it into a folder, as MOTION-CHARACTER; ValueError where one exists.
@@ -109,7 +106,7 @@ def export_worn(
     path = out / f"{named(motion_file)}-{character.name}"
     require_free([path])
     rig = Character.read(character, joint_map)
-    motion = read(motion_file, fps=fps, fps_in=fps_in, **(asked or {}))
+    motion = read(motion_file, fps=fps, asked=asked)
     if foot_lock:
         motion, _ = locked(motion)
     return path, write_worn(path, motion, rig, name=named(motion_file))

@@ -26,7 +26,7 @@ STRETCH = 0.995  # of a leg's length: at 1 the knee would snap
 class Lock:
     """What a foot lock did: before and after, of the same feet and frames."""
 
-    speed_mm_s: tuple[float, float]  # of the planted foot
+    speed_mm_s: tuple[float, float]  # of the planted foot, while one stands
     floor_mm: tuple[float, float]  # mean distance of standing soles from the floor
     moved_mm: float  # mean over joints and frames
     most_mm: float
@@ -54,7 +54,7 @@ def locked(motion: Motion) -> tuple[Motion, Lock]:
     track = Track(motion.rotmat_TJ33.double(), motion.trans_T3.double())
     places = track.points(body.joints_J3)
     sole_TN = height.sole_TN.double() - floor
-    stands_TN = standing_feet(places, sole_TN, fps=fps)
+    stands_TN = standing_feet(places, sole_TN, fps=fps, carries_TN=height.on_feet_TN)
     moves_TN3 = torch.stack(
         [held(stands_TN[:, n], pivot_steps(places)[:, n], sole_TN[:, n], fps=fps) for n in range(2)], dim=1
     )
@@ -75,7 +75,7 @@ def held(
     """By how much a foot is moved (T, 3), metres, to stay where it stands: in the middle of where it slid to.
 
     While it stands its steps are undone and its sole is on the floor. Before and after, what it was moved by last fades
-    over LETS_GO. A sole is never under the floor.
+    over LETS_GO; the first and last frame of a stand are eased, or knees would pop. A sole is never under the floor.
     """
     moved_T3 = torch.zeros(len(stands_T), 3, dtype=steps_T2.dtype)
     stances = runs(stands_T)
@@ -92,8 +92,21 @@ def held(
             moved_T3[start:stop] += faded(between / (fade + 1)) * moved_T3[start - 1]
         if stop < len(stands_T):
             moved_T3[start:stop] += faded((stop - start + 1 - between) / (fade + 1)) * moved_T3[stop]
+    moved_T3 = torch.where(within(stands_T)[:, None], moved_T3, eased(moved_T3))
     moved_T3[:, 2] = torch.maximum(moved_T3[:, 2], -sole_T)
     return moved_T3
+
+
+def within(mask_T: Bool[Tensor, " T"]) -> Bool[Tensor, " T"]:
+    """The frames of a mask whose neighbours are in it; the ends of a motion have none."""
+    before_T, after_T = (torch.nn.functional.pad(mask_T, ends, value=True) for ends in ((1, 0), (0, 1)))
+    return mask_T & before_T[:-1] & after_T[1:]
+
+
+def eased(moved_T3: Float[Tensor, "T 3"]) -> Float[Tensor, "T 3"]:
+    """Half of every frame, and a quarter of each neighbour's."""
+    ends_T3 = torch.cat((moved_T3[:1], moved_T3, moved_T3[-1:]))
+    return (ends_T3[:-2] + 2 * moved_T3 + ends_T3[2:]) / 4
 
 
 def faded(share: Tensor) -> Tensor:
@@ -132,8 +145,8 @@ def compared(
     was: Tensor, made: Tensor, stands_TN: Bool[Tensor, "T 2"], height: Heights, after: Heights, floor: float, fps: float
 ) -> Lock:
     """What the lock did, from joints and heights before and after."""
-    everywhere = torch.ones(1, len(was), dtype=torch.bool)
-    before_mm_s, after_mm_s = (float(planted_speed(each[None], everywhere, fps=fps)) for each in (was, made))
+    standing_1T = stands_TN.any(1)[None]  # in a run feet are in the air for half of the time
+    before_mm_s, after_mm_s = (float(planted_speed(each[None], standing_1T, fps=fps)) for each in (was, made))
     off, on = (1000 * float((each.sole_TN[stands_TN] - floor).abs().mean()) for each in (height, after))
     moved = 1000 * (made - was).norm(dim=-1)
     share = float(stands_TN.any(1).float().mean())

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from mclip.pipeline.forms.asked import Asked
+from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.geometry.joining import Track
 from mclip.pipeline.geometry.recording import Recording, require_finite
@@ -46,12 +46,12 @@ class Motion:
         return load_body("low").pose_joints(self.rotmat_TJ33, trans_B3=self.trans_T3)
 
 
-def read(path: Path | str, *, fps: float | None = None, fps_in: float | None = None, **asked: str) -> Motion:
+def read(path: Path | str, *, fps: float | None = None, asked: Asked = NOTHING) -> Motion:
     """The motion in a file, in float64 and frame by frame as it is there, or slerped to `fps`. MotionError.
 
-    `fps_in` is the frame rate of a file that does not say it; more of that kind as `Asked` has it.
+    `asked` is what the file does not say itself.
     """
-    recording = read_recording(Path(path), Asked(fps=fps_in, **asked))
+    recording = read_recording(Path(path), asked)
     if fps is not None:
         recording = slerped(recording, fps)
     rotmat = axis_angle_to_matrix(torch.from_numpy(recording.poses_TJ3))
@@ -94,6 +94,11 @@ class Heights:
     lowest_T: Float[Tensor, " T"]
     sole_TN: Float[Tensor, "T 2"]
 
+    @property
+    def on_feet_TN(self) -> Bool[Tensor, "T 2"]:
+        """In which frames either foot carries the body: nothing is lower, but for CARRIES."""
+        return self.sole_TN - self.lowest_T[:, None] < CARRIES
+
 
 def heights(motion: Motion, body: Body) -> Heights:
     """Those of a body in motion, some hundred frames at a time."""
@@ -117,7 +122,7 @@ def floor_of(motion: Motion, height: Heights) -> float:
     A motion that hardly has such feet, as a crawl, has its floor under its lowest points, but for a share of the frames
     (`floor_height`).
     """
-    on_feet_TN = height.sole_TN - height.lowest_T[:, None] < CARRIES
+    on_feet_TN = height.on_feet_TN
     if on_feet_TN.any():
         about = height.lowest_T[on_feet_TN.any(1)].median()
         joints = Track(motion.rotmat_TJ33, motion.trans_T3).points(load_body("low").joints_J3)

@@ -19,9 +19,9 @@ from mclip.training.data.clips import middle_rows
 from mclip.training.data.rows import rows_of_motion
 from mclip.training.latent.edits import between, edited
 from mclip.training.latent.prompts import Prompt, generated, in_sequence, timed
+from mclip.training.latent.recognise import recognise_rows
 from mclip.training.latent.search import Hit, Searcher
-from mclip.training.latent.space import decode, encode, facing_viewer, is_file, is_motion, recording_rows, vectors_of
-from mclip.training.latent.span import centred
+from mclip.training.latent.space import decode, facing_viewer, is_file, is_motion, recording_rows, vectors_of
 from mclip.training.model.run import Run
 from mclip.training.serve.uploads import read_upload
 from mclip.training.show.folder import plain_name
@@ -179,7 +179,6 @@ class Space:
         return self.searcher.nearest(self.vectors(query, plain=True)[0], top=TOP)
 
     def seen(self, rows_TRD: Float[Tensor, "T 25 6"]) -> list[tuple[str, float]]:
-        """The classes nearest to a motion, best first, with their cosines."""
-        z_C = F.normalize(centred(encode(self.run, rows_TRD[: self.run.crop]), self.run.z_NC), dim=0)
-        best = (self.class_KC @ z_C).topk(min(TOP, len(self.classes)))
-        return [(self.classes[k], score) for k, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        """The classes nearest to a motion, best first, with their scores, as `mclip recognise`."""
+        (piece,) = recognise_rows(self.run, rows_TRD[: self.run.crop], self.class_KC, self.classes, top=TOP)
+        return piece.classes
