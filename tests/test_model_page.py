@@ -84,14 +84,14 @@ def test_a_page_of_the_same_model_is_not_made_again(
 ) -> None:
     monkeypatch.setattr(pages, "traced_for_page", lambda *_: models)
     out, made = tmp_path / "model.html", []
-    for precision, title in (("int8", "Mine"), ("int8", "Mine"), ("int8", "Yours"), ("float16", "Yours")):
+    for precision, title in (("float16", "Mine"), ("float16", "Mine"), ("float16", "Yours"), ("int8", "Yours")):
         made.append(
             pages.write_model_page(run, out, precision=precision, title=title).startswith("page: nothing to do")
         )
     assert made == [False, True, False, False]
     assert is_model_page(out)
     trained = replace(run, state=run.state | {"z_length": 2.0})  # validated again
-    assert "nothing to do" not in pages.write_model_page(trained, out, precision="float16", title="Yours")
+    assert "nothing to do" not in pages.write_model_page(trained, out, precision="int8", title="Yours")
 
 
 def test_joints_of_int8_are_those_of_generate(browser: Browser, model: MotionClip) -> None:

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mclip.training.api import Motion, MotionClip
+    from mclip.training.api import CropDataset, Motion, MotionClip
 
-__all__ = ["Motion", "MotionClip"]
+__all__ = ["CropDataset", "Motion", "MotionClip"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.prepare.sources import clip_name
 from mclip.pipeline.store.store import Store
 from mclip.training.data.clips import middle_rows
+from mclip.training.data.dataset import CropDataset as CropDataset
 from mclip.training.latent.edits import edited
 from mclip.training.latent.prompts import LONGEST as LONGEST_PART
 from mclip.training.latent.prompts import SHORTEST as SHORTEST_PART
