@@ -651,7 +651,9 @@ def test_in_chromium_a_person_types_clicks_and_sees_it_move(chromium: Callable[.
     assert f"http://127.0.0.1:{served.port}/" in asked
     own = (f"http://127.0.0.1:{served.port}/", "data:", f"blob:http://127.0.0.1:{served.port}/")
     assert [url for url in asked if not url.startswith(own)] == []
-    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    severe = [entry["message"] for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
+    # Where a hit is clicked in the moment in which a newer list takes its place, viser's page says so in its log.
+    assert [message for message in severe if "Tried to update non-existent component" not in message] == []
     page.quit()
     wait_for(lambda: not served.sessions)
 
