@@ -25,7 +25,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         text=True,
     ).stdout.splitlines()[-1]
     with tarfile.open(out / sdist) as archive:
-        archive.extractall(out, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python 3.11.2 has none
+        archive.extractall(out)
     name = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", build, "build_wheel", str(out)],
         cwd=out / sdist.removesuffix(".tar.gz"),
