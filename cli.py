@@ -108,9 +108,14 @@ def wears_character(command: Any) -> Any:
     return character_option(wearing)
 
 
+def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Decorators as one, as if they stood above a command in this order."""
+    return lambda command: functools.reduce(lambda made, decorate: decorate(made), reversed(decorators), command)
+
+
 def motion_options(command: Any) -> Any:
     """The options of every command that decodes motions into a folder."""
-    shared = (
+    return together(
         click.option(
             "--root",
             type=click.Choice(("keep", "front")),
@@ -140,10 +145,7 @@ def motion_options(command: Any) -> Any:
         options_of(Shaping, VideoOptions),
         plain_option,
         trust_option,
-    )
-    for decorate in reversed(shared):
-        command = decorate(command)
-    return command
+    )(command)
 
 
 def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
@@ -157,7 +159,7 @@ def write_motions(run: Any, kind: str, prompts: Any, **how: Any) -> None:
 
 def serving_options(port: int, *, asks: str) -> Callable[[Any], Any]:
     """The options of a command that listens on a port; `asks` are those whom it asks for a token."""
-    shared = (
+    return together(
         click.option(
             "--host",
             default="127.0.0.1",
@@ -172,13 +174,6 @@ def serving_options(port: int, *, asks: str) -> Callable[[Any], Any]:
             help=f"Token that {asks} must name [default: made up where --host needs one].",
         ),
     )
-
-    def serving(command: Any) -> Any:
-        for decorate in reversed(shared):
-            command = decorate(command)
-        return command
-
-    return serving
 
 
 def fps_in_option(name: str) -> Callable[[Any], Any]:
