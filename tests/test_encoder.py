@@ -507,6 +507,10 @@ def test_a_template_has_a_place_for_the_text_and_a_name_of_its_own() -> None:
 def test_precision_is_recorded_and_moves_vectors_by_little(encoder: Encoder, renders: Tensor) -> None:
     half = dataclasses.replace(encoder, precision="bfloat16")
     assert (encoder.describe()["precision"], half.describe()["precision"]) == ("float32", "bfloat16")
+    # Rounded once beside the weights, which stay what they are.
+    assert (encoder.working is encoder.model, half.fingerprint == encoder.fingerprint) == (True, True)
+    assert {each.dtype for each in half.model.parameters()} == {torch.float32}
+    assert {each.dtype for each in half.working.parameters()} == {torch.float32, torch.bfloat16}
     one, other = encoder.encode_pictures(renders), half.encode_pictures(renders)
     assert not torch.equal(one, other)
     assert torch.cosine_similarity(one, other).min() > 0.99

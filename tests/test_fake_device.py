@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from mclip.pipeline.files.assets import HOUSE
 from mclip.pipeline.geometry.body import load_body
+from mclip.pipeline.machine import devices
 from mclip.pipeline.store.store import Store
 from mclip.training.data.crops import load_crops
 from mclip.training.data.feed import Feed
@@ -30,6 +32,7 @@ from mclip.training.latent import edits, space
 from mclip.training.latent.search import Index
 from mclip.training.latent.span import Chance, centred
 from mclip.training.measure.kept import errors, z_of
+from mclip.training.measure.learnt_judge import lesson
 from mclip.training.measure.reconstruction import quality, reconstruct, reconstructed
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.model.run import Run
@@ -161,8 +164,12 @@ def on_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
         with contextlib.ExitStack() as opened, monkeypatch.context() as changed:
             watched = Watched()
             changed.setattr(torch, "Generator", watched.generator)
-            for draw in (torch.rand, torch.randn, torch.randperm):
+            for draw in (torch.rand, torch.randint, torch.randn, torch.randperm):
                 changed.setattr(torch, draw.__name__, watched.drawing(draw))
+            # Streams need the driver: everything is on one.
+            changed.setattr(devices, "copying", lambda device: None)
+            changed.setattr(torch.cuda, "current_stream", lambda device=None: Mock())
+            changed.setattr(FakeTensor, "record_stream", lambda tensor, stream: None, raising=False)
             changed.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
             changed.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
             changed.setattr(nn.Module, "to", moved)
@@ -324,6 +331,14 @@ def test_a_validation_stays_on_the_device_until_its_figures_are_whole(faked, lon
     assert found.mpjpe_W.shape == posed.vertex_mm.shape == (len(crops),)
     source, decoded = reconstructed(run.model, crops, 0)
     assert source.device.type == decoded.device.type == "cuda"
+
+
+def test_a_judge_learns_from_crops_on_the_device_that_the_hosts_chance_chose(faked, long_store):
+    watched, _ = faked
+    crops = load_crops(long_store, split="train", encoder="offline", target="label", device=CUDA)
+    seen, label = lesson(crops, 2, 7, torch.Generator())
+    assert (len(seen), seen.device, label.device) == (7, CPU, CPU)
+    assert watched.foreign == []
 
 
 def test_pictures_and_texts_are_embedded_on_the_device(on_fake, encoder):

@@ -21,7 +21,7 @@ from mclip.training.data.feed import Feed
 from mclip.training.model import dropout
 from mclip.training.model.config import ModelConfig, TrainConfig
 from mclip.training.train import graph, step
-from mclip.training.train.graph import WARM, Steps, Taken, way_of
+from mclip.training.train.graph import WARM, Steps, Taken, pays_to_compile, way_of
 from mclip.training.train.step import Learner, vertex_loss_of
 from mclip.training.train.workers import Workers
 
@@ -179,11 +179,13 @@ def test_a_planted_number_of_the_host_is_found(long_store, monkeypatch, fault):
 
 
 COMPILED = """
+import functools
 import torch
 from dataclasses import replace
 from mclip.pipeline.geometry.body import load_body
 from mclip.training.data.feed import Feed
 from mclip.training.model.config import ModelConfig, TrainConfig
+from mclip.training.train.graph import compile_parts
 from mclip.training.train.step import Learner, vertex_loss_of
 from mclip.training.train.workers import Workers
 from mclip.workflows.benchmark_train import crops_of
@@ -192,23 +194,65 @@ CPU = torch.device("cpu")
 config, crops = TrainConfig(batch=3, **OPTIONS), replace(crops_of(9, 12), padded=True)
 feed = Feed(crops, ["a", "b", "c"], config, CPU)
 loss = vertex_loss_of(config, load_body("low"), feed.generator)
-sizes = ModelConfig(latent=512, layers=1, feed_forward=32, dropout=0.0)
+sizes = ModelConfig(latent=512, layers=3, feed_forward=32, dropout=0.0)
 made = {"vertex_loss": loss, "steps": 9, "device": CPU, "workers": Workers()}
 plain, compiled = (Learner(config, sizes, **made) for _ in range(2))
-compiled.terms = torch.compile(compiled.terms, fullgraph=True, backend="eager")
+torch.compile = functools.partial(torch.compile, backend="eager")
+print(compile_parts(compiled, feed, 0))
 for step in range(2):
     for learner in (plain, compiled):
         learner.begin(step)
-    ours, theirs = (learner.learn(feed(step))[0] for learner in (compiled, plain))
+    (ours, norm), (theirs, other) = (learner.learn(feed(step)) for learner in (compiled, plain))
     for term in theirs:
         torch.testing.assert_close(ours[term], theirs[term], rtol=1e-4, atol=1e-6)
-print("whole")
+    torch.testing.assert_close(norm, other, rtol=1e-4, atol=1e-6)
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 """
 
 
-def test_model_and_losses_are_one_graph_to_a_compiler():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_layers_and_losses_are_whole_graphs_to_a_compiler_and_layers_of_a_kind_one(precision):
     # Another process: there no types are checked, which a compiler cannot look through.
     options = SETTINGS["averaged"] | SETTINGS["world"] | {"latent_noise": 0.5, "text_decoding": 0.3}
-    script = COMPILED.replace("OPTIONS", repr(options | {"precision": "float32"}))
+    script = COMPILED.replace("OPTIONS", repr(options | {"precision": precision}))
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HOUSE, timeout=300)
-    assert told.stdout == "whole\n", told.stderr
+    # The encoder's layers, its last, the decoder's first, the others, and the losses.
+    assert told.stdout.splitlines() == ["--step auto: layers and losses are compiled", "5"], told.stderr
+
+
+DROPPED = """
+import torch
+from mclip.training.model.dropout import add_dropped, dropout
+
+def both(x):
+    return dropout(x, 0.25), add_dropped(x, x, 0.25) - x
+
+x = torch.ones(9, 1111, requires_grad=True)
+compiled = torch.compile(both, fullgraph=True, dynamic=False, backend="aot_eager")
+torch.manual_seed(0)
+first, second = compiled(x)
+torch.manual_seed(0)
+again, _ = compiled(x)
+(gradient,) = torch.autograd.grad(first.sum(), x)
+print(torch.equal(again, first), torch.equal(gradient, first), torch.equal(first, second))
+print(*((each == 0).float().mean().item() for each in (first, second)))
+"""
+
+
+def test_compiled_dropout_draws_for_each_call_and_backward_knows_what_was_dropped():
+    told = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, cwd=HOUSE, timeout=300)
+    assert told.returncode == 0, told.stderr
+    said, shares = told.stdout.splitlines()
+    assert said == "True True False"
+    assert [float(each) for each in shares.split()] == pytest.approx([0.25, 0.25], abs=0.02)
+
+
+def test_a_training_is_compiled_by_itself_only_where_that_saves_more_than_it_takes():
+    cuda = torch.device("cuda")
+    paper, large = TrainConfig(), TrainConfig(batch=1024)
+    assert not pays_to_compile(paper, CPU, 10**6)
+    assert [pays_to_compile(paper, cuda, steps) for steps in (20_000, 30_000)] == [False, True]
+    assert [pays_to_compile(large, cuda, steps) for steps in (1_000, 2_000)] == [False, True]
+    for way, compiled in (("compiled", True), ("graph", False), ("eager", False)):
+        assert pays_to_compile(TrainConfig(step=way), CPU, 1) is compiled
+        assert pays_to_compile(TrainConfig(step=way), cuda, 10**6) is compiled

@@ -11,7 +11,7 @@ from mclip.training.model import losses
 from mclip.training.model.config import TERMS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import RunError
-from mclip.training.train.step import Chance, Guard, Learner, decoder_input, loss_terms, vertex_loss_of
+from mclip.training.train.step import Chance, Guard, Learner, decoder_input, loss_terms, rebuilt, vertex_loss_of
 from mclip.training.train.workers import Workers, require_one_kind
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def terms_of(store: Store, **options) -> tuple[dict[str, torch.Tensor], torch.Te
     loss = losses.ClosedFormLoss(load_body("low"))
     batch = crops.middle(torch.arange(len(crops)))
     chance = Chance.draw(batch, SIZES.latent, config, torch.Generator())
-    terms = loss_terms(model, batch, loss, config, chance)
+    terms = loss_terms(*rebuilt(model, batch, config, chance), batch, loss, config)
     sum(terms.values()).backward()
     return terms, model.embed.weight.grad
 
@@ -69,7 +69,7 @@ def test_the_clip_loss_is_the_one_that_was_asked_for(store):
 
 
 def learner_of(*, device: torch.device = CPU, **options) -> Learner:
-    config = TrainConfig(batch=2, precision="float32", **options)
+    config = TrainConfig(**{"batch": 2, "precision": "float32"} | options)
     loss = losses.ClosedFormLoss(load_body("low").to(device))
     return Learner(config, SIZES, vertex_loss=loss, steps=10, device=device, workers=Workers())
 
@@ -248,6 +248,19 @@ def test_muon_takes_the_matrices_of_the_layers_and_steps_as_far_as_adamw(store):
     for place, each in enumerate(pair["muon"].parameters):
         if id(each) not in matrices:
             assert moved["muon"][place] == pytest.approx(moved["adamw"][place], rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_weights_that_are_rounded_all_at_once_give_the_bits_of_autocast(store, accumulate):
+    feed, pair = feed_of(store), [learner_of(precision="bfloat16", accumulate=accumulate) for _ in range(2)]
+    plain = pair[1]
+    plain.rounded = None
+    for number in range(3):
+        ours, theirs = (take(each, feed, number) for each in pair)
+        assert ours == theirs
+    assert all(torch.equal(a, b) for a, b in zip(*(each.parameters for each in pair), strict=True))
+    assert {each.dtype for each in pair[0].rounded.near} == {torch.bfloat16}
+    assert {each.dtype for each in pair[0].parameters} == {torch.float32}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

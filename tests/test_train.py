@@ -327,7 +327,7 @@ def test_a_compiled_run_follows_the_curve_of_the_plain_one(store, tmp_path):
     # Another process: there no types are checked, which a compiler cannot look through.
     asked = command(store, tmp_path / "compiled", steps=3, step="compiled", **options)
     told = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=300).stderr
-    assert "--step compiled: model and losses are compiled" in told
+    assert "--step compiled: layers and losses are compiled" in told
     ours, theirs = (journal.read_journal(tmp_path / name / "metrics.jsonl") for name in ("compiled", "plain"))
     for found, expected in zip(ours, theirs, strict=True):
         assert found == pytest.approx(expected, rel=1e-3), expected["step"]

@@ -31,8 +31,16 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 PAPERS_STEPS = 100 * 40 * 3600 * 30 // 100 // 20  # of 100 epochs over 40 h at 30 fps, 100 frames a window, 20 a batch
-BATCHES = (20, 128, 1024, 8192)
-LOSSES, GRADIENT, AFTER, DECODED, COSINE = 1e-4, 1e-3, 1e-2, 1e-3, 1e-4  # that float32 on two devices may differ by
+BOTH = tuple(itertools.product((20, 128, 1024, 8192), (60, 120)))  # batch and frames
+WAYS = ("eager", "graph", "compiled")
+LOSSES, GRADIENT, AFTER, DECODED, COSINE, FIGURE = (
+    1e-4,
+    1e-3,
+    1e-2,
+    1e-3,
+    1e-4,
+    1e-3,
+)  # that float32 on two devices may differ by
 WRONG = "NOT"  # within its bound, or equal
 Row = tuple[str, str]
 
@@ -44,11 +52,12 @@ class Setup:
     device: torch.device
     quick: bool
     folder: Path
+    minutes: float = 8
     started: float = field(default_factory=time.perf_counter)
 
     def late(self, share: float) -> bool:
-        """Whether that share of the eight minutes is over."""
-        return time.perf_counter() - self.started > share * 8 * 60
+        """Whether that share of the minutes is over."""
+        return time.perf_counter() - self.started > share * 60 * self.minutes
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -178,7 +187,7 @@ def steps(setup: Setup) -> Iterator[Row]:
     for batch, frames, way in shapes(setup):
         name = f"step, batch {batch:,}, {frames} frames, {precision}, {way}"
         if setup.late(0.6):
-            yield name, "not run: other parts need the rest of the eight minutes"
+            yield name, "not run: other parts need the rest of the minutes"
             continue
         try:
             seconds, told = timed_step(setup, batch=batch, frames=frames, precision=precision, step=way)
@@ -192,14 +201,15 @@ def steps(setup: Setup) -> Iterator[Row]:
         yield "fastest at batch 20: what --step should be", min(times, key=times.__getitem__)
 
 
+@functools.cache
 def timed_step(setup: Setup, *, batch: int, **options: Any) -> tuple[float, str]:
     """Seconds of a step, and what to say of it; RuntimeError where it cannot be taken in the way that is asked for."""
-    from mclip.training.train.graph import compile_terms
+    from mclip.training.train.graph import compile_parts
     from mclip.training.train.train import measure_speed
 
     taken, count = trainer(setup, batch=batch, **options), itertools.count()
     speed = measure_speed(taken.learner, taken.feed(0))
-    if options["step"] == "compiled" and "failed" in (told := compile_terms(taken.learner, taken.feed, 0)):
+    if options["step"] == "compiled" and "failed" in (told := compile_parts(taken.learner, taken.feed, 0)):
         raise RuntimeError(told)
     forget_peak(setup)
     for _ in range(5):  # a graph is captured at the fourth
@@ -209,12 +219,15 @@ def timed_step(setup: Setup, *, batch: int, **options: Any) -> tuple[float, str]
 
 
 def shapes(setup: Setup) -> Iterator[tuple[int, int, str]]:
-    """Batch, frames and way of the steps that are measured; a compiler takes a minute for each, so it gets two."""
-    ways = ("eager", "graph") if setup.device.type == "cuda" else ("eager",)
-    for batch, frames in [(4, 60)] if setup.quick else itertools.product(BATCHES, (60, 120)):
-        yield from ((batch, frames, way) for way in ways)
-        if (batch, frames) in ((20, 60), (1024, 60)) and setup.device.type == "cuda":
-            yield batch, frames, "compiled"
+    """Batch, frames and way of the steps that are measured, what tells most first: compiling takes a minute."""
+    if setup.device.type != "cuda":
+        yield from ((batch, frames, "eager") for batch, frames in ([(4, 60)] if setup.quick else BOTH))
+    elif setup.quick:
+        yield from ((4, 60, way) for way in ("eager", "graph"))
+    else:
+        yield from ((batch, 60, way) for batch in (20, 1024) for way in WAYS)
+        yield from ((batch, frames, "graph") for batch, frames in BOTH if (batch, frames) not in ((20, 60), (1024, 60)))
+        yield from ((batch, frames, "compiled") for batch, frames in BOTH[::-1] if batch in (128, 8192))
 
 
 def precision_of(setup: Setup) -> str:
@@ -240,29 +253,27 @@ def against_plain(setup: Setup) -> Iterator[Row]:
     """The paper's release written plainly, on the same device, and how long the paper's training takes on both."""
     from mclip.workflows.benchmark_train import plain_step
 
-    full = Setup(setup.device, False, setup.folder)
     if setup.quick and setup.device.type == "cpu":
         raise RuntimeError("--quick on a CPU leaves it out: a plain step takes about ten seconds there")
     plain = setup.seconds(plain_step(time.perf_counter, setup.device), most=10)
-    taken, count = trainer(full, batch=20, precision=precision_of(setup)), itertools.count()
-    for _ in range(5):
-        taken(next(count))
-    ours = setup.seconds(lambda: taken(next(count)), most=5)
     yield "the release's step, plainly, batch 20, float32", f"{1000 * plain:,.1f} ms"
-    yield "mclip's, over it", f"{1000 * ours:,.2f} ms, {plain / ours:,.1f} times as fast"
-    took = f"release {plain * PAPERS_STEPS / 3600:,.1f} hours, mclip {ours * PAPERS_STEPS / 60:,.1f} minutes"
-    yield f"the paper's 100 epochs on AMASS (40 h), {PAPERS_STEPS:,} steps", took
+    full, ways = replace(setup, quick=False), WAYS[1:] if setup.device.type == "cuda" else WAYS[:1]
+    for way in ways[:1] if setup.quick else ways:
+        ours, _ = timed_step(full, batch=20, frames=60, precision=precision_of(setup), step=way)
+        yield f"mclip's, {way}, over it", f"{1000 * ours:,.2f} ms, {plain / ours:,.1f} times as fast"
+        took = f"release {plain * PAPERS_STEPS / 3600:,.1f} hours, mclip {ours * PAPERS_STEPS / 60:,.1f} minutes"
+        yield f"the paper's 100 epochs on AMASS (40 h), {PAPERS_STEPS:,} steps, {way}", took
 
 
 def embedding(setup: Setup) -> Iterator[Row]:
     """Pictures and texts a second, against the model alone in a loop on what lies on the device already."""
-    count = 4 if setup.quick else 512
+    count = 4 if setup.quick else 2048
     rgb, texts = torch.randint(0, 256, (count, 224, 224, 3), dtype=torch.uint8), ["a person walks"] * count
     for clip in setup.clips:
         encoder = encoder_of(clip, setup.device, precision_of(setup))
         ready = encoder.preprocess(rgb[: encoder.batch].to(setup.device))
-        whole = setup.seconds(functools.partial(encoder.encode_pictures, rgb), most=5)
-        bare = setup.seconds(functools.partial(bare_loop, encoder, ready), most=5) * count / len(ready)
+        whole = setup.seconds(functools.partial(encoder.encode_pictures, rgb), most=3)
+        bare = setup.seconds(functools.partial(bare_loop, encoder, ready), most=3) * count / len(ready)
         yield (
             f"embed {clip}, pictures",
             f"{count / whole:,.1f}/s, {bare / whole:.0%} of a bare loop's {count / bare:,.1f}/s",
@@ -272,14 +283,14 @@ def embedding(setup: Setup) -> Iterator[Row]:
         yield f"embed {clip} in {encoder.precision}, least cosine to float32", f"{cosine:.6f}"
         yield (
             f"embed {clip}, texts",
-            f"{count / setup.seconds(functools.partial(encoder.encode_texts, texts), most=5):,.1f}/s",
+            f"{count / setup.seconds(functools.partial(encoder.encode_texts, texts), most=3):,.1f}/s",
         )
 
 
 @torch.inference_mode()
 def bare_loop(encoder: Any, ready: torch.Tensor) -> None:
     with encoder.computing():
-        encoder.model.encode_image(ready)
+        encoder.working.encode_image(ready)
 
 
 def space(setup: Setup) -> Iterator[Row]:
@@ -354,6 +365,24 @@ def resume(setup: Setup) -> Iterator[Row]:
     )
 
 
+def figures(setup: Setup) -> Iterator[Row]:
+    """Whether `mclip evaluate` runs on the device and finds the CPU's error, of the run that was killed."""
+    from mclip.pipeline.store.store import open_store
+    from mclip.training.data.crops import crops_of
+    from mclip.training.evaluate.evaluate import evaluate
+    from mclip.training.measure.reconstruction import reconstruct
+    from mclip.training.model.run import load_run
+
+    store = open_store(setup.folder / "store.zarr")
+    known, there = (load_run(setup.folder / "broken", device=each) for each in ("cpu", setup.device))
+    known_mm = reconstruct(known.model, crops_of(known, store, "train")).summary()["mpjpe_mm"]
+    tree, _ = evaluate(there, store, split=None, queries=None, encoder=None)
+    yield (
+        "evaluate, MPJPE, relative difference",
+        judged(abs(tree["reconstruction"]["mpjpe_mm"] / known_mm - 1), FIGURE),
+    )
+
+
 def make_store(folder: Path) -> str:
     """A store of one shipped motion with a random vector for each text."""
     import numpy as np
@@ -400,6 +429,7 @@ PARTS: dict[str, Callable[[Setup], Iterator[Row]]] = {
     "the latent space": space,
     "waiting": waits,
     "after a kill": resume,
+    "figures": figures,
 }
 
 
@@ -434,14 +464,15 @@ def importable() -> Iterator[None]:
 @click.command()
 @click.option("--quick", is_flag=True, help="Small models and few rounds: whether all runs, not how fast.")
 @click.option("--device", "word", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--minutes", type=click.FloatRange(1), default=8, show_default=True, help="Time for all of it.")
 @click.option("--out", type=click.Path(path_type=Path), help="File of the table [default: records/gpu-DEVICE.md].")
-def main(quick: bool, word: str, out: Path | None) -> None:
+def main(quick: bool, word: str, minutes: float, out: Path | None) -> None:
     """Measure what a device does with mclip."""
     with importable(), tempfile.TemporaryDirectory() as folder:
         from mclip.pipeline.files.atomic import write_aside
         from mclip.pipeline.machine.devices import pick_device
 
-        setup = Setup(pick_device(word), quick, Path(folder))
+        setup = Setup(pick_device(word), quick, Path(folder), minutes)
         name, started = name_of(setup.device), time.perf_counter()
         kind = "quick: whether all runs, not how fast" if quick else "in full"
         lines = [

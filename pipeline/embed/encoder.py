@@ -8,6 +8,7 @@ CLIP.
 # B batch, C width of the CLIP space, N tokens of a text
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -86,6 +87,20 @@ class Encoder:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def working(self) -> Any:
+        """The model that computes: in half precision its products' weights are rounded here once, not in every pass."""
+        if self.precision == "float32":
+            return self.model
+        kinds = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+        products = [each for each in self.model.modules() if isinstance(each, kinds)]
+        rounded = {
+            id(weight): nn.Parameter(weight.detach().to(self.half), requires_grad=False)
+            for each in products
+            for weight in each.parameters()
+        }
+        return copy.deepcopy(self.model, {id(each): each for each in self.model.parameters()} | rounded)
+
     def describe(self) -> dict[str, Any]:
         """What a store records of the encoder; equal for equal vectors, wherever the weights lie."""
         return {
@@ -134,8 +149,8 @@ class Encoder:
         vectors_BC = torch.empty(len(tokens_BN), self.width, device=self.device)
         for items in length_B.argsort(stable=True).split(self.batch):
             longest = int(length_B[items].max())
-            with self.computing(), short_context(self.model, longest):
-                found = self.model.encode_text(send(tokens_BN[items, :longest], self.device))
+            with self.computing(), short_context(self.working, longest):
+                found = self.working.encode_text(send(tokens_BN[items, :longest], self.device))
                 vectors_BC.index_copy_(0, send(items, self.device), found.float())
         return vectors_BC.cpu()
 
@@ -155,7 +170,7 @@ class Encoder:
         # Nothing in the loop waits for a GPU: while it computes, the next batch is sent.
         for vectors, batch in zip(vectors_BC.split(self.batch), rgb.split(self.batch), strict=True):
             with self.computing():
-                vectors.copy_(self.model.encode_image(self.preprocess(send(batch, self.device))))
+                vectors.copy_(self.working.encode_image(self.preprocess(send(batch, self.device))))
         return vectors_BC.cpu()
 
     @property
@@ -165,8 +180,12 @@ class Encoder:
 
     def computing(self) -> torch.autocast:
         """Matrix products in the encoder's precision."""
-        half = torch.float16 if self.precision == "float16" else torch.bfloat16
-        return torch.autocast(self.device.type, half, enabled=self.precision != "float32")
+        return torch.autocast(self.device.type, self.half, enabled=self.precision != "float32")
+
+    @property
+    def half(self) -> torch.dtype:
+        """The type of 16 bits that it multiplies in, where it does not in float32."""
+        return torch.float16 if self.precision == "float16" else torch.bfloat16
 
     def preprocess(self, rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B 3 side side"]:
         """The model's own resize and normalisation, on tensors in bulk; open_clip's does it a picture at a time."""

@@ -1,5 +1,6 @@
 """Devices: which one computes, what it multiplies fast, how much memory is free."""
 
+import functools
 import re
 
 import psutil
@@ -80,10 +81,25 @@ def require_bfloat16(device: torch.device) -> None:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host's on a device; to CUDA by way of pinned memory, so that nobody waits until it is there."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    """A tensor of the host's on a device.
+
+    To CUDA by way of pinned memory, on a stream of its own: the host does not wait, and the device computes meanwhile
+    what it was asked for before.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    computing = torch.cuda.current_stream(device)
+    with torch.cuda.stream(copying(device)):
+        there = tensor.pin_memory().to(device, non_blocking=True)
+    computing.wait_stream(copying(device))
+    there.record_stream(computing)  # or its memory could be another tensor's while this one is still read
+    return there
+
+
+@functools.cache
+def copying(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which a CUDA device is sent tensors."""
+    return torch.cuda.Stream(device)
 
 
 def free_bytes(device: torch.device) -> int:

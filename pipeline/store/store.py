@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -300,8 +301,13 @@ class Store:
 
 
 def version() -> str:
-    """mclip's version, from the installed metadata."""
-    return importlib.metadata.version("mclip")
+    """mclip's version, from the installed metadata; of a checkout that is on the path only, from its project file."""
+    try:
+        return importlib.metadata.version("mclip")
+    except importlib.metadata.PackageNotFoundError:
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        found: str = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+        return found
 
 
 def open_store(url: str | os.PathLike[str], *, create: bool = False) -> Store:

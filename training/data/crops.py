@@ -134,12 +134,16 @@ class Crops:
 
         A share of `middle` are the middle crops of their windows, the others begin anywhere in them.
         """
-        chance = torch.rand(2, len(item_B), generator=generator, device=item_B.device)
-        frames_B = self.frames[item_B]
+        chance_2B = torch.rand(2, len(item_B), generator=generator, device=item_B.device)
+        return self.by_chance(item_B, chance_2B, middle=middle)
+
+    def by_chance(self, item_B: Int64[Tensor, " B"], chance_2B: Float[Tensor, "2 B"], *, middle: float = 0.0) -> Batch:
+        """What `sample` gives where it draws these: two numbers in [0, 1) for each crop, of its place and its text."""
+        frames_B, (place_B, text_B) = self.frames[item_B], chance_2B
         room_B = (frames_B - self.crop).clamp_min(0) + 1
-        anywhere_B = ((chance[0] - middle) / max(1 - middle, 1e-6) * room_B).long().minimum(room_B - 1)
-        shift_B = torch.where(chance[0] < middle, middle_shift(frames_B, self.crop), anywhere_B)
-        return self.gather(item_B, shift_B, chance[1])
+        anywhere_B = ((place_B - middle) / max(1 - middle, 1e-6) * room_B).long().minimum(room_B - 1)
+        shift_B = torch.where(place_B < middle, middle_shift(frames_B, self.crop), anywhere_B)
+        return self.gather(item_B, shift_B, text_B)
 
     def middle(self, item_B: Int64[Tensor, " B"]) -> Batch:
         """The crops in the middle of the windows `item_B`, with the first text of each: the same every time."""

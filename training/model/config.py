@@ -139,7 +139,7 @@ class TrainConfig:
     tf32: bool = setting(False, "Let CUDA multiply float32 in TF32.")
     step: str = setting(
         "auto",
-        "How a step is taken: by operations, these compiled, or captured as one CUDA graph; auto is graph on CUDA.",
+        "How a step is taken: by operations, or captured as one CUDA graph, compiled before or not; auto is what pays.",
         ("auto", "eager", "compiled", "graph"),
     )
     storage: str = setting(

@@ -9,6 +9,7 @@ same for all motions, so its first self-attention is computed once, unless paddi
 # B batch, T frames, R rows (24 joints and the root's displacement), D rotation numbers (6), C latent width
 
 import copy
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -64,6 +65,14 @@ def working_type(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
+def normed(norm: nn.LayerNorm, x_BTC: Tensor) -> Tensor:
+    """A layer norm, in float32 inside and of the type of `x_BTC`: autocast on CUDA would leave it in float32."""
+    if x_BTC.device.type == "cpu":  # where torch's kernel does that by itself
+        return F.layer_norm(x_BTC, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    with torch.autocast(x_BTC.device.type, enabled=False):
+        return F.layer_norm(x_BTC.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(x_BTC.dtype)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention, initialised as nn.MultiheadAttention."""
 
@@ -95,9 +104,11 @@ class SelfAttention(nn.Module):
 
 
 def split_heads(x_BTC: Float[Tensor, "B T all"], kinds: int, heads: int) -> tuple[Tensor, ...]:
-    """Queries, keys and values that lie side by side, each (B, H, T, D): one copy for all."""
+    """Queries, keys and values that lie side by side, each (B, H, T, D): on a CPU one copy for all, on a GPU none."""
     x_BTKHD = x_BTC.view(*x_BTC.shape[:2], kinds, heads, -1)
-    return x_BTKHD.permute(2, 0, 3, 1, 4).contiguous().unbind()
+    if x_BTC.device.type == "cpu":
+        return x_BTKHD.permute(2, 0, 3, 1, 4).contiguous().unbind()
+    return tuple(each_BTHD.transpose(1, 2) for each_BTHD in x_BTKHD.unbind(2))
 
 
 class Layer(nn.Module):
@@ -127,12 +138,11 @@ class Layer(nn.Module):
     ) -> Tensor:
         """The layer's output; `z_BC` is the decoder's memory. `first`: only so many frames of it are wanted."""
         rate = self.rate if self.training else 0.0
-        x_BTC = self.norm1(add_dropped(x_BTC[:, :first], self.attention(x_BTC, keep_B11T, first), rate))
+        x_BTC = normed(self.norm1, add_dropped(x_BTC[:, :first], self.attention(x_BTC, keep_B11T, first), rate))
         if z_BC is not None:
-            x_BTC = self.norm2(add_dropped(x_BTC, self.told(z_BC, x_BTC.shape[1], rate), rate))
+            x_BTC = normed(self.norm2, add_dropped(x_BTC, self.told(z_BC, x_BTC.shape[1], rate), rate))
         hidden = self.linear2(dropout(F.gelu(self.linear1(x_BTC)), rate))
-        out_BTC: Tensor = self.norm3(add_dropped(x_BTC, hidden, rate))
-        return out_BTC
+        return normed(self.norm3, add_dropped(x_BTC, hidden, rate))
 
     def told(self, z_BC: Float[Tensor, "B C"], frames: int, rate: float) -> Float[Tensor, "B T C"]:
         """What the memory says to each frame; the same to all, (B, 1, C), unless a share `rate` of it is dropped.
@@ -182,6 +192,7 @@ class MotionClip(nn.Module):
         self.encoder, self.decoder = (layers_of(config, memory=memory) for memory in (False, True))
         self.final = nn.Linear(width, ROWS * NUMBERS)
         self.register_buffer("position", position_code(width), persistent=False)
+        self.compiled: Callable[..., Tensor] | None = None  # `Layer.forward`, as a compiler made it for training
 
     def take(self, weights: dict[str, Tensor]) -> None:
         """Take weights over, also into a model on the device `meta`, which has sizes only."""
@@ -189,6 +200,11 @@ class MotionClip(nn.Module):
         self.load_state_dict(weights, assign=empty)
         if empty:
             self.position = position_code(self.config.latent)
+
+    @property
+    def through(self) -> Callable[..., Tensor]:
+        """What takes a layer and what it is given. It is compiled for training's sizes, and measuring has others."""
+        return self.compiled if self.compiled and self.training else Layer.__call__
 
     def positions(self, frames: int) -> Float[Tensor, "T C"]:
         """The codes of the first frames."""
@@ -210,8 +226,8 @@ class MotionClip(nn.Module):
         keep = None if mask_BT is None else F.pad(mask_BT, (2, 0), value=True)[:, None, None]
         *layers, last = self.encoder
         for layer in layers:
-            x_BTC = layer(x_BTC, keep)
-        z_B1C: Tensor = last(x_BTC, keep, first=1)  # no other output of the last layer is read
+            x_BTC = self.through(layer, x_BTC, keep)
+        z_B1C = self.through(last, x_BTC, keep, first=1)  # no other output of the last layer is read
         return z_B1C[:, 0]
 
     def decode(
@@ -227,6 +243,6 @@ class MotionClip(nn.Module):
         if self.rate or keep is not None:
             x_BTC = dropout(x_BTC.expand(len(z_BC), -1, -1), self.rate)
         for layer in self.decoder:
-            x_BTC = layer(x_BTC, keep, z_BC)
+            x_BTC = self.through(layer, x_BTC, keep, z_BC)
         motion: Tensor = self.final(x_BTC).unflatten(-1, (ROWS, NUMBERS))
         return motion if mask_BT is None else motion * mask_BT[..., None, None]

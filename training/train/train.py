@@ -25,7 +25,7 @@ from mclip.training.model.config import PAPERS_BATCH, ModelConfig, TrainConfig
 from mclip.training.model.run import RunError, delete_run, drop_old, is_best, start_run
 from mclip.training.model.run_documents import ROOT_PATH
 from mclip.training.train.curves import draw_curves
-from mclip.training.train.graph import Steps, compile_terms, way_of
+from mclip.training.train.graph import Steps, compile_parts, pays_to_compile, way_of
 from mclip.training.train.interrupt import Interrupt
 from mclip.training.train.journal import CURVES, require_wandb
 from mclip.training.train.progress import Report
@@ -94,8 +94,8 @@ def train(
             report = opened.enter_context(Report(folder, config, first=first, steps=steps, speed=speed))
             say, told = report.say, told + describe_longer(config, state, steps) + way
             say(crops.told(config.storage), str(speed), *told, *startup_notes(config, crops, body))
-        if config.step == "compiled":
-            say(compile_terms(learner, feed, first))
+        if pays_to_compile(config, device, steps):
+            say(compile_parts(learner, feed, first))
         take = Steps(learner, feed, capture, say)
         for step in range(first, steps):
             found, norm = take(step)
