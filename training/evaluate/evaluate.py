@@ -185,7 +185,7 @@ def evaluate(
     class_KC = np.stack([vectors[name] for name in names]) if names else np.zeros((0, result.z_WC.shape[1]))
     tree: dict[str, Any] = {
         "reconstruction": result.measured(),
-        "quality": quality(run.model, crops, fps=run.fps, bfloat16=in_bfloat16(run)).measured(),
+        "quality": quality(run.model, crops, fps=run.fps).measured(),
         **{way: recalls(found) for way, found in ranks.items()},
         "recognition": recognition(centre(run, result.z_WC), gallery.categories_W, class_KC, names),
     }

@@ -244,5 +244,6 @@ class MotionClip(nn.Module):
             x_BTC = dropout(x_BTC.expand(len(z_BC), -1, -1), self.rate)
         for layer in self.decoder:
             x_BTC = self.through(layer, x_BTC, keep, z_BC)
-        motion: Tensor = self.final(x_BTC).unflatten(-1, (ROWS, NUMBERS))
+        with torch.autocast(x_BTC.device.type, enabled=False):  # 8 bits of a path of a metre are 4 mm: it would shiver
+            motion: Tensor = self.final(x_BTC.float()).unflatten(-1, (ROWS, NUMBERS))
         return motion if mask_BT is None else motion * mask_BT[..., None, None]

@@ -198,14 +198,14 @@ def follow(average: tuple[Tensor, ...], weights: tuple[Tensor, ...], stays: Tens
 
 
 class Rounded:
-    """A model whose linear layers have their weights in bfloat16; all its other weights are those of the exact one.
+    """A model whose layers multiply by weights in bfloat16; all its other weights are those of the exact one.
 
     Autocast would round each weight by itself in every step, and its gradient back: at batch 20 an eighth of what a GPU
     does in a captured step. Rounded all at once the numbers are the same.
     """
 
     def __init__(self, exact: MotionClip):
-        linear = [each for each in exact.modules() if isinstance(each, nn.Linear)]
+        linear = [each for each in exact.modules() if isinstance(each, nn.Linear) and each is not exact.final]
         self.exact: list[Tensor] = [weight for each in linear for weight in each.parameters()]
         self.near: list[Tensor] = [nn.Parameter(each.detach().bfloat16()) for each in self.exact]
         known: dict[int, Tensor] = {id(each): each for each in exact.parameters()}
