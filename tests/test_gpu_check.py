@@ -24,5 +24,6 @@ def test_every_part_is_measured_or_says_why_it_cannot_be(tmp_path: Path) -> None
     # The CPU against itself: not a number may differ. And only CUDA counts waits; a plain step takes too long here.
     assert found["losses, largest relative difference"] == "0.0e+00 (within 1e-04)"
     assert found["losses of 12 steps, killed and resumed"] == "equal"
+    assert found["evaluate, MPJPE, relative difference"] == "0.0e+00 (within 1e-03)"
     assert {what for what, figure in found.items() if figure.startswith("not run")} == {"waits", "against_plain"}
     assert all(line in told.stdout for line in (tmp_path / "table.md").read_text().splitlines())
