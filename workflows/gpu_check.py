@@ -33,14 +33,8 @@ HERE = Path(__file__).resolve().parent
 PAPERS_STEPS = 100 * 40 * 3600 * 30 // 100 // 20  # of 100 epochs over 40 h at 30 fps, 100 frames a window, 20 a batch
 BOTH = tuple(itertools.product((20, 128, 1024, 8192), (60, 120)))  # batch and frames
 WAYS = ("eager", "graph", "compiled")
-LOSSES, GRADIENT, AFTER, DECODED, COSINE, FIGURE = (
-    1e-4,
-    1e-3,
-    1e-2,
-    1e-3,
-    1e-4,
-    1e-3,
-)  # that float32 on two devices may differ by
+# What float32 on two devices may differ by.
+LOSSES, GRADIENT, AFTER, DECODED, COSINE, FIGURE = 1e-4, 1e-3, 1e-2, 1e-3, 1e-4, 1e-3
 WRONG = "NOT"  # within its bound, or equal
 Row = tuple[str, str]
 

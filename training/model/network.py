@@ -70,7 +70,7 @@ def normed(norm: nn.LayerNorm, x_BTC: Tensor) -> Tensor:
     if x_BTC.device.type == "cpu":  # where torch's kernel does that by itself
         return F.layer_norm(x_BTC, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     with torch.autocast(x_BTC.device.type, enabled=False):
-        return F.layer_norm(x_BTC.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(x_BTC.dtype)
+        return F.layer_norm(x_BTC.to(norm.weight), norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(x_BTC)
 
 
 class SelfAttention(nn.Module):
@@ -245,5 +245,5 @@ class MotionClip(nn.Module):
         for layer in self.decoder:
             x_BTC = self.through(layer, x_BTC, keep, z_BC)
         with torch.autocast(x_BTC.device.type, enabled=False):  # 8 bits of a path of a metre are 4 mm: it would shiver
-            motion: Tensor = self.final(x_BTC.float()).unflatten(-1, (ROWS, NUMBERS))
+            motion: Tensor = self.final(x_BTC.to(self.final.weight)).unflatten(-1, (ROWS, NUMBERS))
         return motion if mask_BT is None else motion * mask_BT[..., None, None]
