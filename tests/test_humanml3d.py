@@ -11,8 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from mclip.cli import cli
 from mclip.pipeline.files.assets import MOTIONS
-from mclip.pipeline.forms.humanml3d import CHAINS, begun, features_of, lengths_of, places_of, with_lengths
+from mclip.pipeline.forms.asked import WRITTEN
+from mclip.pipeline.forms.humanml3d import CHAINS, about_y, begun, features_of, lengths_of, places_of, with_lengths
 from mclip.pipeline.geometry.recording import MotionError
+from mclip.pipeline.geometry.skeleton import JOINTS as SMPL
 from mclip.pipeline.prepare.amass import parse_motion
 from mclip.training.show.motion import read
 
@@ -167,3 +169,41 @@ def test_export_writes_what_the_data_set_holds_and_it_is_read_back(tmp_path: Pat
         np.abs(begun(ours) - begun(joints(CLIPS[0])[:-1]))[:, [0, 1, 2, 4, 5, 7, 8, 16, 17, 18, 19, 20, 21]].max()
         < 0.03
     )
+
+
+def kit_features(places: np.ndarray, names: list[str]) -> np.ndarray:
+    """KIT-ML's 251 features, in millimetres, of HumanML3D's joints under other names; what no reader needs is zero."""
+    places = begun(places)
+    root, back = features_of(places)[:, :4], about_y(-2 * np.append(0, features_of(places)[:, 0].cumsum())[:-1])
+    known = {name: places[:-1, number] for number, name in enumerate(SMPL[:22])}
+    own = np.stack([known.get(name, known["pelvis"]) for name in names], axis=1)
+    local = (own - own[:, :1] * (1, 0, 1)) @ back
+    features = np.concatenate([root, local[:, 1:].reshape(len(root), -1), np.zeros((len(root), 251 - 64))], axis=1)
+    features[:, 1:64] *= 1000
+    return features
+
+
+# As KIT names its joints, and as text-to-motion work takes them: there what it calls left is to the right.
+@pytest.mark.parametrize("left", ["left", "right"])
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.parent.name)
+def test_kits_features_are_the_motion_they_were_made_of_whichever_side_is_called_left(tmp_path, clip, left):
+    sides = {"l_": f"{left}_", "r_": "right_" if left == "left" else "left_"}
+    names = [sides[name[:2]] + name[2:] if name[1] == "_" else name for name in WRITTEN["kit21"].split() if name != "-"]
+    for at in [place for place, name in enumerate(WRITTEN["kit21"].split()) if name == "-"]:
+        names.insert(at, names[at - 1])
+    wanted = read(clip, fps=12.5).joints().double().numpy()[:, :22]
+    np.save(tmp_path / "kit.npy", kit_features(wanted @ [[1, 0, 0], [0, 0, -1], [0, 1, 0]], names))
+    found = read(tmp_path / "kit.npy", fps=12.5)
+    place = found.joints().double().numpy()[:, :22]
+    assert len(place) == len(wanted) - 1
+    # Limbs and trunk by their directions, as the features begin facing another way.
+    bones = [
+        ("left_hip", "left_knee"),
+        ("right_knee", "right_ankle"),
+        ("left_shoulder", "left_elbow"),
+        ("pelvis", "neck"),
+    ]
+    for a, b in bones:
+        ours, theirs = (each[:, SMPL.index(b)] - each[:, SMPL.index(a)] for each in (place, wanted[:-1]))
+        cosine = (ours[:, 2] / np.linalg.norm(ours, axis=1), theirs[:, 2] / np.linalg.norm(theirs, axis=1))
+        assert np.abs(np.degrees(np.arcsin(cosine[0]) - np.arcsin(cosine[1]))).mean() < 6, (a, b)
