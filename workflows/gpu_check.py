@@ -186,7 +186,7 @@ def steps(setup: Setup) -> Iterator[Row]:
         try:
             seconds, told = timed_step(setup, batch=batch, frames=frames, precision=precision, step=way)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            yield name, f"not run: {first_line(error)}"
+            yield name, f"not run: {reason(error)}"
             continue
         yield name, told
         if (batch, frames) == (20, 60):
@@ -432,12 +432,14 @@ def measured(setup: Setup, part: Callable[[Setup], Iterator[Row]]) -> Iterator[R
     try:
         yield from part(setup)
     except Exception as error:  # whatever a machine may lack: the others go on
-        yield part.__name__, f"not run: {first_line(error)}"
+        yield part.__name__, f"not run: {reason(error)}"
 
 
-def first_line(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """An error in a line of a table."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].replace("|", "/")[:300]
+    from mclip.pipeline.machine.words import first_line
+
+    return first_line(error).replace("|", "/")[:300]
 
 
 def name_of(device: torch.device) -> str:

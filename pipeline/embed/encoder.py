@@ -227,21 +227,12 @@ def short_context(model: Any, tokens: int) -> Iterator[None]:
         model.positional_embedding, model.attn_mask = places, mask
 
 
-LONGEST_TEXT = 2000  # characters of a prompt
-
-
 def check_text(text: str) -> None:
     """ValueError for a prompt that says nothing or is a whole book."""
     if not any(letter.isprintable() and not letter.isspace() for letter in text):
         raise ValueError("an empty text: write what the person does")
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"a text of {len(text):,} characters, expected at most {LONGEST_TEXT:,}: {text[:40]}...")
-
-
-def first_line(error: Exception) -> str:
-    """An error in a line: its text up to the first detail, or what kind it is."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 @contextlib.contextmanager

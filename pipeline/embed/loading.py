@@ -15,11 +15,12 @@ import torch
 from open_clip.pretrained import download_pretrained_from_hf
 from torch import Tensor
 
-from mclip.pipeline.embed.encoder import Encoder, EncoderError, first_line, quiet
+from mclip.pipeline.embed.encoder import Encoder, EncoderError, quiet
 from mclip.pipeline.embed.model_folder import CONFIG, SPECIAL, TOKENIZER, ModelFolder, registered
 from mclip.pipeline.embed.offline import OFFLINE, load_offline
 from mclip.pipeline.files.torchscript import check_weights, is_torchscript, read_tensors
 from mclip.pipeline.machine.devices import pick_device
+from mclip.pipeline.machine.words import first_line
 
 WAYS_OUT = "pass --pretrained PATH to weights you have, or --clip offline, which needs no download"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # before a --clip that brings its own weights

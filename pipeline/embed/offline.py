@@ -9,9 +9,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mclip.pipeline.embed.encoder import EncoderError, first_line, quiet
+from mclip.pipeline.embed.encoder import EncoderError, quiet
 from mclip.pipeline.embed.model_folder import registered
 from mclip.pipeline.files.assets import ASSETS
+from mclip.pipeline.machine.words import first_line
 
 OFFLINE = "offline"
 OFFLINE_IMAGE_TOWER = ASSETS / "offline_image_tower.safetensors"

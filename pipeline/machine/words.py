@@ -34,6 +34,12 @@ def visible_lines(lines: Iterable[str]) -> str:
     return "\n".join(visible(line, keep="") for line in lines)
 
 
+def first_line(error: Exception) -> str:
+    """An error in a line: its text up to the first detail, or what kind it is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+
+
 def escaped(character: str) -> str:
     """A character as JSON may write it."""
     units = character.encode("utf-16-be", "surrogatepass").hex()

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mclip.pipeline.machine.words import first_line
 from mclip.training.data.feed import Feed
 from mclip.training.model.config import TrainConfig
 from mclip.training.model.network import Layer
@@ -155,8 +156,3 @@ def compile_parts(learner: Learner, feed: Feed, step: int) -> str:
     finally:
         learner.forget()
     return f"{told}layers and losses are compiled"
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, or what kind it is."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
