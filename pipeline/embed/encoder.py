@@ -8,7 +8,6 @@ CLIP.
 # B batch, C width of the CLIP space, N tokens of a text
 
 import contextlib
-import copy
 import hashlib
 import io
 import json
@@ -30,7 +29,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as pictures
 
-from mclip.pipeline.machine.devices import send
+from mclip.pipeline.machine.devices import rounded_copy, send
 
 BATCH, GPU_BATCH = 32, 256  # pictures or texts a forward pass: 32 is fastest on a CPU, small on a GPU
 LONGEST_TEXT = 2000  # characters; no 77 tokens are longer, and tokenising one endless word takes its length squared
@@ -94,12 +93,7 @@ class Encoder:
             return self.model
         kinds = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
         products = [each for each in self.model.modules() if isinstance(each, kinds)]
-        rounded = {
-            id(weight): nn.Parameter(weight.detach().to(self.half), requires_grad=False)
-            for each in products
-            for weight in each.parameters()
-        }
-        return copy.deepcopy(self.model, {id(each): each for each in self.model.parameters()} | rounded)
+        return rounded_copy(self.model, products, self.half)[0]
 
     def describe(self) -> dict[str, Any]:
         """What a store records of the encoder; equal for equal vectors, wherever the weights lie."""

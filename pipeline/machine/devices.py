@@ -1,11 +1,16 @@
 """Devices: which one computes, what it multiplies fast, how much memory is free."""
 
+import copy
 import functools
 import re
+from collections.abc import Iterable
+from typing import TypeVar
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class DeviceError(ValueError):
@@ -78,6 +83,19 @@ def require_bfloat16(device: torch.device) -> None:
             f"--precision bfloat16: torch {torch.__version__} has no such product on {device} ({error}): "
             "use --precision float32"
         ) from error
+
+
+def rounded_copy(
+    model: Model, products: Iterable[nn.Module], dtype: torch.dtype
+) -> tuple[Model, list[Tensor], list[Tensor]]:
+    """A model that shares its weights, but for those of the modules that multiply: rounded once, as autocast would.
+
+    With it these weights as they are, and as they were rounded.
+    """
+    exact: list[Tensor] = [weight for each in products for weight in each.parameters()]
+    near: list[Tensor] = [nn.Parameter(each.detach().to(dtype), requires_grad=each.requires_grad) for each in exact]
+    known = {id(each): each for each in model.parameters()}
+    return copy.deepcopy(model, known | {id(each): new for each, new in zip(exact, near, strict=True)}), exact, near
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -119,10 +119,8 @@ def lesson(
 ) -> tuple[Float[Tensor, "N S F"], Float[Tensor, "N C"]]:
     """What is seen of up to `most` random crops of real motion that have a label, and a label's vector of each."""
     # Drawn by the host's generator, so that the judge is one on every device.
-    item_N, chance_2N = (
-        torch.randint(len(crops), (most,), generator=generator),
-        torch.rand(2, most, generator=generator),
-    )
+    item_N = torch.randint(len(crops), (most,), generator=generator)
+    chance_2N = torch.rand(2, most, generator=generator)
     batch = crops.by_chance(item_N.to(crops.row.device), chance_2N.to(crops.row.device))
     rows = held_at_end(batch.motion_BTRD, batch.mask_BT)[batch.has_text_B]
     return seen(rows.cpu(), stride), batch.label_BC[batch.has_text_B].cpu()

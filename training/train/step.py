@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mclip.pipeline.geometry.body import Body
+from mclip.pipeline.machine.devices import rounded_copy
 from mclip.training.data.crops import Batch, Crops
 from mclip.training.data.feed import Order, seed_of
 from mclip.training.data.rows import joints_of, root_of
@@ -206,11 +207,7 @@ class Rounded:
 
     def __init__(self, exact: MotionClip):
         linear = [each for each in exact.modules() if isinstance(each, nn.Linear) and each is not exact.final]
-        self.exact: list[Tensor] = [weight for each in linear for weight in each.parameters()]
-        self.near: list[Tensor] = [nn.Parameter(each.detach().bfloat16()) for each in self.exact]
-        known: dict[int, Tensor] = {id(each): each for each in exact.parameters()}
-        known |= {id(each): near for each, near in zip(self.exact, self.near, strict=True)}
-        self.model = copy.deepcopy(exact, known)
+        self.model, self.exact, self.near = rounded_copy(exact, linear, torch.bfloat16)
 
     @torch.no_grad()
     def update(self) -> None:
