@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.geometry.body import Body
-from mclip.pipeline.geometry.rotations import identity_rot6d, rot6d_to_matrix
+from mclip.pipeline.geometry.rotations import identity_rot6d, rot6d_to_matrix, rotation_rows
 from mclip.pipeline.geometry.skeleton import FEET, PARENTS, forward_kinematics
 
 # The joints by their depth in the tree: parents of a depth all lie in the depth before it.
@@ -166,17 +166,16 @@ class ClosedFormLoss(VertexLoss):
         Poses are the last axis and joints the first, in the order of depth: a product of 3 x 3 matrices is then three
         long multiplications, and a whole depth of the tree is turned by its parents at once.
         """
-        rotmat_J33N = (
-            rot6d_to_matrix(rot6d_NJD.index_select(1, self.order_J)).permute(1, 3, 2, 0).contiguous()
-        )  # joint, column, row, pose
+        rot6d_JDN = rot6d_NJD.index_select(1, self.order_J).permute(1, 2, 0).contiguous()
+        rotmat_J33N = torch.stack(rotation_rows(rot6d_JDN, dim=1), dim=2)  # joint, column, row, pose
         offset_J3N = self.joints_J3[..., None] - (rotmat_J33N * self.joints_J3[..., None, None]).sum(1)
-        depths = torch.cat((rotmat_J33N, offset_J3N[:, None]), dim=1).tensor_split(ENDS)
-        world = [depths[0]]
-        for own, parents in zip(depths[1:], self.parents, strict=True):
-            parent = world[-1].index_select(0, parents)
-            turned = (own[:, :, :, None] * parent[:, None, :3]).sum(2)
-            world.append(torch.cat((turned[:, :3], turned[:, 3:] + parent[:, 3:]), dim=1))
-        return torch.cat(world).flatten(0, 1)
+        (turn, *turns), (offset, *offsets) = (each.tensor_split(ENDS) for each in (rotmat_J33N, offset_J3N))
+        world, place = [turn], [offset]
+        for turn, offset, parents in zip(turns, offsets, self.parents, strict=True):
+            above, start = world[-1].index_select(0, parents), place[-1].index_select(0, parents)
+            world.append((turn[:, :, :, None] * above[:, None]).sum(2))
+            place.append((offset[:, :, None] * above).sum(1) + start)
+        return torch.cat((torch.cat(world), torch.cat(place)[:, None]), dim=1).flatten(0, 1)
 
     @property
     def rest_J3(self) -> Float[Tensor, "J 3"]:
