@@ -471,7 +471,11 @@ def video(store: str, clip: str, out: Path, backend: str, device: str, **options
 @click.option(
     "--without", multiple=True, type=click.Choice(("texts", "pictures")), help="Go on although the store has none."
 )
-@device_option
+@click.option(
+    "--device",
+    default="auto",
+    help="Where to compute: cpu, cuda, cuda:N, mps, auto, or several that share the pictures: cuda:0,cuda:1.",
+)
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(
@@ -497,17 +501,20 @@ def embed(
     from mclip.pipeline.embed.loading import load_encoder
     from mclip.pipeline.embed.offline import OFFLINE
     from mclip.pipeline.embed.vectors import cut_texts, zero_shot
+    from mclip.pipeline.machine.devices import pick_device
     from mclip.pipeline.store.lock import one_writer
     from mclip.pipeline.store.store import open_store
 
+    first, *others = map(pick_device, device.split(","))
     if pretrained is None and ":" not in clip and clip != OFFLINE:
         pretrained = "openai"
     with one_writer(store):
         opened = open_store(store)
-        encoder = load_encoder(clip, pretrained, templates=templates, precision=precision, device=device)
+        encoder = load_encoder(clip, pretrained, templates=templates, precision=precision, device=first)
         if replace:
             stage.forget(opened, encoder.name)
-        summaries = stage.embed(opened, encoder, dtype=dtype, limit=limit, without=without)
+        beside = [encoder.on(each) for each in others]
+        summaries = stage.embed(opened, encoder, beside=beside, dtype=dtype, limit=limit, without=without)
         if precision != "float32":
             say(f"{precision} against float32: cosine at least {stage.cosine_to_float32(opened, encoder):.6f}")
         say(f"cut to {encoder.context} tokens: {cut_texts(opened, encoder.name)} texts")

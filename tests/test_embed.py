@@ -56,6 +56,31 @@ def test_second_run_embeds_nothing(copy: Store, encoder: Encoder) -> None:
     assert [summary.done for summary in embed.embed(copy, encoder)] == [0, 0]
 
 
+def test_several_devices_share_the_pictures_of_a_block(copy: Store, encoder: Encoder) -> None:
+    before, seen = copy.read("embeddings/offline/image"), []
+
+    class Told(Encoder):
+        def encode_pictures(self, rgb: torch.Tensor) -> torch.Tensor:
+            seen.append(len(rgb))
+            return super().encode_pictures(rgb)
+
+    first, *others = (Told(**vars(encoder.on(CPU)) | {"name": "offline"}) for _ in range(2))
+    assert first.model is not others[0].model
+    embed.forget(copy, "offline")
+    images, _ = embed.embed(copy, first, beside=others)
+    assert images.done == sum(seen) == len(before)
+    assert len(seen) == 2
+    assert max(seen) - min(seen) <= 1
+    assert np.allclose(copy.read("embeddings/offline/image"), before, atol=2e-5)
+
+
+def test_a_device_of_several_that_is_not_there_is_named_and_nothing_is_written(copy: Store) -> None:
+    said = CliRunner().invoke(cli, ["embed", copy.url, "--clip", "offline", "--device", "cpu,cuda:1", "--replace"])
+    assert said.exit_code == 1
+    assert "--device cuda:1: " in said.output
+    assert (copy.read("embeddings/offline/image_done") == DONE).all()
+
+
 def test_an_interrupted_run_continues_to_the_same_vectors(
     copy: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """Pictures and texts -> CLIP vectors in the store, each picture and each distinct text once."""
 
-# W windows, C width of the CLIP space
+# W windows, B pictures, C width of the CLIP space
 
 import collections
 import contextlib
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed.encoder import Encoder
@@ -26,11 +28,18 @@ Drawn = tuple[np.ndarray, np.ndarray]  # pictures (B, size, size, 3), and whethe
 
 
 def embed(
-    store: Store, encoder: Encoder, *, dtype: str = "float32", limit: int | None = None, without: Sequence[str] = ()
+    store: Store,
+    encoder: Encoder,
+    *,
+    beside: Sequence[Encoder] = (),
+    dtype: str = "float32",
+    limit: int | None = None,
+    without: Sequence[str] = (),
 ) -> list[Summary]:
     """Fill embeddings/<encoder>/ with a vector per picture and per text; those that are there are skipped.
 
-    `dtype` is float32 or float16. StoreError when the store's vectors of this name came from other weights or
+    `beside` is the same encoder on other devices, which take their share of the pictures; `dtype` is float32 or
+    float16. StoreError when the store's vectors of this name came from other weights or
     preprocessing, and when there are no pictures or no texts, unless `without` says so.
     """
     group = f"embeddings/{encoder.name}"
@@ -54,10 +63,12 @@ def embed(
     marks[...] = np.where((state == FAILED) & (drawn == DONE), PENDING, state)
     borrow_pictures(store, encoder.name)
     state = np.asarray(marks[...])
-    pending = [block for block in blocks(len(drawn), BLOCK) if (state[block.start : block.stop] == PENDING).any()]
+    everywhere = [encoder, *beside]
+    shards = blocks(len(drawn), BLOCK * len(everywhere))
+    pending = [block for block in shards if (state[block.start : block.stop] == PENDING).any()]
     stage = functools.partial(run_stage, store, f"embed {encoder.name}", limit=limit)
     with contextlib.closing(read_ahead(store, pending)) as pictures:
-        compute = functools.partial(embed_pictures, store, encoder, pictures)
+        compute = functools.partial(embed_pictures, store, everywhere, pictures)
         images = stage(marks=f"{group}/image_done", blocks=pending, compute=compute, unit="images")
     compute = functools.partial(embed_texts, store, encoder, texts)
     done = stage(marks=f"{group}/text_done", blocks=blocks(len(texts), BLOCK), compute=compute, unit="texts")
@@ -153,13 +164,20 @@ def read_pictures(store: Store, block: range) -> Drawn:
     return store.read("pictures/rgb", at), store.read("pictures/done", at) == DONE
 
 
-def embed_pictures(store: Store, encoder: Encoder, pictures: Iterator[Drawn], block: range) -> Result:
+def embed_pictures(store: Store, encoders: Sequence[Encoder], pictures: Iterator[Drawn], block: range) -> Result:
     """Vectors of the block that comes next; a picture that is not drawn yet, or failed, is named."""
     rgb, drawn = next(pictures)
-    vectors = encoder.encode_pictures(torch.from_numpy(rgb)).numpy()
+    vectors = encode_on_all(encoders, torch.from_numpy(rgb)).numpy()
     vectors[~drawn] = 0
-    store.array(f"embeddings/{encoder.name}/image")[block.start : block.stop] = vectors
+    store.array(f"embeddings/{encoders[0].name}/image")[block.start : block.stop] = vectors
     return Result({block.start + int(item): "not drawn" for item in np.flatnonzero(~drawn)})
+
+
+def encode_on_all(encoders: Sequence[Encoder], rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B C"]:
+    """Image vectors (B, C) of pictures that are shared out over one encoder on several devices, a thread each."""
+    shares = rgb.split(-(-len(rgb) // len(encoders)))
+    with ThreadPoolExecutor(len(encoders)) as pool:
+        return torch.cat([*pool.map(lambda encoder, share: encoder.encode_pictures(share), encoders, shares)])
 
 
 def embed_texts(store: Store, encoder: Encoder, texts: list[str], block: range) -> Result:

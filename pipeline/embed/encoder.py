@@ -8,6 +8,8 @@ CLIP.
 # B batch, C width of the CLIP space, N tokens of a text
 
 import contextlib
+import copy
+import dataclasses
 import hashlib
 import io
 import json
@@ -71,6 +73,10 @@ class Encoder:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    def on(self, device: torch.device) -> "Encoder":
+        """A copy of it on another device."""
+        return dataclasses.replace(self, model=copy.deepcopy(self.model).to(device))
 
     @property
     def preprocessing(self) -> dict[str, Any]:
