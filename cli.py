@@ -217,7 +217,7 @@ def cli() -> None:
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Labels: a folder of BABEL, HumanML3D or BONES-SEED, a .csv or .jsonl, or `embedded`; may be repeated.",
+    help="Labels: a folder of BABEL, HumanML3D or BONES-SEED, a .csv or .jsonl, `embedded` or `everyday`; repeatable.",
 )
 @click.option(
     "--split",
@@ -257,21 +257,22 @@ def prepare(
     of any human skeleton, .amc with its .asf, .c3d of joints; or arrays (.npz, .npy, .smpl, .pkl, .pt) of SMPL's,
     SMPL+H's or SMPL-X's rotations under the names of AMASS, smplx, AIST++, Meshcapade, GVHMR, WHAM, TRAM, PromptHMR,
     4D-Humans, PHC or Motion-X, or of joint places as HumanML3D, MDM, Kinect, MediaPipe, OpenPose and others write them.
-    Each person or clip in a file is a sequence. `embedded` is the motions that mclip ships.
+    Each person or clip in a file is a sequence. mclip ships two sources: `embedded`, twenty captured motions, and
+    `everyday`, twenty written by hand.
 
     \b
     Example: mclip prepare AMASS store.zarr --labels BABEL
     """
-    from mclip.pipeline.files.assets import MOTIONS
+    from mclip.pipeline.files.assets import SHIPPED
     from mclip.pipeline.labels.label_files import read_labels
     from mclip.pipeline.machine.terminal import peak_memory
     from mclip.pipeline.prepare import prepare as stage
     from mclip.pipeline.store.lock import one_writer
     from mclip.pipeline.store.store import delete_store, is_store, open_store
 
-    if str(source) == "embedded":
-        source, labels = MOTIONS, labels or (Path("embedded"),)
-    labels = tuple(MOTIONS / "babel" if str(each) == "embedded" else each for each in labels)
+    if str(source) in SHIPPED:
+        source, labels = SHIPPED[str(source)], labels or (source,)
+    labels = tuple(SHIPPED[str(each)] / "babel" if str(each) in SHIPPED else each for each in labels)
     rules = LabelRules(**{name: options.pop(name) for name in LabelRules.__dataclass_fields__})
     shape = PrepareOptions(**options)
     if dry_run:

@@ -145,6 +145,13 @@ def test_a_second_source_joins_the_embedded_motions_in_one_store(tmp_path: Path,
     assert {"a kick", "karate kick"} <= set(texts)
 
 
+def test_everyday_motions_have_their_own_labels(tmp_path: Path) -> None:
+    assert mclip("prepare", "everyday", tmp_path / "s.zarr", "--only", "/row/", "--only", "/wave/").exit_code == 0
+    texts = open_store(tmp_path / "s.zarr").strings("texts")
+    assert {"row", "a person rows a boat", "wave"} <= set(texts)
+    assert "walk" not in texts
+
+
 def test_what_the_operating_system_refuses_comes_with_a_remedy(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for words, remedy in (

@@ -28,6 +28,7 @@ from mclip.pipeline.draw.backends import render_bodies
 from mclip.pipeline.draw.camera import front_camera
 from mclip.pipeline.embed.encoder import Encoder, quiet
 from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER, OFFLINE_VISION, new_offline
+from mclip.pipeline.files.assets import SHIPPED
 from mclip.pipeline.geometry.body import load_body
 from mclip.pipeline.geometry.resample import resample
 from mclip.pipeline.geometry.rotations import axis_angle_to_matrix, rot6d_to_matrix
@@ -43,7 +44,6 @@ from mclip.pipeline.prepare.windows import windows_of
 from mclip.pipeline.render.render import picture_frames
 from mclip.pipeline.render.scene import BATCH
 
-MOTIONS = OFFLINE_IMAGE_TOWER.parent / "motions"
 RECORD = Path(__file__).parent / "records" / "offline_encoder.md"
 PREPARE = PrepareOptions()
 MEASURED = "## Measured by the script"
@@ -61,7 +61,7 @@ class Recipe:
     pose_jitter: float = 4.0  # degrees: standard deviation of a turn of every joint but the root
     shift: float = 0.04  # share of the side that a picture is moved by, at most
     scale: float = 0.08  # share that it is enlarged or shrunk by, at most
-    steps: int = 5000
+    steps: int = 8000
     batch: int = 64
     rate: float = 5e-4
     decay: float = 0.05
@@ -104,15 +104,16 @@ class Pictures:
     frame_B: Tensor
 
 
-def read_clips(folder: Path) -> Clips:
-    """The motions of a folder at the pipeline's frame rate, with the labels in `folder/babel`."""
-    found = read_babel(folder / "babel")
+def read_clips(*folders: Path) -> Clips:
+    """The motions of folders at the pipeline's frame rate, with the labels in `babel` of each."""
     names, parts, spans = [], [], []
-    for path in sorted(folder.rglob("*_poses.npz")):
-        key = sequence_key(path.relative_to(folder).as_posix())
-        names.append(key)
-        parts.append(rot6d_to_matrix(resample(amass.read_motion(path), PREPARE.fps)[0]))
-        spans.append(found.spans[key])
+    for folder in folders:
+        found = read_babel(folder / "babel")
+        for path in sorted(folder.rglob("*_poses.npz")):
+            key = sequence_key(path.relative_to(folder).as_posix())
+            names.append(key)
+            parts.append(rot6d_to_matrix(resample(amass.read_motion(path), PREPARE.fps)[0]))
+            spans.append(found.spans[key])
     said = [say(len(part), own) for part, own in zip(parts, spans, strict=True)]
     once = {text for clip in said for kind in clip[:2] for frame in kind for text in frame}
     texts = sorted(once | {mirror_text(text) or text for text in once})
@@ -418,7 +419,7 @@ def main(unseen: Path | None, steps: int, seed: int, out: Path, told: Path) -> N
     with quiet():
         model, tokenizer = new_offline()
     encoder = Encoder(OFFLINE, OFFLINE, None, model.eval().requires_grad_(False), tokenizer)
-    clips = read_clips(MOTIONS)
+    clips = read_clips(*SHIPPED.values())
     texts_NC = text_vectors(encoder, clips.texts)
     started = time.process_time()
     pictures = training_pictures(clips, encoder, recipe)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mclip.pipeline.embed.classes import BABEL_60
 from mclip.pipeline.embed.encoder import Encoder, check_text
-from mclip.pipeline.files.assets import MOTIONS
+from mclip.pipeline.files.assets import SHIPPED
 from mclip.pipeline.files.documents import read_text
 from mclip.pipeline.forms.asked import NOTHING, Asked
 from mclip.pipeline.labels.label_files import read_labels
@@ -129,7 +129,7 @@ def unplaced(encoder: Encoder, texts: Sequence[str]) -> list[str]:
     Known are BABEL's classes and the labels of the shipped motions. The measure is NONSENSE's nearest of all: encoders
     differ in how near everything is to everything.
     """
-    spans = read_labels((MOTIONS / "babel",), None).spans.values()
+    spans = read_labels(tuple(each / "babel" for each in SHIPPED.values()), None).spans.values()
     known = dict.fromkeys([*BABEL_60, *(span.text for each in spans for span in each)])
     known_KC, sense_NC, text_NC = (
         F.normalize(encoder.encode_texts([*words]), dim=-1) for words in (known, NONSENSE, texts)

@@ -19,10 +19,10 @@ from mclip.training.model.exported import sha256_of
 from mclip.training.model.run import EVALUATION, Run
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
-EMBEDDED = "EMBEDDED"  # the collection that mclip ships
-LICENCES = {
-    EMBEDDED: "20 clips of DeepMimic (MIT), as shipped in pybullet (zlib); their labels and the embedded body are "
-    "mclip's (MIT) and MakeHuman's (CC0)"
+LICENCES = {  # of the collections that mclip ships
+    "EMBEDDED": "20 clips of DeepMimic (MIT), as shipped in pybullet (zlib); their labels and the embedded body are "
+    "mclip's (MIT) and MakeHuman's (CC0)",
+    "EVERYDAY": "written by hand for mclip, as are their labels (MIT)",
 }
 ENCODERS = {OFFLINE: "all-MiniLM-L6-v2 (Apache-2.0) and a small picture tower of mclip (MIT): a stand-in for CLIP"}
 
