@@ -92,7 +92,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `mclip quickstart` leaves, after three steps of training; and files that the guides name."""
     folder = tmp_path_factory.mktemp("readme")
     text = (RECIPES / "quickstart.toml").read_text(encoding="utf-8")
-    text = text.replace("[prepare]", f"[prepare]\ncrop = {CROP}")
+    text = re.sub(r'^(\[prepare\]|\["prepare.2"\])', rf"\1\ncrop = {CROP}", text, flags=re.MULTILINE)
     text = text.replace('[evaluate]\nrun = "run"\nstore = "store.zarr"\n', "")  # a guide's command does it
     text = text.replace('[page]\nrun = "run"\nout = "model.html"\n', "")  # traced for 30 s; tests/test_model_page.py
     text = re.sub(r"^epochs = .*", "epochs = 1", text, flags=re.MULTILINE)
