@@ -72,6 +72,18 @@ def test_the_files_are_what_the_keys_make(clip: str) -> None:
     assert len(stored["poses"]) == 60
 
 
+def test_every_key_is_of_a_channel_that_is_read_and_lies_within_the_clip() -> None:
+    sided = {f"{side}_{name}" for side in ("left", "right") for name in ("hand", "elbow", "palm", "foot", "toes")}
+    for name, clip in CLIPS.items():
+        assert clip["keys"].keys() <= {"hips", "pelvis", "spine", "head"} | sided, name
+        for channel, keys in clip["keys"].items():
+            width = {len(key) for key in keys}
+            assert width == {1 + len(write_motions.STANDING[channel.split("_")[-1]])}, (name, channel)
+            seconds = [key[0] for key in keys]
+            assert seconds == sorted({*seconds}), (name, channel)
+            assert 0 <= seconds[0] <= seconds[-1] <= 2, (name, channel)
+
+
 def test_the_labels_are_those_of_the_keys_and_each_names_one_clip_only() -> None:
     entries = json.loads((FOLDER / "babel" / "train.json").read_text())
     assert entries == write_motions.labelled(CLIPS)
