@@ -55,9 +55,8 @@ scale_option = click.option(
     default=(0.0, 0.5, 1.0),
     help="Strength of the change; may be repeated.",
 )
-device_option = click.option(
-    "--device", default="auto", help="Where to compute: cpu, cuda, cuda:N, mps, or auto, CUDA where there is a GPU."
-)
+WHERE = "Where to compute: cpu, cuda, cuda:N, mps, or auto, CUDA where there is a GPU."
+device_option = click.option("--device", default="auto", help=WHERE)
 checkpoint_option = click.option(
     "--checkpoint", default="last", help="Which of RUN's checkpoints: last, best, or a step."
 )
@@ -217,7 +216,8 @@ def cli() -> None:
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Labels: a folder of BABEL, HumanML3D or BONES-SEED, a .csv or .jsonl, `embedded` or `everyday`; repeatable.",
+    help="Labels: a folder of BABEL, HumanML3D or BONES-SEED, a .csv or .jsonl, `embedded` or `everyday`; "
+    "may be repeated.",
 )
 @click.option(
     "--split",
@@ -472,11 +472,7 @@ def video(store: str, clip: str, out: Path, backend: str, device: str, **options
 @click.option(
     "--without", multiple=True, type=click.Choice(("texts", "pictures")), help="Go on although the store has none."
 )
-@click.option(
-    "--device",
-    default="auto",
-    help="Where to compute: cpu, cuda, cuda:N, mps, auto, or several that share the pictures: cuda:0,cuda:1.",
-)
+@click.option("--device", default="auto", help=f"{WHERE} Several share the pictures: cuda:0,cuda:1.")
 @limit_option
 @click.option("--replace", is_flag=True, help="Delete this encoder's vectors first.")
 def embed(

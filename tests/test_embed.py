@@ -60,9 +60,9 @@ def test_several_devices_share_the_pictures_of_a_block(copy: Store, encoder: Enc
     before, seen = copy.read("embeddings/offline/image"), []
 
     class Told(Encoder):
-        def encode_pictures(self, rgb: torch.Tensor) -> torch.Tensor:
+        def vectors_there(self, rgb: torch.Tensor) -> torch.Tensor:
             seen.append(len(rgb))
-            return super().encode_pictures(rgb)
+            return super().vectors_there(rgb)
 
     first, *others = (Told(**vars(encoder.on(CPU)) | {"name": "offline"}) for _ in range(2))
     assert first.model is not others[0].model

@@ -29,8 +29,9 @@ from mclip.pipeline.embed.classes import BABEL_60
 from mclip.pipeline.embed.embed import BLOCK
 from mclip.pipeline.embed.encoder import BATCH, PRECISIONS, Encoder, quiet
 from mclip.pipeline.embed.loading import load_encoder
-from mclip.pipeline.embed.offline import OFFLINE, OFFLINE_IMAGE_TOWER
+from mclip.pipeline.embed.offline import OFFLINE
 from mclip.pipeline.embed.vectors import blocks
+from mclip.pipeline.files.assets import MOTIONS
 from mclip.pipeline.labels.spans import Labels
 from mclip.pipeline.machine.terminal import peak_memory
 from mclip.pipeline.prepare.options import PrepareOptions
@@ -39,8 +40,6 @@ from mclip.pipeline.render import render
 from mclip.pipeline.render.options import RenderOptions
 from mclip.pipeline.store.schema import DONE
 from mclip.pipeline.store.store import Store, open_store
-
-MOTIONS = OFFLINE_IMAGE_TOWER.parent / "motions"
 
 
 def encoder_of(clip: str, precision: str) -> Encoder:

@@ -1,6 +1,6 @@
 """Pictures and texts -> CLIP vectors in the store, each picture and each distinct text once."""
 
-# W windows, B pictures, C width of the CLIP space
+# W windows, C width of the CLIP space
 
 import collections
 import contextlib
@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 from torch.nn import functional as F
 
 from mclip.pipeline.embed.encoder import Encoder
@@ -167,17 +165,13 @@ def read_pictures(store: Store, block: range) -> Drawn:
 def embed_pictures(store: Store, encoders: Sequence[Encoder], pictures: Iterator[Drawn], block: range) -> Result:
     """Vectors of the block that comes next; a picture that is not drawn yet, or failed, is named."""
     rgb, drawn = next(pictures)
-    vectors = encode_on_all(encoders, torch.from_numpy(rgb)).numpy()
+    shares = torch.from_numpy(rgb).split(-(-len(rgb) // len(encoders)))
+    # A GPU is not waited for before all of them have their share.
+    found = [encoder.vectors_there(share) for encoder, share in zip(encoders, shares, strict=False)]
+    vectors = torch.cat([each.cpu() for each in found]).numpy()
     vectors[~drawn] = 0
     store.array(f"embeddings/{encoders[0].name}/image")[block.start : block.stop] = vectors
     return Result({block.start + int(item): "not drawn" for item in np.flatnonzero(~drawn)})
-
-
-def encode_on_all(encoders: Sequence[Encoder], rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B C"]:
-    """Image vectors (B, C) of pictures that are shared out over one encoder on several devices, a thread each."""
-    shares = rgb.split(-(-len(rgb) // len(encoders)))
-    with ThreadPoolExecutor(len(encoders)) as pool:
-        return torch.cat([*pool.map(lambda encoder, share: encoder.encode_pictures(share), encoders, shares)])
 
 
 def embed_texts(store: Store, encoder: Encoder, texts: list[str], block: range) -> Result:

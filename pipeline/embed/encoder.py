@@ -163,15 +163,19 @@ class Encoder:
             return (tokens_BN != text_tower.config.pad_token_id).sum(1)
         return torch.full((len(tokens_BN),), tokens_BN.shape[1])
 
-    @torch.inference_mode()
     def encode_pictures(self, rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B C"]:
         """Image vectors (B, C) on the CPU, not normalised, of RGB pictures (B, size, size, 3)."""
+        return self.vectors_there(rgb).cpu()
+
+    @torch.inference_mode()
+    def vectors_there(self, rgb: UInt8[Tensor, "B size size 3"]) -> Float[Tensor, "B C"]:
+        """The same, still where the model is: a GPU may not have computed them yet."""
         vectors_BC = torch.empty(len(rgb), self.width, device=self.device)
         # Nothing in the loop waits for a GPU: while it computes, the next batch is sent.
         for vectors, batch in zip(vectors_BC.split(self.batch), rgb.split(self.batch), strict=True):
             with self.computing():
                 vectors.copy_(self.working.encode_image(self.preprocess(send(batch, self.device))))
-        return vectors_BC.cpu()
+        return vectors_BC
 
     @property
     def batch(self) -> int:
