@@ -184,11 +184,16 @@ def convert(frames: np.ndarray, body: dict[str, np.ndarray]) -> dict[str, np.nda
     clearance = pelvis_T3[:, 2] + lowest_point(pose_TJ3, body)
     pelvis_T3[:, 2] -= floor_height(clearance, fps)
     bend_wrists(pose_TJ3, pelvis_T3, body=body, fps=fps)
-    poses = np.zeros((len(frames), 156))
-    poses[:, :66] = pose_TJ3[:, :22].reshape(len(frames), 66)
+    return amass_arrays(pose_TJ3, pelvis_T3 - body["joints"][0], fps)
+
+
+def amass_arrays(pose_TJ3: np.ndarray, trans_T3: np.ndarray, fps: float) -> dict[str, np.ndarray]:
+    """A motion in AMASS's SMPL+H layout, with hands at rest, from axis-angle rotations and translations in metres."""
+    poses = np.zeros((len(pose_TJ3), 156))
+    poses[:, :66] = pose_TJ3[:, :22].reshape(-1, 66)
     return {
         "poses": poses.round(DECIMALS),
-        "trans": (pelvis_T3 - body["joints"][0]).round(DECIMALS),
+        "trans": trans_T3.round(DECIMALS),
         "betas": np.zeros(16),
         "gender": np.array("neutral"),
         "mocap_framerate": np.array(fps),

@@ -16,19 +16,22 @@ from pathlib import Path
 
 import click
 import numpy as np
+import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from mclip.pipeline.files.assets import ASSETS, SHIPPED
+from mclip.pipeline.geometry.legs import bent_thigh
 from mclip.pipeline.geometry.skeleton import JOINTS, PARENTS
+from mclip.pipeline.skeletons.frames import turned_to, unit
+from mclip.workflows.make_motions import SMPL_TO_WORLD, amass_arrays, axis_angles
 
 FOLDER = SHIPPED["everyday"]
 FIRST_ID = 91001  # of the clips in BABEL's layout
 FPS = 30.0
 FRAMES = 60  # two seconds: one crop of training
-# AMASS worlds are z up: SMPL's y becomes z, and a body at rest faces -y.
-SMPL_TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+SECONDS = np.arange(FRAMES) / FPS
 SIDES = {"left": 1.0, "right": -1.0}
 # A body that stands: what a channel is where a clip gives it no key. Metres are (ahead, out to the side, up).
 STANDING = {
@@ -47,7 +50,6 @@ SWAY_SECONDS, SWAY_METRES = 2.9, 0.004
 SOFTNESS_SECONDS = 0.045  # a Gaussian's, over every channel: muscles start softly
 HEEL_METRES = 0.05  # from below the ankle back to where a heel touches the floor
 COLLAR_DEGREES = 22.0  # a collar rises with an arm that is lifted above its shoulder
-DECIMALS = 5
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,9 @@ def channel(clip: dict, name: str) -> np.ndarray:
     """Values (T, 2 or 3) of a channel over a clip's frames: a spline through its keys that never leaves their range."""
     kind = name.removeprefix("left_").removeprefix("right_")
     keys = np.array(clip["keys"].get(name, [[0.0, *STANDING[kind]]]), dtype=float)
-    seconds = np.arange(FRAMES) / FPS
     if len(keys) == 1:
-        return np.repeat(keys[:, 1:], len(seconds), axis=0)
-    spline = PchipInterpolator(keys[:, 0], keys[:, 1:])
-    values = spline(seconds.clip(keys[0, 0], keys[-1, 0]))
+        return np.repeat(keys[:, 1:], FRAMES, axis=0)
+    values = PchipInterpolator(keys[:, 0], keys[:, 1:])(SECONDS.clip(keys[0, 0], keys[-1, 0]))
     return gaussian_filter1d(values, SOFTNESS_SECONDS * FPS, axis=0, mode="nearest")
 
 
@@ -94,14 +94,6 @@ def bent(values_T3: np.ndarray) -> Rotation:
     return turn("y", turned) * turn("x", forward) * turn("z", -left)
 
 
-def frame(bone: np.ndarray, hinge: np.ndarray) -> np.ndarray:
-    """Axes (*, 3, 3) in columns: along a bone, about its hinge, and across both."""
-    along = bone / np.linalg.norm(bone, axis=-1, keepdims=True)
-    about = hinge - (hinge * along).sum(-1, keepdims=True) * along
-    about /= np.linalg.norm(about, axis=-1, keepdims=True)
-    return np.stack((along, about, np.cross(along, about)), axis=-1)
-
-
 @dataclass(frozen=True)
 class Limb:
     """A limb of two bones at rest, and the direction in which its middle joint points there."""
@@ -113,18 +105,15 @@ class Limb:
     def reach(self, aim_T3: np.ndarray, pole_T3: np.ndarray) -> tuple[Rotation, Rotation]:
         """World rotations of both bones so that the end is at `aim_T3` from the start, by the law of cosines."""
         a, b = np.linalg.norm(self.upper), np.linalg.norm(self.lower)
-        wanted = np.linalg.norm(aim_T3, axis=-1, keepdims=True)
-        far = wanted.clip(abs(a - b) + 1e-3, (a + b) * 0.9995)
-        axis = aim_T3 / wanted
-        pole_T3 = pole_T3 - (pole_T3 * axis).sum(-1, keepdims=True) * axis
-        pole_T3 = pole_T3 / np.linalg.norm(pole_T3, axis=-1, keepdims=True)
-        along = (a**2 + far**2 - b**2) / (2 * far)
-        upper_T3 = along * axis + np.sqrt(a**2 - along**2) * pole_T3
-        hinge_T3 = np.cross(pole_T3, axis)
-        rest_hinge = np.cross(self.pole, self.upper)
+        # A limb that would reach too far stays bent by a hair, so that it has a hinge.
+        far = np.linalg.norm(aim_T3, axis=-1, keepdims=True).clip(abs(a - b) + 1e-3, (a + b) * 0.9995)
+        axis = unit(aim_T3)
+        straight = (torch.from_numpy(each) for each in (a * axis, b * axis, pole_T3))
+        upper_T3 = bent_thigh(*straight, aim_TN3=torch.from_numpy(far * axis)).numpy()
+        hinge_T3, rest_hinge = np.cross(pole_T3, axis), np.cross(self.pole, self.upper)
         return (
-            Rotation.from_matrix(frame(upper_T3, hinge_T3) @ frame(self.upper, rest_hinge).T),
-            Rotation.from_matrix(frame(far * axis - upper_T3, hinge_T3) @ frame(self.lower, rest_hinge).T),
+            Rotation.from_matrix(turned_to(upper_T3, hinge_T3, self.upper, rest_hinge)),
+            Rotation.from_matrix(turned_to(far * axis - upper_T3, hinge_T3, self.lower, rest_hinge)),
         )
 
 
@@ -136,8 +125,7 @@ def directed(values_T3: np.ndarray, side: str) -> np.ndarray:
 
 def trunk(clip: dict) -> dict[str, Rotation]:
     """World rotations of pelvis, spine, neck and head, with breath."""
-    seconds = np.arange(FRAMES) / FPS
-    breath = BREATH_DEGREES * np.sin(2 * np.pi * seconds / BREATH_SECONDS)[:, None] * [-1.0, 0, 0]
+    breath = BREATH_DEGREES * np.sin(2 * np.pi * SECONDS / BREATH_SECONDS)[:, None] * [-1.0, 0, 0]
     world = {"pelvis": bent(channel(clip, "pelvis"))}
     part = bent((channel(clip, "spine") + breath) / 3)
     for name, parent in (("spine1", "pelvis"), ("spine2", "spine1"), ("spine3", "spine2")):
@@ -185,35 +173,18 @@ def leg(clip: dict, side: str, world: dict[str, Rotation], *, pelvis_T3: np.ndar
     return {hip: thigh, f"{side}_knee": shin, ankle: foot, toes: flat}
 
 
-def local_rotations(world: dict[str, Rotation]) -> np.ndarray:
-    """Axis-angle (T, 24, 3) of joints against their parents."""
-    local = [
-        (world[JOINTS[parent]].inv() if parent >= 0 else Rotation.identity()) * world[joint]
-        for joint, parent in zip(JOINTS, PARENTS, strict=True)
-    ]
-    return np.stack([each.as_rotvec() for each in local], axis=1)
-
-
 def made(clip: dict, rest: Rest) -> dict[str, np.ndarray]:
     """One clip in AMASS's SMPL+H layout."""
-    hips_T3 = channel(clip, "hips")
-    seconds = np.arange(len(hips_T3)) / FPS
-    hips_T3 = hips_T3 + SWAY_METRES * np.sin(2 * np.pi * seconds / SWAY_SECONDS)[:, None] * [0.5, 1, 0]
-    pelvis_T3 = rest["pelvis"] + directed(hips_T3, "left")
+    sway_T3 = SWAY_METRES * np.sin(2 * np.pi * SECONDS / SWAY_SECONDS)[:, None] * [0.5, 1, 0]
+    pelvis_T3 = rest["pelvis"] + directed(channel(clip, "hips") + sway_T3, "left")
     world = trunk(clip)
     for side in SIDES:
         world |= arm(clip, side, world, rest) | leg(clip, side, world, pelvis_T3=pelvis_T3, rest=rest)
-    world = {name: Rotation.from_matrix(SMPL_TO_WORLD) * each for name, each in world.items()}
-    poses = np.zeros((len(hips_T3), 156))
-    poses[:, :66] = local_rotations(world)[:, :22].reshape(-1, 66)
+    bones = zip(JOINTS[1:], PARENTS[1:], strict=True)
+    local = {joint: world[JOINTS[parent]].inv() * world[joint] for joint, parent in bones}
+    local["pelvis"] = Rotation.from_matrix(SMPL_TO_WORLD) * world["pelvis"]
     above_floor_T3 = (pelvis_T3 - [0, rest.floor, 0]) @ SMPL_TO_WORLD.T
-    return {
-        "poses": poses.round(DECIMALS),
-        "trans": (above_floor_T3 - rest["pelvis"]).round(DECIMALS),
-        "betas": np.zeros(16),
-        "gender": np.array("neutral"),
-        "mocap_framerate": np.array(FPS),
-    }
+    return amass_arrays(axis_angles(local, FRAMES), above_floor_T3 - rest["pelvis"], FPS)
 
 
 def labelled(clips: dict[str, dict]) -> dict[str, dict]:
