@@ -186,6 +186,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "masked": {"short": "mask"},
     "continued": {"short": "continue"},
     "changed": {"mirror": 0.5, "yaw": 90.0, "speed": 0.2, "target": "any"},
+    "muon": {"optimizer": "muon"},
     "averaged": {"ema": 0.99, "clip_gradient": 1.0, "schedule": "cosine", "warmup": 3},
     "full": {"vertex_loss": "full"},
     "subset": {"vertex_loss": "subset", "vertex_subset": 50},

@@ -26,6 +26,7 @@ from mclip.training.model.run import (
     start_run,
 )
 from mclip.training.model.run_documents import ROOT_PATH
+from mclip.training.train.muon import Muon
 
 SIZES = {"latent": 32, "layers": 1, "feed_forward": 32}
 CONFIG = {
@@ -175,7 +176,7 @@ def test_each_of_two_optimizers_comes_back_with_its_own_state(folder):
     def made(*, step: bool) -> list[torch.optim.Optimizer]:
         torch.manual_seed(0)
         weights = [torch.nn.Parameter(torch.randn(size)) for size in ((3,), (3, 4), (4, 2))]
-        pair = [torch.optim.AdamW(weights[:1], fused=True), torch.optim.Muon(weights[1:])]
+        pair = [torch.optim.AdamW(weights[:1], fused=True), Muon(weights[1:], torch.tensor(0.1), 0.0, torch.zeros(()))]
         for each in weights if step else ():
             each.grad = torch.randn_like(each)
         for optimizer in pair if step else ():

@@ -62,7 +62,7 @@ class TrainConfig:
     epochs: float = setting(100.0, "How often every window is seen.", above=0)
     accumulate: int = setting(1, "Parts in which a batch goes through the model, to need less memory.", least=1)
     optimizer: str = setting(
-        "adamw", "AdamW; or Muon for the layers' matrices, at AdamW's rate, and AdamW for the rest.", ("adamw", "muon")
+        "adamw", "AdamW; or Muon for the layers' matrices, and AdamW for the rest.", ("adamw", "muon")
     )
     learning_rate: float = setting(1e-4, "Learning rate.", above=0)
     rate_rule: str = setting(

@@ -116,8 +116,6 @@ def way_of(config: TrainConfig, feed: Feed, workers: int) -> tuple[Capture | Non
         if device.type != "cuda"
         else "the motion lies on the host, which sends what a step needs"
         if feed.crops.mapped
-        else "Muon's learning rate, which --schedule or --warmup changes, is the host's"
-        if config.optimizer == "muon" and (config.schedule != "constant" or config.warmup)
         else f"{workers} processes wait for each other in every step"
         if workers > 1
         else ""

@@ -25,6 +25,7 @@ from mclip.training.model import losses
 from mclip.training.model.config import TERMS, WORLD_TERMS, ModelConfig, TrainConfig
 from mclip.training.model.network import MotionClip
 from mclip.training.model.run import RunError
+from mclip.training.train.muon import Muon
 from mclip.training.train.workers import Workers
 
 WHOLE: Mapping[str, Tensor] = {}  # of a batch that is no part: its share of every loss is 1
@@ -151,41 +152,17 @@ def exact(device: torch.device) -> torch.dtype:
 def optimizers_of(
     model: MotionClip, config: TrainConfig, device: torch.device, guard: Guard
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights; or Muon (Jordan et al. 2024) for the matrices of the layers, and AdamW for the rest.
+    """AdamW for all weights; or Muon for the matrices of the layers, and AdamW for the rest.
 
-    Muon's steps are scaled to the size of AdamW's (Liu et al. 2025, eq. 4), so that both have one learning rate.
+    Each reads its learning rate, and whether to hold, from the device.
     """
-    if config.optimizer == "adamw":
-        return [adamw([*model.parameters()], config, device, guard)]
-    layers = nn.ModuleList([*model.encoder, *model.decoder])
+    layers = nn.ModuleList([*model.encoder, *model.decoder] if config.optimizer == "muon" else [])
     matrices = {id(each): each for each in layers.parameters() if each.ndim == 2}
     rest = [each for each in model.parameters() if id(each) not in matrices]
-    muon = torch.optim.Muon(
-        [*matrices.values()], lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return [adamw(rest, config, device, guard), muon]
-
-
-@torch.no_grad()
-def step_unless(halted: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Take a step of an optimizer that knows no `found_inf`; where `halted` is not 0, its weights stay as they are."""
-    weights = [each for group in optimizer.param_groups for each in group["params"]]
-    before = [each.clone() for each in weights]
-    optimizer.step()
-    for weight, old in zip(weights, before, strict=True):
-        weight.copy_(torch.where(halted > 0, old, weight))
-
-
-def adamw(
-    parameters: list[nn.Parameter], config: TrainConfig, device: torch.device, guard: Guard
-) -> torch.optim.Optimizer:
-    """AdamW that reads its learning rate, and whether to hold, from the device."""
-    rate = torch.tensor(config.learning_rate, dtype=exact(device), device=device)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=rate, weight_decay=config.weight_decay, fused=True, capturable=device.type == "cuda"
-    )
-    optimizer.found_inf = guard.halted  # type: ignore[attr-defined]
-    return optimizer
+    rate, decay = torch.tensor(config.learning_rate, dtype=exact(device), device=device), config.weight_decay
+    adamw = torch.optim.AdamW(rest, rate, weight_decay=decay, fused=True, capturable=device.type == "cuda")
+    adamw.found_inf = guard.halted  # type: ignore[attr-defined]
+    return [adamw, Muon([*matrices.values()], rate, decay, guard.halted)] if matrices else [adamw]
 
 
 def follow(average: tuple[Tensor, ...], weights: tuple[Tensor, ...], stays: Tensor) -> None:
@@ -279,7 +256,7 @@ class Learner:
         self.generator.manual_seed(seed_of(self.config.seed, "decoder input", step, rank=rank))
         rate = self.config.learning_rate_at(step, self.steps)
         for group in itertools.chain.from_iterable(each.param_groups for each in self.optimizers):
-            group["lr"] = group["lr"].fill_(rate) if torch.is_tensor(group["lr"]) else rate
+            group["lr"].fill_(rate)
         self.step.fill_(step)
         # In the first steps it follows faster, or it would hold the start.
         self.stays.fill_(self.config.ema if self.warm else min(self.config.ema, (1 + step) / (10 + step)))
@@ -329,7 +306,7 @@ class Learner:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_gradient, norm)
         self.guard.watch(self.step, found, norm)
         for optimizer in self.optimizers:
-            optimizer.step() if hasattr(optimizer, "found_inf") else step_unless(self.guard.halted, optimizer)
+            optimizer.step()
         self.update_average()
         return norm
 
