@@ -85,7 +85,7 @@ def test_a_recipe_that_is_no_toml_is_named(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_is_nowhere_is_told_with_those_that_are_shipped(tmp_path: Path) -> None:
-    shipped = "babel60, bandai, cmu, paper, quickstart, tiny"
+    shipped = "babel60, bandai, cmu, cmu_bandai, paper, quickstart, tiny"
     told = f"nonsense: no such recipe: expected a .toml, or one that mclip ships: {shipped}"
     with pytest.raises(ValueError, match=told):
         recipes.find_recipe(Path("nonsense"))

@@ -9,8 +9,8 @@ action, manner, both. Rows:
 - real motion of the pairs, its own clip left out: what the judge can tell; its first pose held: what a still body
   gets; and the same windows reconstructed
 - texts of the pairs, which were in no training; carried, and in the plain way
-- edits: ACTION in the neutral manner + (OTHER in the manner - OTHER in the neutral manner), for every other action, by
-  texts, by single clips, and by the mean z of all clips; BASE is a clip
+- edits: ACTION in the neutral manner + SCALE (OTHER in the manner - OTHER in the neutral manner), for every other
+  action, by texts, by single clips, and by the mean z of all clips; BASE is a clip
 - nearest neighbour: the training clip whose text is nearest to the pair's; it is always another pair
 """
 
@@ -132,7 +132,7 @@ def edits(unseen: Sequence[Pair], seen: set[Pair], neutral: str) -> Iterator[tup
                 yield (action, manner), *found
 
 
-def compare(run: Run, store: Store, neutral: str) -> dict[str, dict[str, float]]:
+def compare(run: Run, store: Store, neutral: str, scale: float = 1.0) -> dict[str, dict[str, float]]:
     """The rows of the table."""
     train, val = (windows_of(run, store, split) for split in ("train", "val"))
     judge = PairJudge((train, val), fps=run.fps)
@@ -150,7 +150,7 @@ def compare(run: Run, store: Store, neutral: str) -> dict[str, dict[str, float]]
 
     def edited(vector: Callable[[Pair], Tensor], base: Callable[[Pair], Tensor]) -> dict[str, float]:
         asked = [*edits(unseen, seen, neutral)]
-        found = [base(one) + vector(goal) - vector(away) for _, one, away, goal in asked]
+        found = [base(one) + scale * (vector(goal) - vector(away)) for _, one, away, goal in asked]
         return decoded(torch.stack(found), [pair for pair, *_ in asked])
 
     real = [number for pair in unseen for number in val.of(pair)][::EVERY]
@@ -190,10 +190,11 @@ def format_table(rows: dict[str, dict[str, float]]) -> str:
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("store")
 @click.option("--neutral", default="normal", help="The manner that is none.")
+@click.option("--scale", default=1.0, help="How much of a manner an edit adds.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write to as well.")
-def main(run: Path, store: str, neutral: str, out: Path | None) -> None:
+def main(run: Path, store: str, neutral: str, scale: float, out: Path | None) -> None:
     """Print what a run makes of pairs of action and manner that it never saw."""
-    found = compare(load_run(run), open_store(store), neutral)
+    found = compare(load_run(run), open_store(store), neutral, scale)
     click.echo(format_table(found))
     if out:
         write_aside(out, json.dumps(found, indent=2) + "\n")
