@@ -195,6 +195,15 @@ def steps(setup: Setup) -> Iterator[Row]:
         yield "fastest at batch 20: what --step should be", min(times, key=times.__getitem__)
 
 
+def muon(setup: Setup) -> Iterator[Row]:
+    """A step whose optimizer is Muon beside one with AdamW, in the same way."""
+    way, precision = "graph" if setup.device.type == "cuda" else "eager", precision_of(setup)
+    for batch in (4,) if setup.quick else (20, 1024) if setup.device.type == "cuda" else (20,):
+        made = {"batch": batch, "frames": 60, "precision": precision, "step": way}
+        ours, adamw = timed_step(setup, **made, optimizer="muon")[0], timed_step(setup, **made)[0]
+        yield f"step with Muon, batch {batch:,}, {way}", f"{1000 * ours:,.2f} ms, {ours / adamw:,.2f} times AdamW's"
+
+
 @functools.cache
 def timed_step(setup: Setup, *, batch: int, **options: Any) -> tuple[float, str]:
     """Seconds of a step, and what to say of it; RuntimeError where it cannot be taken in the way that is asked for."""
@@ -418,6 +427,7 @@ def kill_when_saved(words: list[str], folder: Path, *, patience: float = 300) ->
 PARTS: dict[str, Callable[[Setup], Iterator[Row]]] = {
     "as the CPU": parity,
     "a step": steps,
+    "Muon": muon,
     "against the release": against_plain,
     "embed": embedding,
     "the latent space": space,
