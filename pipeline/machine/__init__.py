@@ -1,1 +1,1 @@
-"""The machine that runs us: compiled kernels and threads, devices, the terminal, a command's errors."""
+"""The machine that runs us: compiled kernels and threads, devices, the terminal, Ctrl+C, a command's errors."""

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mclip.pipeline.embed.vectors import window_vectors
 from mclip.pipeline.geometry.body import Body, load_body
 from mclip.pipeline.machine.devices import free_bytes, multiplies_bfloat16, require_bfloat16
+from mclip.pipeline.machine.interrupt import Interrupt
 from mclip.pipeline.machine.speed import Speed, matmul_rate
 from mclip.pipeline.store.schema import SPLITS, StoreError
 from mclip.pipeline.store.store import Store
@@ -26,7 +27,6 @@ from mclip.training.model.run import RunError, delete_run, drop_old, is_best, st
 from mclip.training.model.run_documents import ROOT_PATH
 from mclip.training.train.curves import draw_curves
 from mclip.training.train.graph import Steps, compile_parts, pays_to_compile, way_of
-from mclip.training.train.interrupt import Interrupt
 from mclip.training.train.journal import CURVES, require_wandb
 from mclip.training.train.progress import Report
 from mclip.training.train.start import describe_longer, read_origin, resume, take_weights, write_checkpoint
