@@ -1218,7 +1218,7 @@ def run_recipe(recipe: Path, folder: Path | None, check: bool, regenerate: bool)
 def quickstart(folder: Path) -> None:
     """Try everything on what mclip ships.
 
-    Runs all steps from prepare to page without a download, in about nine minutes on two cores.
+    Runs all steps from prepare to page without a download, in about five minutes on two cores.
 
     \b
     Example: mclip quickstart
