@@ -45,7 +45,40 @@ def test_a_perfect_model_has_no_error_and_the_sources_own_feet(run: Run, store: 
     found = reconstruction.quality(perfect.eval(), crops, fps=30.0)
     assert found.pa_mpjpe_mm.max() < 0.01
     assert found.vertex_mm.max() < 0.01
-    assert found.root_mm.max() == 0
+    assert found.root_mm.max() == found.turned.max() == 0
     for name, values in found.decoded.items():
         assert np.allclose(values, found.source[name], equal_nan=True), name
     assert reconstruction.quality(run.model.eval(), crops, fps=30.0).vertex_mm.min() > 10
+
+
+def test_a_body_that_flashes_round_for_two_frames_is_seen(run: Run, store: Store) -> None:
+    crops = crops_of(run, store, "train")
+    batch = crops.middle(torch.arange(len(crops)))
+    flashing = batch.motion_BTRD.clone()
+    flashing[:, 3:5, 0] = -0.2 * flashing[:, 3:5, 0] + 0.05  # short rows that point elsewhere, as in a fast turn
+    turned = reconstruction.turned_deg(flashing, batch)
+    assert (turned[:, 3:5] > 90).all()
+    assert turned[:, :3].max() < 0.1
+    assert turned[:, 5:].max() < 0.1
+    mild = batch.motion_BTRD.clone()
+    mild[:, 3:5, 0] *= 0.2  # short alone is no error: Gram and Schmidt make it whole
+    assert reconstruction.turned_deg(mild, batch).max() < 0.1
+
+
+def test_what_flashes_is_a_share_of_its_own_frames(run: Run, store: Store) -> None:
+    crops = crops_of(run, store, "train")
+
+    class Flashing(MotionClip):
+        def encode(self, motion: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
+            self.seen = motion
+            return super().encode(motion, mask)
+
+        def decode(self, z: torch.Tensor, frames: int, mask: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
+            found = self.seen.clone()
+            found[:, 3:5, 0] = -found[:, 3:5, 0]
+            return found
+
+    flashing = Flashing(run.model.config)
+    flashing.load_state_dict(run.model.state_dict())
+    found = reconstruction.quality(flashing.eval(), crops, fps=30.0)
+    assert found.turned == pytest.approx(2 / crops.own_frames.clamp(max=crops.crop).numpy())

@@ -41,6 +41,7 @@ MEASURES: dict[str, dict[str, dict[str, str]]] = {
             "pa_mpjpe_mm": "PA-MPJPE, mm",
             "vertex_mm": "vertices, mm",
             "root_mm": "root's path, mm",
+            "turned": "frames turned by over 20 degrees",
             "planted_mm_s": "standing foot, mm/s",
             "source_planted_mm_s": "standing foot of the source, mm/s",
             "floating_cm": "height over the floor, cm",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mclip.pipeline.embed.vectors import unit
 from mclip.pipeline.geometry.body import Body, load_body
-from mclip.pipeline.geometry.rotations import rot6d_to_matrix
+from mclip.pipeline.geometry.rotations import geodesic, rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
 from mclip.pipeline.machine.terminal import tracked
 from mclip.training.data.crops import Batch, Crops
@@ -27,6 +27,7 @@ from mclip.training.model.network import MotionClip
 BATCH = 64
 # One window that flies or falls must not decide these.
 MEDIANS = ("planted_mm_s", "floating_cm", "jerk", "root_jerk", "joint_jerk")
+FLASH = 20.0  # degrees by which a body that is turned for a few frames is seen to flash round
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def rotmats(motion: torch.Tensor, batch: Batch) -> torch.Tensor:
 class Quality:
     """What a mean position error does not show, window by window."""
 
+    turned: np.ndarray  # share of frames in which the whole body is turned by more than FLASH
     pa_mpjpe_mm: np.ndarray
     vertex_mm: np.ndarray
     root_mm: np.ndarray  # mean distance of the decoded root's path from the source's
@@ -153,7 +155,7 @@ class Quality:
     def measured(self) -> dict[str, Any]:
         """Every figure with its windows, the source's beside it, and over the source's where that says more."""
         own = {name: Measured(values, median=name in MEDIANS) for name, values in self.decoded.items()}
-        errors = {name: Measured(getattr(self, name)) for name in ("pa_mpjpe_mm", "vertex_mm", "root_mm")}
+        errors = {name: Measured(getattr(self, name)) for name in ("turned", "pa_mpjpe_mm", "vertex_mm", "root_mm")}
         over = {name: self.decoded[name] / np.maximum(self.source[name], 1e-6) for name in self.source}
         ratios = {
             f"{name.removesuffix('_mm_s')}_ratio": Measured(over[name], median=True)
@@ -184,6 +186,7 @@ def quality(model: MotionClip, crops: Crops, *, fps: float, most: int = 1000) ->
         off = (found[1] - root) - (wanted[1] - true_root)
         errors.append(
             (
+                masked_mean((turned_deg(decoded, batch) > FLASH).float(), mask),
                 masked_mean(pa_mpjpe_mm(found[0], wanted[0]), mask),
                 masked_mean(1000 * off.norm(dim=-1).mean(-1), mask),
                 masked_mean(1000 * (root - true_root).norm(dim=-1)[..., 0], mask),
@@ -192,9 +195,19 @@ def quality(model: MotionClip, crops: Crops, *, fps: float, most: int = 1000) ->
         worlds.append(
             tuple(world_figures(joints, skin[..., 2].amin(-1), mask, fps=fps) for joints, skin in (found, wanted))
         )
-    pa_mpjpe_W, vertex_W, root_W = (torch.cat(column).cpu().numpy() for column in zip(*errors, strict=True))
+    turned_W, pa_mpjpe_W, vertex_W, root_W = (torch.cat(column).cpu().numpy() for column in zip(*errors, strict=True))
     decoded_world, source_world = (joined_columns(each) for each in zip(*worlds, strict=True))
-    return Quality(pa_mpjpe_W, vertex_W, root_W, decoded_world, source_world)
+    return Quality(turned_W, pa_mpjpe_W, vertex_W, root_W, decoded_world, source_world)
+
+
+def turned_deg(motion_BTRD: Tensor, batch: Batch) -> Float[Tensor, "B T"]:
+    """By how many degrees the whole body is turned from its source.
+
+    A decoder whose root's 6D rows shrink in a fast turn gives any orientation there, for a frame or two: that is seen
+    at once, and hardly moves a mean.
+    """
+    found, wanted = (rotmats(each, batch)[:, :, 0] for each in (motion_BTRD, batch.motion_BTRD))
+    return torch.rad2deg(geodesic(found, wanted))
 
 
 def posed(motion_BTRD: Tensor, batch: Batch, body: Body) -> tuple[Float[Tensor, "B T J 3"], Float[Tensor, "B T V 3"]]:
