@@ -42,6 +42,17 @@ def geodesic_deg(
     return torch.rad2deg(geodesic(rotmat, target)).mean(-1)
 
 
+def turned_deg(
+    rotmat: Float[Tensor, "*batch 24 3 3"], target: Float[Tensor, "*batch 24 3 3"]
+) -> Float[Tensor, "*batch"]:
+    """Angle in degrees by which the whole body is turned away from its source: that between the roots' rotations.
+
+    A decoder whose root's 6D rows shrink in a fast turn gives any orientation there, for a frame or two: that is seen
+    at once, and hardly moves a mean.
+    """
+    return torch.rad2deg(geodesic(rotmat[..., 0, :, :], target[..., 0, :, :]))
+
+
 def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Rank (1 is first) of the best relevant item for every query; queries without any are left out.
 

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from mclip.pipeline.embed.vectors import unit
 from mclip.pipeline.geometry.body import Body, load_body
-from mclip.pipeline.geometry.rotations import geodesic, rot6d_to_matrix
+from mclip.pipeline.geometry.rotations import rot6d_to_matrix
 from mclip.pipeline.geometry.skeleton import JOINTS, forward_kinematics
 from mclip.pipeline.machine.terminal import tracked
 from mclip.training.data.crops import Batch, Crops
 from mclip.training.data.rows import joints_of, root_of
-from mclip.training.measure.metrics import geodesic_deg, movement_mm, mpjpe_mm, pa_mpjpe_mm
+from mclip.training.measure.metrics import geodesic_deg, movement_mm, mpjpe_mm, pa_mpjpe_mm, turned_deg
 from mclip.training.measure.physics import masked_mean, world_figures
 from mclip.training.measure.statistics import Measured, figures_of
 from mclip.training.model.network import MotionClip
@@ -180,13 +180,18 @@ def quality(model: MotionClip, crops: Crops, *, fps: float, most: int = 1000) ->
         batch = crops.middle(item_B)
         _, decoded = encode_decode(model, batch, crops.crop, bfloat16=False)
         mask = time < crops.own_frames[item_B, None]  # only what the source has itself
-        found, wanted = (posed(each, batch, body) for each in (decoded, batch.motion_BTRD))
+        motions = decoded, batch.motion_BTRD
+        rotmat, true_rotmat = (rotmats(each, batch) for each in motions)
+        found, wanted = (
+            posed(turns, root_of(each).float(), body)
+            for turns, each in zip((rotmat, true_rotmat), motions, strict=True)
+        )
         root, true_root = (joints[:, :, :1] for joints, _ in (found, wanted))
         # Roots together, as in MPJPE: where the body goes is another question.
         off = (found[1] - root) - (wanted[1] - true_root)
         errors.append(
             (
-                masked_mean((turned_deg(decoded, batch) > FLASH).float(), mask),
+                masked_mean((turned_deg(rotmat, true_rotmat) > FLASH).float(), mask),
                 masked_mean(pa_mpjpe_mm(found[0], wanted[0]), mask),
                 masked_mean(1000 * off.norm(dim=-1).mean(-1), mask),
                 masked_mean(1000 * (root - true_root).norm(dim=-1)[..., 0], mask),
@@ -200,19 +205,10 @@ def quality(model: MotionClip, crops: Crops, *, fps: float, most: int = 1000) ->
     return Quality(turned_W, pa_mpjpe_W, vertex_W, root_W, decoded_world, source_world)
 
 
-def turned_deg(motion_BTRD: Tensor, batch: Batch) -> Float[Tensor, "B T"]:
-    """By how many degrees the whole body is turned from its source.
-
-    A decoder whose root's 6D rows shrink in a fast turn gives any orientation there, for a frame or two: that is seen
-    at once, and hardly moves a mean.
-    """
-    found, wanted = (rotmats(each, batch)[:, :, 0] for each in (motion_BTRD, batch.motion_BTRD))
-    return torch.rad2deg(geodesic(found, wanted))
-
-
-def posed(motion_BTRD: Tensor, batch: Batch, body: Body) -> tuple[Float[Tensor, "B T J 3"], Float[Tensor, "B T V 3"]]:
+def posed(
+    rotmat: Float[Tensor, "B T J 3 3"], root: Float[Tensor, "B T 3"], body: Body
+) -> tuple[Float[Tensor, "B T J 3"], Float[Tensor, "B T V 3"]]:
     """Joints and vertices of a body in the world, metres."""
-    rotmat, root = rotmats(motion_BTRD, batch), root_of(motion_BTRD).float()
     joints = forward_kinematics(rotmat, body.joints_J3, root_B3=root)[1]
     skin = body.pose(rotmat.flatten(0, 1), trans_B3=root.flatten(0, 1))
     return joints, skin.unflatten(0, root.shape[:2])
